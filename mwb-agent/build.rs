@@ -1,0 +1,33 @@
+//! Builds the kernel side and puts its objects into `OUT_DIR`.
+
+use std::env;
+
+use anyhow::{Context as _, Result};
+use aya_build::{Package, Toolchain};
+
+/// Set by `cargo xtask setup`'s result or by hand: a rustup toolchain that has
+/// the source of `core` and a compiler whose LLVM bpf-linker knows.
+const TOOLCHAIN_VARIABLE: &str = "MWB_EBPF_TOOLCHAIN";
+/// What `cargo xtask setup` links Debian's compiler as.
+const DEFAULT_TOOLCHAIN: &str = "mwb-ebpf";
+
+fn main() -> Result<()> {
+    println!("cargo::rerun-if-env-changed={TOOLCHAIN_VARIABLE}");
+    println!("cargo::rerun-if-changed=../mwb-common/src");
+    let toolchain = env::var(TOOLCHAIN_VARIABLE).unwrap_or_else(|_| DEFAULT_TOOLCHAIN.to_owned());
+
+    // `-Z build-std` on a stable compiler; only for the eBPF build that follows.
+    // SAFETY: a build script's main thread, before any other thread starts.
+    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    let features: &[&str] = if cfg!(feature = "trace") { &["trace"] } else { &[] };
+    aya_build::build_ebpf(
+        [Package { name: "mwb-ebpf", root_dir: "../mwb-ebpf", features, ..Package::default() }],
+        Toolchain::Custom(&toolchain),
+    )
+    .with_context(|| {
+        format!(
+            "the kernel side did not build with toolchain `{toolchain}`; \
+             `cargo xtask setup` installs what is missing"
+        )
+    })
+}

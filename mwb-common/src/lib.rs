@@ -1,0 +1,11 @@
+//! What the kernel side and the agent must agree on, as pure functions and
+//! plain structs. Must not know: aya's programs, I/O, the clock.
+#![cfg_attr(not(test), no_std)]
+
+pub mod checksum;
+pub mod maps;
+pub mod nat;
+pub mod nptv6;
+pub mod parse;
+pub mod reason;
+pub mod select;

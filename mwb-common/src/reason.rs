@@ -1,0 +1,109 @@
+//! The one list of verdict reasons. A packet that reaches a program leaves it
+//! with exactly one of these, and is counted under it. Numbers are part of the
+//! map layout and of users' dashboards: they are never reused.
+
+/// What happens to a packet that ends with a given reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Rewritten and sent out of another device by us.
+    Forward,
+    /// Left untouched to the Linux network stack.
+    Kernel,
+    /// Dropped.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $verdict:ident, $text:literal;)+) => {
+        /// Why a packet left the data plane the way it did.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the numbers.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The reason's name in metrics, status and documents.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Reason::$name => $text,)+ }
+            }
+
+            /// What happens to the packet.
+            #[inline(always)]
+            #[must_use]
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Reason::$name => Verdict::$verdict,)+ }
+            }
+
+            /// One sentence on when it is given, for people.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Translated and sent on by the data plane.
+    Forwarded = 0, Forward, "forwarded";
+    /// Translated and handed to the kernel's neighbour code, which resolves the next hop and sends it.
+    NeighbourUnresolved = 1, Forward, "neighbour_unresolved";
+    /// To an address of the gateway or of its LAN.
+    Local = 2, Kernel, "local";
+    /// To a multicast, broadcast or link-local address.
+    Multicast = 3, Kernel, "multicast";
+    /// To a prefix that the configuration leaves to the kernel.
+    Bypass = 4, Kernel, "bypass";
+    /// Neither IPv4 nor IPv6 (ARP, LLDP, PPPoE, ...).
+    NotIp = 5, Kernel, "not_ip";
+    /// Carries a VLAN tag: it belongs to the VLAN device above.
+    Tagged = 6, Kernel, "tagged";
+    /// Its TTL or hop limit ends here: the kernel answers.
+    TtlExpired = 7, Kernel, "ttl_expired";
+    /// From a WAN, to the gateway, and of no flow of ours.
+    NoMapping = 8, Kernel, "no_mapping";
+    /// A fragment from a WAN: not translated yet.
+    OutsideFragment = 9, Kernel, "outside_fragment";
+    /// An ICMP error from a WAN: not translated yet.
+    OutsideIcmpError = 10, Kernel, "outside_icmp_error";
+    /// Came in through a device that is not configured.
+    NotOurs = 11, Kernel, "not_ours";
+    /// Too short for its own headers, or their lengths contradict each other.
+    Malformed = 16, Drop, "malformed";
+    /// No WAN can carry this address family.
+    NoPath = 17, Drop, "no_path";
+    /// No free port on the WAN's address.
+    PortsExhausted = 18, Drop, "ports_exhausted";
+    /// The flow table is full.
+    FlowTableFull = 19, Drop, "flow_table_full";
+    /// Not TCP, UDP or an ICMP echo: not translated yet.
+    UnsupportedProtocol = 20, Drop, "unsupported_protocol";
+    /// A fragment from the LAN: not translated yet.
+    InsideFragment = 21, Drop, "inside_fragment";
+    /// An ICMP error from the LAN: not translated yet.
+    InsideIcmpError = 22, Drop, "inside_icmp_error";
+    /// Larger than the next link's MTU.
+    TooBig = 23, Drop, "too_big";
+    /// The LAN has no route to the inside host.
+    NoRoute = 24, Drop, "no_route";
+    /// From a WAN to an inside IPv6 host that did not ask for it.
+    Unsolicited = 25, Drop, "unsolicited";
+    /// From the LAN with an IPv6 source outside the inside prefix.
+    ForeignSource = 26, Drop, "foreign_source";
+}
+
+/// Slots kept for reasons in the counter map; numbers stay below it.
+pub const REASON_SLOTS: usize = 32;
+
+const _: () = {
+    let mut i = 0;
+    while i < Reason::ALL.len() {
+        assert!((Reason::ALL[i] as usize) < REASON_SLOTS);
+        i += 1;
+    }
+};

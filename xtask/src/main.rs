@@ -1,0 +1,2 @@
+//! The developer's front door.
+fn main() {}

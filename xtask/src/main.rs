@@ -1,2 +1,11 @@
-//! The developer's front door.
-fn main() {}
+//! The developer's front door: `cargo xtask --help`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+use xtask::cli;
+
+fn main() -> Result<ExitCode> {
+    cli::dispatch(cli::Cli::parse())
+}

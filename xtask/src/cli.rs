@@ -1,0 +1,26 @@
+//! The command tree. Each command's arguments live with the command.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The developer's front door of MultiWANBond.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// Slots for `run` (run::Args) and `bench` (bench::Args) open when those modules are in.
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// Whatever keeps the command from doing its work.
+pub fn dispatch(cli: Cli) -> Result<ExitCode> {
+    match cli.command {}
+}

@@ -1,0 +1,6 @@
+//! The developer's front door as a library: the commands, and the network lab
+//! that run, test and bench share. It never links the agent, so that it builds
+//! before the eBPF toolchain is there.
+
+pub mod cli;
+pub mod outcome;

@@ -2,6 +2,12 @@
 
 use crate::maps::{MAX_PATHS, SLOTS, Selection};
 
+#[cfg(not(target_arch = "bpf"))]
+mod compile;
+
+#[cfg(not(target_arch = "bpf"))]
+pub use compile::{Share, compile};
+
 /// Picks a path id for slot `index`, or 0 when no path can carry the family.
 ///
 /// The slot's path if it is alive, else the first living one of the ranking,

@@ -224,7 +224,7 @@ pub struct Selection {
 
 /// Values of [`Prefix::class`].
 pub mod prefix_class {
-    /// The gateway's or the LAN's own.
+    /// An address of the gateway itself.
     pub const LOCAL: u8 = 1;
     /// Multicast, broadcast, link-local.
     pub const MULTICAST: u8 = 2;
@@ -232,6 +232,9 @@ pub mod prefix_class {
     pub const BYPASS: u8 = 3;
     /// On a WAN's own subnet: reached through that WAN ([`Prefix::path`](super::Prefix)).
     pub const VIA_PATH: u8 = 4;
+    /// On the LAN: between LAN ports the kernel forwards, and nothing from a WAN
+    /// gets there unasked.
+    pub const LAN: u8 = 5;
 }
 
 /// Value of a prefix table.
@@ -297,8 +300,11 @@ pub struct FlowKey6 {
 pub struct Flow {
     /// When the last packet of this direction passed; 0 = none yet.
     pub last_seen: u64,
-    /// Inbound: until when `ifindex` and the MACs may be used.
-    pub next_hop_until: u64,
+    /// Inbound: until when the next hop may be used, in units of 2^20 ns of the
+    /// clock, wrapping; see [`crate::nat::next_hop_is_fresh`].
+    pub next_hop_until: u32,
+    /// Inbound: MTU towards the host in bytes (layer 3).
+    pub mtu: u32,
     /// [`Path::generation`] it was made under.
     pub generation: u32,
     /// What the address change adds to a ones' complement sum.

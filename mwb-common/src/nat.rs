@@ -1,1 +1,255 @@
-//! nat
+//! NAT as arithmetic: keys of the two directions, port candidates, flow hashes.
+
+use crate::{
+    checksum::{delta2, delta4},
+    maps::{Flow, FlowKey4, FlowKey6},
+};
+
+/// IP protocol numbers that the data plane translates.
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// How an answer to the outbound flow `key` looks on arrival from path `scope`,
+/// when the flow leaves with `address` and `port`.
+#[inline(always)]
+#[must_use]
+pub const fn inbound4(key: &FlowKey4, address: [u8; 4], port: [u8; 2], scope: u8) -> FlowKey4 {
+    FlowKey4 {
+        source: key.destination,
+        destination: address,
+        source_port: key.destination_port,
+        destination_port: port,
+        protocol: key.protocol,
+        scope,
+        reserved: [0; 2],
+    }
+}
+
+/// The outbound flow whose answers look like `key`, of the inside endpoint
+/// `address` and `port`: the inverse of [`inbound4`].
+#[inline(always)]
+#[must_use]
+pub const fn outbound4(key: &FlowKey4, address: [u8; 4], port: [u8; 2]) -> FlowKey4 {
+    FlowKey4 {
+        source: address,
+        destination: key.source,
+        source_port: port,
+        destination_port: key.source_port,
+        protocol: key.protocol,
+        scope: 0,
+        reserved: [0; 2],
+    }
+}
+
+/// [`inbound4`] for IPv6, where the port stays.
+#[inline(always)]
+#[must_use]
+pub const fn inbound6(key: &FlowKey6, address: [u8; 16], scope: u8) -> FlowKey6 {
+    FlowKey6 {
+        source: key.destination,
+        destination: address,
+        source_port: key.destination_port,
+        destination_port: key.source_port,
+        protocol: key.protocol,
+        scope,
+        reserved: [0; 2],
+    }
+}
+
+/// [`outbound4`] for IPv6, where the port stays.
+#[inline(always)]
+#[must_use]
+pub const fn outbound6(key: &FlowKey6, address: [u8; 16]) -> FlowKey6 {
+    FlowKey6 {
+        source: address,
+        destination: key.source,
+        source_port: key.destination_port,
+        destination_port: key.source_port,
+        protocol: key.protocol,
+        scope: 0,
+        reserved: [0; 2],
+    }
+}
+
+/// A flow entry that replaces `old` address and port by `new` ones.
+#[inline(always)]
+#[must_use]
+pub fn rewrite4(
+    old: ([u8; 4], [u8; 2]),
+    new: ([u8; 4], [u8; 2]),
+    path: u8,
+    generation: u32,
+) -> Flow {
+    let a = new.0;
+    Flow {
+        generation,
+        path,
+        address: [a[0], a[1], a[2], a[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        port: new.1,
+        address_delta: delta4(old.0, new.0),
+        port_delta: delta2(old.1, new.1),
+        ..Flow::default()
+    }
+}
+
+/// First four bytes of an address field.
+#[inline(always)]
+#[must_use]
+pub const fn v4(address: &[u8; 16]) -> [u8; 4] {
+    [address[0], address[1], address[2], address[3]]
+}
+
+/// Mixes a 32-bit word into a hash; a round of MurmurHash3 (A. Appleby).
+#[inline(always)]
+const fn mix(hash: u32, word: u32) -> u32 {
+    let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    (hash ^ word).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+}
+
+/// The finishing step of MurmurHash3: every input bit reaches every output bit.
+#[inline(always)]
+const fn finish(hash: u32) -> u32 {
+    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+#[inline(always)]
+const fn ports(source: [u8; 2], destination: [u8; 2]) -> u32 {
+    u32::from_ne_bytes([source[0], source[1], destination[0], destination[1]])
+}
+
+/// Hash of an IPv4 flow.
+#[inline(always)]
+#[must_use]
+pub const fn hash4(key: &FlowKey4, seed: u32) -> u32 {
+    let hash = mix(seed ^ key.protocol as u32, u32::from_ne_bytes(key.source));
+    let hash = mix(hash, u32::from_ne_bytes(key.destination));
+    finish(mix(hash, ports(key.source_port, key.destination_port)))
+}
+
+/// Hash of an IPv6 flow.
+#[inline(always)]
+#[must_use]
+pub const fn hash6(key: &FlowKey6, seed: u32) -> u32 {
+    let mut hash = seed ^ key.protocol as u32;
+    let (s, d) = (&key.source, &key.destination);
+    let mut i = 0;
+    while i < 16 {
+        hash = mix(hash, u32::from_ne_bytes([s[i], s[i + 1], s[i + 2], s[i + 3]]));
+        hash = mix(hash, u32::from_ne_bytes([d[i], d[i + 1], d[i + 2], d[i + 3]]));
+        i += 4;
+    }
+    finish(mix(hash, ports(key.source_port, key.destination_port)))
+}
+
+/// Attempts at a port before the range counts as exhausted. A range of up to
+/// this many ports is searched whole; of a larger one that is 99 % full a free
+/// port is missed once in 30,000 tries.
+pub const PORT_ATTEMPTS: u32 = 1_024;
+
+/// The port to try at `attempt`: first the inside endpoint's own if it lies in
+/// `min..=max` (host byte order), then upwards from a place that `hash` gives.
+#[inline(always)]
+#[must_use]
+pub const fn port_candidate(own: u16, min: u16, max: u16, hash: u32, attempt: u32) -> u16 {
+    if attempt == 0 && own >= min && own <= max {
+        return own;
+    }
+    let span = max.wrapping_sub(min) as u32 + 1;
+    min.wrapping_add(((hash & 0xffff).wrapping_add(attempt) % span) as u16)
+}
+
+/// Lifetime of a next hop in a flow, in units of 2^20 ns: about a second.
+const NEXT_HOP_LIFE: u32 = 954;
+
+/// [`Flow::next_hop_until`] for a next hop found at `now` (ns).
+#[inline(always)]
+#[must_use]
+pub const fn next_hop_until(now: u64) -> u32 {
+    (now >> 20) as u32 + NEXT_HOP_LIFE
+}
+
+/// Whether a next hop with this [`Flow::next_hop_until`] may be used at `now`
+/// (ns); an entry that never had one may not. Wraps every 52 days.
+#[inline(always)]
+#[must_use]
+pub const fn next_hop_is_fresh(until: u32, now: u64) -> bool {
+    until.wrapping_sub((now >> 20) as u32).wrapping_sub(1) < NEXT_HOP_LIFE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_small_range_is_searched_whole() {
+        for hash in [0, 1, 0xffff, u32::MAX] {
+            let tried: HashSet<u16> =
+                (0..PORT_ATTEMPTS).map(|i| port_candidate(5, 10_000, 10_015, hash, i)).collect();
+            assert_eq!(tried.len(), 16);
+        }
+    }
+
+    #[test]
+    fn a_next_hop_lives_about_a_second() {
+        let now = 7_000_000_000_000;
+        let until = next_hop_until(now);
+        assert!(next_hop_is_fresh(until, now));
+        assert!(next_hop_is_fresh(until, now + 990_000_000));
+        assert!(!next_hop_is_fresh(until, now + 1_010_000_000));
+        assert!(!next_hop_is_fresh(0, now));
+    }
+
+    proptest! {
+        #[test]
+        fn a_candidate_lies_in_the_range(
+            own in any::<u16>(), a in 1u16.., b in 1u16.., hash in any::<u32>(),
+            attempt in 0..PORT_ATTEMPTS,
+        ) {
+            let (min, max) = (a.min(b), a.max(b));
+            let port = port_candidate(own, min, max, hash, attempt);
+            prop_assert!((min..=max).contains(&port));
+        }
+
+        #[test]
+        fn the_flow_of_an_answer_is_the_flow(
+            source in any::<[u8; 4]>(), destination in any::<[u8; 4]>(),
+            source_port in any::<[u8; 2]>(), destination_port in any::<[u8; 2]>(),
+            address in any::<[u8; 4]>(), port in any::<[u8; 2]>(), scope in 1u8..33,
+        ) {
+            let key = FlowKey4 {
+                source, destination, source_port, destination_port,
+                protocol: 17, scope: 0, reserved: [0; 2],
+            };
+            let twin = inbound4(&key, address, port, scope);
+            prop_assert_eq!(outbound4(&twin, source, source_port), key);
+        }
+
+        #[test]
+        fn hashes_spread_over_slots(seed in any::<u32>()) {
+            let mut used = [0u32; 8];
+            for i in 0..4096u32 {
+                let key = FlowKey4 {
+                    source: [192, 0, 2, 10], destination: [203, 0, 113, 1],
+                    source_port: (20_000 + i as u16).to_be_bytes(), destination_port: [0, 80],
+                    protocol: 6, ..FlowKey4::default()
+                };
+                used[(hash4(&key, seed) & 7) as usize] += 1;
+            }
+            prop_assert!(used.iter().all(|&n| (400..=624).contains(&n)), "{:?}", used);
+        }
+    }
+}

@@ -1,1 +1,4 @@
 //! The agent.
+pub mod api;
+pub mod config;
+pub mod events;

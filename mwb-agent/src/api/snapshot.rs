@@ -1,0 +1,190 @@
+//! The shapes of the JSON answers. Shared by the agent, which fills them, and
+//! `mwb`, which prints them. Fields are added, never renamed or removed.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// `/v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Its instance name.
+    pub instance: String,
+    /// `steer`.
+    pub mode: String,
+    /// How new flows are shared.
+    pub balance: String,
+    /// How long the agent has run.
+    pub uptime_seconds: f64,
+    /// LAN ports.
+    pub lan: Vec<LanStatus>,
+    /// WAN links in the order of the configuration.
+    pub wans: Vec<WanStatus>,
+    /// Address translation.
+    pub nat: NatStatus,
+    /// Who carries traffic.
+    pub failover: FailoverStatus,
+}
+
+/// A LAN port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanStatus {
+    /// Interface name.
+    pub device: String,
+    /// Interface index; `None` while the device is missing.
+    pub ifindex: Option<u32>,
+    /// `xdp` or `tcx`; `None` while nothing is attached.
+    pub hook: Option<String>,
+    /// `native`, `generic`, `tcx` or `clsact`; `None` while nothing is attached.
+    pub hook_mode: Option<String>,
+    /// Why this hook, or why none.
+    pub hook_reason: String,
+}
+
+/// Health of a WAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WanState {
+    /// Answers as it should.
+    Up,
+    /// Does not answer.
+    Down,
+    /// Answers, but late, unevenly or not always.
+    Degraded,
+    /// Answers again, not yet for long enough.
+    Testing,
+    /// Not asked yet.
+    Unknown,
+}
+
+impl WanState {
+    /// All of them.
+    pub const ALL: [WanState; 5] =
+        [WanState::Up, WanState::Down, WanState::Degraded, WanState::Testing, WanState::Unknown];
+
+    /// The word in JSON and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            WanState::Up => "up",
+            WanState::Down => "down",
+            WanState::Degraded => "degraded",
+            WanState::Testing => "testing",
+            WanState::Unknown => "unknown",
+        }
+    }
+}
+
+/// A WAN link; `/v1/wans` is a list of these.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WanStatus {
+    /// Name in the configuration.
+    pub name: String,
+    /// Interface name.
+    pub device: String,
+    /// Interface index; `None` while the device is missing.
+    pub ifindex: Option<u32>,
+    /// Path id: position in the configuration, from 1.
+    pub path: u8,
+    /// Health.
+    pub state: WanState,
+    /// Why it is in this state.
+    pub reason: String,
+    /// Whether the device has a carrier.
+    pub carrier: bool,
+    /// The address flows are translated to.
+    pub address4: Option<Ipv4Addr>,
+    /// IPv4 next hop.
+    pub gateway4: Option<Ipv4Addr>,
+    /// IPv6 next hop.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Whether the MAC of the IPv4 next hop is known.
+    pub next_hop4: bool,
+    /// Whether the MAC of the IPv6 next hop is known.
+    pub next_hop6: bool,
+    /// `xdp` or `tcx`; `None` while nothing is attached.
+    pub hook: Option<String>,
+    /// `native`, `generic`, `tcx` or `clsact`; `None` while nothing is attached.
+    pub hook_mode: Option<String>,
+    /// Why this hook, or why none.
+    pub hook_reason: String,
+    /// Configured priority.
+    pub priority: u8,
+    /// Configured weight.
+    pub weight: u16,
+    /// Part of the IPv4 path choice's slots, 0 to 1.
+    pub share: f64,
+    /// Whether new flows are sent here.
+    pub active: bool,
+    /// Smoothed round-trip time.
+    pub rtt_ms: Option<f64>,
+    /// Smoothed variation of the round-trip time.
+    pub jitter_ms: Option<f64>,
+    /// Part of the latest probes lost, 0 to 1.
+    pub loss: Option<f64>,
+    /// Received from the WAN and forwarded.
+    pub rx: Traffic,
+    /// Sent to the WAN by forwarding.
+    pub tx: Traffic,
+    /// How often traffic had to leave it.
+    pub failovers: u64,
+    /// When its state last changed, in milliseconds since 1970.
+    pub last_change_unix_ms: Option<u64>,
+}
+
+/// Packets and bytes, bytes from the IP header on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Use of the NAT tables, as the last sweep saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatStatus {
+    /// Inside endpoints that have an outside port.
+    pub mappings: u64,
+    /// IPv4 flows.
+    pub flows4: u64,
+    /// IPv6 flows.
+    pub flows6: u64,
+    /// Ports taken, by WAN name.
+    pub ports_used: BTreeMap<String, u64>,
+    /// Flows that fit, per address family.
+    pub flow_capacity: u64,
+}
+
+/// Who carries traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverStatus {
+    /// WANs that new flows are sent to.
+    pub active: Vec<String>,
+    /// Failovers since the agent started.
+    pub count: u64,
+    /// The last one, in milliseconds since 1970.
+    pub last_unix_ms: Option<u64>,
+}
+
+/// A row of `/v1/counters`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// `out`: from the LAN; `in`: from a WAN.
+    pub direction: String,
+    /// Name of the WAN that carries the packets, or `none`.
+    pub wan: String,
+    /// Why the packets ended as they did.
+    pub reason: String,
+    /// `forward`, `kernel` or `drop`.
+    pub verdict: String,
+    /// `tcp4`, `udp6`, ...
+    pub protocol: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+}

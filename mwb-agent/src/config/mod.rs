@@ -1,0 +1,281 @@
+//! The configuration file: what the operator wrote, checked and typed.
+//!
+//! [`parse`] is strict: an unknown key, a missing unit or a value out of range
+//! is refused with file, line, column and the fix. What it returns is plain
+//! values; nothing in the rest of the agent sees YAML. Keys, ranges and
+//! defaults are described in `docs/config.md`.
+//!
+//! Must not know: aya, netlink, whether a device exists.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv6Net};
+
+mod error;
+mod node;
+mod prefix;
+mod read;
+mod reader;
+mod schema;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+pub use error::{ConfigError, Position};
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What is done with packets.
+    pub mode: Mode,
+    /// LAN ports, at least one.
+    pub lan: Vec<Lan>,
+    /// How new flows are shared among WANs.
+    pub balance: Balance,
+    /// The IPv6 prefix of the LAN, host bits zero; `None`: no IPv6.
+    pub ipv6_prefix: Option<Ipv6Net>,
+    /// Destinations that are left to the kernel.
+    pub bypass: Vec<IpNet>,
+    /// WAN links, 1 to 32; a WAN's path id is its index here + 1.
+    pub wans: Vec<Wan>,
+    /// When traffic goes back to a better WAN.
+    pub failover: Failover,
+    /// How WANs are watched.
+    pub health: Health,
+    /// Address translation.
+    pub nat: Nat,
+    /// Where the agent answers.
+    pub api: Api,
+}
+
+/// What is done with packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Each flow leaves by one WAN, translated to its address.
+    Steer,
+}
+
+/// How new flows are shared among WANs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other, equally.
+    RoundRobin,
+    /// In proportion to [`Wan::weight`].
+    Weighted,
+    /// In proportion to unused capacity.
+    LeastUsed,
+    /// The WAN with the lowest round-trip time.
+    LeastLatency,
+    /// By the hash of the flow, in proportion to [`Wan::weight`].
+    PerFlow,
+    /// In proportion to a score of latency, jitter, loss and spare capacity.
+    Adaptive,
+    /// One WAN at a time.
+    Failover,
+}
+
+/// Which hook a device is asked to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookChoice {
+    /// By the device's driver.
+    Auto,
+    /// XDP.
+    Xdp,
+    /// TCX, or clsact on a kernel without it.
+    Tcx,
+}
+
+/// A LAN port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lan {
+    /// Interface name.
+    pub device: String,
+    /// Its hook; the file's `hook` unless it has its own.
+    pub hook: HookChoice,
+}
+
+/// A WAN link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wan {
+    /// What people call it: `[a-z0-9_-]{1,15}`, unique.
+    pub name: String,
+    /// Interface name, unique.
+    pub device: String,
+    /// IPv4 next hop.
+    pub gateway4: Gateway<Ipv4Addr>,
+    /// IPv6 next hop; read only if `ipv6_prefix` is set.
+    pub gateway6: Gateway<Ipv6Addr>,
+    /// 0 is the best.
+    pub priority: u8,
+    /// 1 to 1000: share among WANs of one priority.
+    pub weight: u16,
+    /// What the link can carry, as far as the operator says.
+    pub capacity: Capacity,
+    /// Its hook; the file's `hook` unless it has its own.
+    pub hook: HookChoice,
+    /// The prefix the WAN's provider routes to us, host bits zero, as long as
+    /// [`Config::ipv6_prefix`]; `None`: the WAN carries no IPv6.
+    pub ipv6_prefix: Option<Ipv6Net>,
+}
+
+/// A next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway<A> {
+    /// From the default route of the device.
+    Auto,
+    /// This address.
+    Address(A),
+}
+
+/// What a link can carry, in bit/s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// To the Internet.
+    pub up: Option<u64>,
+    /// From the Internet.
+    pub down: Option<u64>,
+}
+
+/// When traffic goes back to a better WAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// How long a WAN must have been up before it is used again.
+    pub failback_after: Duration,
+}
+
+/// How WANs are watched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// How.
+    pub method: HealthMethod,
+    /// Time between two probes of a target.
+    pub interval: Duration,
+    /// Misses in a row that make a WAN down, answers in a row that make it up.
+    pub retries: u32,
+    /// Whom to ask; empty: the WAN's own gateways.
+    pub targets: Vec<IpAddr>,
+    /// From where on a WAN counts as degraded.
+    pub degraded: Degraded,
+}
+
+/// How a WAN is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthMethod {
+    /// ICMP echo.
+    Ping,
+}
+
+/// From where on a WAN counts as degraded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Degraded {
+    /// Smoothed round-trip time.
+    pub latency: Duration,
+    /// Smoothed variation of the round-trip time.
+    pub jitter: Duration,
+    /// Part of the probes lost, 0 to 1.
+    pub loss: f64,
+}
+
+/// Address translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// Lowest port given to flows.
+    pub port_min: u16,
+    /// Highest port given to flows, inclusive.
+    pub port_max: u16,
+    /// How many flows can be open at once, per address family.
+    pub flows: u32,
+    /// When idle flows are forgotten.
+    pub timeouts: Timeouts,
+}
+
+/// When idle flows are forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// UDP, and mappings without a flow (RFC 4787, 4.3).
+    pub udp: Duration,
+    /// ICMP echo (RFC 5508, 3.2).
+    pub icmp: Duration,
+    /// TCP once both sides have spoken (RFC 5382, 5).
+    pub tcp_established: Duration,
+    /// TCP while opening or closing (RFC 5382, 5).
+    pub tcp_transitory: Duration,
+}
+
+/// Where the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// TCP address on loopback; `None`: no TCP.
+    pub listen: Option<SocketAddr>,
+    /// Path of the unix socket.
+    pub socket: PathBuf,
+}
+
+impl Mode {
+    /// The word in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Steer => "steer",
+        }
+    }
+}
+
+impl Balance {
+    /// All of them.
+    pub const ALL: [Balance; 7] = [
+        Balance::RoundRobin,
+        Balance::Weighted,
+        Balance::LeastUsed,
+        Balance::LeastLatency,
+        Balance::PerFlow,
+        Balance::Adaptive,
+        Balance::Failover,
+    ];
+
+    /// The word in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round_robin",
+            Balance::Weighted => "weighted",
+            Balance::LeastUsed => "least_used",
+            Balance::LeastLatency => "least_latency",
+            Balance::PerFlow => "per_flow",
+            Balance::Adaptive => "adaptive",
+            Balance::Failover => "failover",
+        }
+    }
+}
+
+impl HookChoice {
+    /// All of them.
+    pub const ALL: [HookChoice; 3] = [HookChoice::Auto, HookChoice::Xdp, HookChoice::Tcx];
+
+    /// The word in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            HookChoice::Auto => "auto",
+            HookChoice::Xdp => "xdp",
+            HookChoice::Tcx => "tcx",
+        }
+    }
+}
+
+/// Reads and checks a configuration file.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
+    parse(&text, &name)
+}
+
+/// Checks a configuration; `file` is what errors call it.
+pub fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
+    let tree = node::read(text).map_err(|error| ConfigError::syntax(file, text, error))?;
+    read::read_config(&reader::Cursor::root(&tree))
+        .map_err(|fault| ConfigError::semantic(file, text, fault))
+}

@@ -1,0 +1,174 @@
+//! Which keys there are, and how far their values go. Read by the reader, shown
+//! in messages and held against `docs/config.md` by a test.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use mwb_common::maps::MAX_PATHS;
+
+/// A set of keys.
+pub(super) struct Section {
+    /// Where it stands; `[]` for an item of a list.
+    pub(super) path: &'static str,
+    /// Its keys.
+    pub(super) keys: &'static [&'static str],
+    /// Keys that a later version will have.
+    pub(super) later: &'static [&'static str],
+    /// How it may look, for messages.
+    pub(super) example: &'static str,
+}
+
+/// The whole file.
+pub(super) const FILE: Section = Section {
+    path: "",
+    keys: &[
+        "version",
+        "role",
+        "mode",
+        "hook",
+        "lan",
+        "balance",
+        "ipv6_prefix",
+        "bypass",
+        "wans",
+        "failover",
+        "health",
+        "nat",
+        "api",
+    ],
+    later: &["bond", "server", "interfaces", "policy", "policies"],
+    example: "`version: 1`, `mode: steer`, `lan: [lan0]`, `wans: [{name: fiber, device: wan0}]`",
+};
+
+/// A LAN port with keys of its own.
+pub(super) const LAN: Section = Section {
+    path: "lan[]",
+    keys: &["device", "hook"],
+    later: &[],
+    example: "{device: lan0, hook: xdp}",
+};
+
+/// A WAN.
+pub(super) const WAN: Section = Section {
+    path: "wans[]",
+    keys: &[
+        "name",
+        "device",
+        "gateway",
+        "gateway6",
+        "priority",
+        "weight",
+        "capacity",
+        "hook",
+        "ipv6_prefix",
+    ],
+    later: &["metered", "quota"],
+    example: "{name: fiber, device: wan0}",
+};
+
+/// What a WAN can carry.
+pub(super) const CAPACITY: Section = Section {
+    path: "wans[].capacity",
+    keys: &["up", "down"],
+    later: &[],
+    example: "{up: 40mbit, down: 200mbit}",
+};
+
+/// Failover.
+pub(super) const FAILOVER: Section = Section {
+    path: "failover",
+    keys: &["failback_after"],
+    later: &["dead_after"],
+    example: "{failback_after: 5s}",
+};
+
+/// Health.
+pub(super) const HEALTH: Section = Section {
+    path: "health",
+    keys: &["interval", "retries", "method", "targets", "degraded"],
+    later: &["timeout", "quorum", "count", "size"],
+    example: "{interval: 200ms, retries: 3}",
+};
+
+/// When a WAN is degraded.
+pub(super) const DEGRADED: Section = Section {
+    path: "health.degraded",
+    keys: &["latency", "jitter", "loss"],
+    later: &[],
+    example: "{latency: 200ms, loss: 5%}",
+};
+
+/// Address translation.
+pub(super) const NAT: Section = Section {
+    path: "nat",
+    keys: &["ports", "flows", "timeouts"],
+    later: &["pool"],
+    example: "{ports: 10000-65535}",
+};
+
+/// When idle flows are forgotten.
+pub(super) const TIMEOUTS: Section = Section {
+    path: "nat.timeouts",
+    keys: &["udp", "icmp", "tcp_established", "tcp_transitory"],
+    later: &[],
+    example: "{udp: 300s}",
+};
+
+/// Where the agent answers.
+pub(super) const API: Section = Section {
+    path: "api",
+    keys: &["listen", "socket"],
+    later: &[],
+    example: "{listen: \"127.0.0.1:9800\"}",
+};
+
+/// All of them.
+pub(super) const SECTIONS: [&Section; 10] =
+    [&FILE, &LAN, &WAN, &CAPACITY, &FAILOVER, &HEALTH, &DEGRADED, &NAT, &TIMEOUTS, &API];
+
+/// `version`.
+pub(super) const VERSION: u32 = 1;
+/// How many WANs the data plane can hold.
+pub(super) const WANS: usize = MAX_PATHS;
+/// How many LAN ports.
+pub(super) const LANS: usize = 32;
+/// Half of the data plane's prefix table; the rest is for the gateway's own.
+pub(super) const BYPASSES: usize = mwb_common::maps::PREFIX_ENTRIES / 2;
+/// Length of a WAN's name.
+pub(super) const NAME_LENGTH: usize = 15;
+/// Length of an interface name (IFNAMSIZ without its zero).
+pub(super) const DEVICE_LENGTH: usize = 15;
+/// Length of a unix socket's path (`sun_path` without its zero).
+pub(super) const SOCKET_LENGTH: usize = 107;
+/// `ipv6_prefix`: NPTv6 needs 64 host bits (RFC 6296, 3.5).
+pub(super) const IPV6_PREFIX: RangeInclusive<u8> = 16..=64;
+/// `wans[].priority`.
+pub(super) const PRIORITY: RangeInclusive<u32> = 0..=255;
+/// `wans[].weight`.
+pub(super) const WEIGHT: RangeInclusive<u32> = 1..=1_000;
+/// `wans[].capacity`.
+pub(super) const RATE: RangeInclusive<u64> = 8_000..=400_000_000_000;
+/// `failover.failback_after`.
+pub(super) const FAILBACK_AFTER: RangeInclusive<Duration> = seconds(0, 3_600);
+/// `health.interval`.
+pub(super) const INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(5);
+/// `health.retries`.
+pub(super) const RETRIES: RangeInclusive<u32> = 1..=20;
+/// How many `health.targets`.
+pub(super) const TARGETS: usize = 8;
+/// `health.degraded.latency` and `jitter`.
+pub(super) const LATENCY: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(10);
+/// `health.degraded.loss`.
+pub(super) const LOSS: RangeInclusive<f64> = 0.001..=1.0;
+/// `nat.ports`: below are the gateway's own.
+pub(super) const PORTS: RangeInclusive<u16> = 10_000..=65_535;
+/// `nat.flows`.
+pub(super) const FLOWS: RangeInclusive<u32> = 64..=4_194_304;
+/// `nat.timeouts`.
+pub(super) const TIMEOUT: RangeInclusive<Duration> = seconds(1, 604_800);
+
+const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_secs(from)..=Duration::from_secs(to)
+}

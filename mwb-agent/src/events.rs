@@ -1,0 +1,179 @@
+//! What happened and why: every decision of the agent is an event. The bus
+//! keeps the latest ones in a ring for those who ask later, hands each to those
+//! who listen now, and writes each to the log.
+//!
+//! Must not know: who decides, who reads.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+/// How many events are kept unless said otherwise.
+pub const DEFAULT_CAPACITY: usize = 1_024;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The agent runs.
+    AgentStarted,
+    /// The agent stops; the data plane goes on.
+    AgentStopping,
+    /// A configuration is in force.
+    ConfigLoaded,
+    /// A WAN's health changed.
+    WanState,
+    /// Traffic left a WAN for others.
+    Failover,
+    /// Traffic went back to a better WAN.
+    Failback,
+    /// A device's carrier came or went.
+    Carrier,
+    /// A WAN's address or gateway changed.
+    AddressChange,
+    /// A next hop was resolved or lost.
+    Neighbour,
+    /// A device got its programs.
+    HookAttached,
+    /// A configured device is not there.
+    DeviceMissing,
+    /// A NAT table or port range is full.
+    NatExhausted,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows by one with each event, from 1.
+    pub id: u64,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What.
+    pub kind: EventKind,
+    /// The WAN it is about.
+    pub wan: Option<String>,
+    /// One sentence for people.
+    pub message: String,
+    /// Why; empty if the message says it all.
+    pub reason: String,
+}
+
+/// Where events are published and read. Clones share one ring.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ring: Mutex<Ring>,
+    live: broadcast::Sender<Event>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    events: VecDeque<Event>,
+    capacity: usize,
+    last: u64,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self::new(DEFAULT_CAPACITY)
+    }
+}
+
+impl Bus {
+    /// A bus that keeps the last `capacity` events (at least one).
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        let ring = Ring { events: VecDeque::with_capacity(capacity), capacity, last: 0 };
+        let (live, _) = broadcast::channel(capacity);
+        Self { inner: Arc::new(Inner { ring: Mutex::new(ring), live }) }
+    }
+
+    /// Publishes an event and returns its id.
+    pub fn publish(
+        &self,
+        kind: EventKind,
+        wan: Option<&str>,
+        message: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> u64 {
+        let (message, reason) = (message.into(), reason.into());
+        let mut ring = self.ring();
+        ring.last += 1;
+        let event = Event {
+            id: ring.last,
+            unix_ms: unix_ms(),
+            kind,
+            wan: wan.map(str::to_owned),
+            message,
+            reason,
+        };
+        tracing::info!(
+            id = event.id,
+            kind = kind.name(),
+            wan,
+            reason = event.reason,
+            "{}",
+            event.message
+        );
+        if ring.events.len() == ring.capacity {
+            ring.events.pop_front();
+        }
+        ring.events.push_back(event.clone());
+        // Sent under the lock, so that listeners see the order of the ids.
+        // Nobody listening is no error.
+        let id = event.id;
+        let _ = self.inner.live.send(event);
+        id
+    }
+
+    /// The kept events with an id above `id`, oldest first; 0 gives all.
+    #[must_use]
+    pub fn since(&self, id: u64) -> Vec<Event> {
+        self.ring().events.iter().filter(|event| event.id > id).cloned().collect()
+    }
+
+    /// Every event from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.inner.live.subscribe()
+    }
+
+    /// A thread that panicked while publishing leaves the ring whole.
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EventKind {
+    /// The word in JSON and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            EventKind::AgentStarted => "agent_started",
+            EventKind::AgentStopping => "agent_stopping",
+            EventKind::ConfigLoaded => "config_loaded",
+            EventKind::WanState => "wan_state",
+            EventKind::Failover => "failover",
+            EventKind::Failback => "failback",
+            EventKind::Carrier => "carrier",
+            EventKind::AddressChange => "address_change",
+            EventKind::Neighbour => "neighbour",
+            EventKind::HookAttached => "hook_attached",
+            EventKind::DeviceMissing => "device_missing",
+            EventKind::NatExhausted => "nat_exhausted",
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

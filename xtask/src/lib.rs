@@ -3,4 +3,8 @@
 //! before the eBPF toolchain is there.
 
 pub mod cli;
+pub mod exec;
+pub mod lab;
 pub mod outcome;
+pub mod setup;
+pub mod workspace;

@@ -7,5 +7,8 @@ use clap::Parser as _;
 use xtask::cli;
 
 fn main() -> Result<ExitCode> {
+    if let Some(code) = xtask::lab::helper(std::env::args_os()) {
+        return Ok(code);
+    }
     cli::dispatch(cli::Cli::parse())
 }

@@ -1,0 +1,65 @@
+//! The network lab: a little Internet of namespaces on one machine, shared by
+//! run, test and bench.
+//!
+//! ```text
+//!              ┌── wan0 ═ link ═ isp1 ──┐
+//! host ── gw ──┼── wan1 ═ link ═ isp2 ──┼── net
+//!              └── …                    ┘
+//! ```
+//! Addresses are in [`address`]. A link is a veth pair, or a relay with a rate,
+//! delay, loss and cuts ([`link`]). Whatever happens to the process that made a
+//! lab, the lab goes away (`janitor`).
+//!
+//! Must not know: what a gateway does inside (it uses its binaries and its API).
+
+pub mod address;
+mod janitor;
+pub mod link;
+mod namespace;
+mod process;
+mod relay;
+mod topology;
+mod wait;
+mod wan;
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+pub use self::{
+    link::{Direction, DirectionStats, LinkSpec, LinkStats, Loss},
+    namespace::Namespace,
+    process::Process,
+    topology::{Lab, LabSpec, Shape, WanSpec, connect, kernel_release},
+    wait::{wait_for, wait_until},
+    wan::Wan,
+};
+
+/// Becomes one of the lab's helper processes if the command line asks for it.
+/// To be called first of all in `main`.
+#[must_use]
+pub fn helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let _program = arguments.next();
+    let result = match arguments.next()?.to_str()? {
+        janitor::COMMAND => janitor::main(),
+        relay::COMMAND => relay::main(arguments),
+        _ => return None,
+    };
+    Some(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// This program again, as one of its helpers. By `/proc/self/exe`, because a
+/// rebuild during a run replaces the file.
+fn helper_command(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("xtask").arg(name);
+    command
+}

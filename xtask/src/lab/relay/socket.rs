@@ -1,0 +1,214 @@
+//! Raw Ethernet frames of one device, many per system call.
+
+use std::{
+    io, mem,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result};
+use nix::net::if_::if_nametoindex;
+
+/// Frames per system call.
+pub(super) const BATCH: usize = 64;
+/// Largest frame. A merged one (GRO) would be larger: the relay's devices do
+/// not merge.
+const FRAME: usize = 2048;
+/// Bytes of frames that the kernel may keep for us while we do not run.
+const RECEIVE_BUFFER: libc::c_int = 16 << 20;
+
+/// A packet socket bound to one device.
+#[derive(Debug)]
+pub(super) struct RawSocket {
+    fd: OwnedFd,
+    buffers: Vec<[u8; FRAME]>,
+    lengths: [usize; BATCH],
+}
+
+impl RawSocket {
+    /// Opens a device of the current namespace.
+    pub(super) fn open(device: &str) -> Result<Self> {
+        let index = if_nametoindex(device).with_context(|| format!("no device {device}"))?;
+        // SAFETY: plain system call; the result is checked before it is owned.
+        let fd = unsafe {
+            libc::socket(
+                libc::AF_PACKET,
+                libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+                0,
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error()).context("cannot open a packet socket");
+        }
+        // SAFETY: `fd` was just opened and belongs to nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = Self { fd, buffers: vec![[0; FRAME]; BATCH], lengths: [0; BATCH] };
+        // What we send must not come back to us.
+        socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+        // A queue of the device would be one more place to wait and to drop.
+        socket.set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+        socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
+        // Bound last: from here on frames come in.
+        let address = libc::sockaddr_ll {
+            sll_family: u16::try_from(libc::AF_PACKET).unwrap_or_default(),
+            sll_protocol: u16::try_from(libc::ETH_P_ALL).unwrap_or_default().to_be(),
+            sll_ifindex: index.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: `address` is a valid sockaddr_ll of the given length.
+        let result = unsafe {
+            libc::bind(
+                socket.fd.as_raw_fd(),
+                (&raw const address).cast(),
+                socklen::<libc::sockaddr_ll>(),
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("cannot bind to {device}"));
+        }
+        Ok(socket)
+    }
+
+    /// Reads up to [`BATCH`] frames and gives them to `take`. Gives the number;
+    /// 0 when there is none, or when the device is down.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<usize> {
+        let mut parts: Vec<libc::iovec> = self
+            .buffers
+            .iter_mut()
+            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: FRAME })
+            .collect();
+        let mut headers: Vec<libc::mmsghdr> = parts.iter_mut().map(header).collect();
+        // SAFETY: every header points to one iovec in `parts`, which points to a
+        // buffer of FRAME bytes; all live until the call returns.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            return match io::Error::last_os_error() {
+                error if is_transient(&error) => Ok(0),
+                error => Err(error).context("cannot receive frames"),
+            };
+        };
+        for (length, header) in self.lengths.iter_mut().zip(&headers) {
+            *length = header.msg_len as usize;
+        }
+        for (buffer, &length) in self.buffers.iter().zip(&self.lengths).take(count) {
+            take(&buffer[..length.min(FRAME)]);
+        }
+        Ok(count)
+    }
+
+    /// Sends frames; gives how many frames and bytes the device took. A refused
+    /// frame is not tried again.
+    pub(super) fn send(&self, frames: &[Vec<u8>]) -> Result<(usize, usize)> {
+        let (mut taken, mut bytes) = (0, 0);
+        let mut done = 0;
+        while done < frames.len() {
+            let mut parts: Vec<libc::iovec> = frames[done..]
+                .iter()
+                .take(BATCH)
+                .map(|frame| libc::iovec {
+                    iov_base: frame.as_ptr().cast_mut().cast(),
+                    iov_len: frame.len(),
+                })
+                .collect();
+            let mut headers: Vec<libc::mmsghdr> = parts.iter_mut().map(header).collect();
+            // SAFETY: every header points to one iovec in `parts`, which points
+            // to a frame that the kernel only reads; all live until the call
+            // returns.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    self.fd.as_raw_fd(),
+                    headers.as_mut_ptr(),
+                    headers.len() as libc::c_uint,
+                    libc::MSG_DONTWAIT,
+                )
+            };
+            match usize::try_from(sent) {
+                Ok(sent) if sent > 0 => {
+                    taken += sent;
+                    bytes += frames[done..done + sent].iter().map(Vec::len).sum::<usize>();
+                    done += sent;
+                }
+                _ => match io::Error::last_os_error() {
+                    // The first of the rest was refused: go on behind it.
+                    error if is_transient(&error) => done += 1,
+                    error => return Err(error).context("cannot send frames"),
+                },
+            }
+        }
+        Ok((taken, bytes))
+    }
+
+    /// Frames that the kernel dropped because we did not read fast enough,
+    /// since the last call.
+    pub(super) fn missed(&self) -> u64 {
+        // SAFETY: all zeros is a valid tpacket_stats.
+        let mut stats: libc::tpacket_stats = unsafe { mem::zeroed() };
+        let mut length = socklen::<libc::tpacket_stats>();
+        // SAFETY: the kernel writes at most `length` bytes into `stats`.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut stats).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { u64::from(stats.tp_drops) } else { 0 }
+    }
+
+    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> Result<()> {
+        // SAFETY: `value` is a valid int of the given length.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                socklen::<libc::c_int>(),
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("cannot set packet socket option {option}"));
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for RawSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn header(part: &mut libc::iovec) -> libc::mmsghdr {
+    // SAFETY: all zeros is a valid mmsghdr (null pointers, no lengths).
+    let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+    header.msg_hdr.msg_iov = part;
+    header.msg_hdr.msg_iovlen = 1;
+    header
+}
+
+fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+/// Errors that say "not now": nothing there, the device is down or full.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EINTR | libc::ENETDOWN | libc::ENOBUFS | libc::ENXIO)
+    )
+}

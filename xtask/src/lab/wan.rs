@@ -1,0 +1,189 @@
+//! One WAN of a lab: its link, and everything that can be done to it.
+
+use std::sync::Mutex;
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    address::{
+        net_uplink4, net_uplink6, outside6, provider_uplink4, provider_uplink6, provider4,
+        provider6, wan4, wan6,
+    },
+    link::{Direction, LinkSpec, LinkStats},
+    namespace::Namespace,
+    relay::Relay,
+    topology::Shape,
+};
+
+/// A WAN: device `wan<index>` of the gateway, the link, and the provider.
+#[derive(Debug)]
+pub struct Wan {
+    index: usize,
+    gw: Namespace,
+    isp: Namespace,
+    relay: Option<(Mutex<Relay>, Namespace)>,
+}
+
+impl Wan {
+    /// Configures both ends and starts the relay, if the link has one.
+    pub(super) fn build(
+        index: usize,
+        gw: &Namespace,
+        isp: &Namespace,
+        relay: Option<(&Shape, &Namespace)>,
+        offloads: bool,
+    ) -> Result<Self> {
+        let device = format!("wan{index}");
+        isp.ip("link set lo up\nlink set gw0 up\nlink set up0 up\n")?;
+        isp.ip(&format!(
+            "addr add {}/30 dev up0\naddr add {}/64 dev up0 nodad\n\
+             route add default via {}\nroute add default via {}\n\
+             addr add {}/28 dev gw0\naddr add {}/64 dev gw0 nodad\n",
+            provider_uplink4(index),
+            provider_uplink6(index),
+            net_uplink4(index),
+            net_uplink6(index),
+            provider4(index),
+            provider6(index),
+        ))?;
+        let metric = 100 + index;
+        gw.ip(&format!(
+            "link set {device} up\n\
+             addr add {}/28 dev {device}\naddr add {}/64 dev {device} nodad\n\
+             route add default via {} metric {metric}\nroute add default via {} metric {metric}\n",
+            wan4(index),
+            wan6(index),
+            provider4(index),
+            provider6(index),
+        ))?;
+        let relay = match relay {
+            Some((shape, namespace)) => {
+                // A relay sees frames as they are in memory: checksums must be
+                // done and segments cut before they reach it.
+                gw.ethtool_features(&device, &["tx", "off"])?;
+                isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
+                let (near, far) = (format!("a{index}"), format!("b{index}"));
+                let relay = Relay::start(namespace, &near, &far, shape)?;
+                Some((Mutex::new(relay), namespace.clone()))
+            }
+            None => {
+                if !offloads {
+                    isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
+                }
+                None
+            }
+        };
+        let wan = Self { index, gw: gw.clone(), isp: isp.clone(), relay };
+        wan.isp.ip(&wan.return_route())?;
+        Ok(wan)
+    }
+
+    /// Number, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The gateway's device.
+    #[must_use]
+    pub fn device(&self) -> String {
+        format!("wan{}", self.index)
+    }
+
+    /// Sets one direction of a relayed link.
+    ///
+    /// # Errors
+    /// When the link is a plain veth pair, or its relay is gone.
+    pub fn set(&self, direction: Direction, spec: LinkSpec) -> Result<()> {
+        self.relay()?.set(direction, spec)
+    }
+
+    /// Changes one direction of a relayed link, keeping the rest as it is.
+    ///
+    /// # Errors
+    /// When the link is a plain veth pair, or its relay is gone.
+    pub fn change(&self, direction: Direction, edit: impl FnOnce(&mut LinkSpec)) -> Result<()> {
+        let mut relay = self.relay()?;
+        let mut spec = relay.spec(direction).clone();
+        edit(&mut spec);
+        relay.set(direction, spec)
+    }
+
+    /// Lets everything vanish, or not, in these directions.
+    ///
+    /// # Errors
+    /// When the link is a plain veth pair, or its relay is gone.
+    pub fn blackhole(&self, directions: &[Direction], on: bool) -> Result<()> {
+        directions
+            .iter()
+            .try_for_each(|&direction| self.change(direction, |spec| spec.blackhole = on))
+    }
+
+    /// Takes the carrier of the gateway's device away, or gives it back.
+    ///
+    /// # Errors
+    /// When the far end cannot be set.
+    pub fn carrier(&self, on: bool) -> Result<()> {
+        let state = if on { "up" } else { "down" };
+        match &self.relay {
+            Some((_, namespace)) => namespace.ip(&format!("link set a{} {state}\n", self.index)),
+            None => {
+                self.isp.ip(&format!("link set gw0 {state}\n"))?;
+                if on { self.isp.ip(&self.return_route()) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Cuts the provider off from the Internet, or joins it again. The provider
+    /// itself still answers.
+    ///
+    /// # Errors
+    /// When nftables refuses.
+    pub fn uplink(&self, on: bool) -> Result<()> {
+        // Declared before it is deleted, so that deleting works whether or not
+        // it is there.
+        let cut = "table inet cut\ndelete table inet cut\n";
+        if on {
+            self.isp.nft(cut)
+        } else {
+            self.isp.nft(&format!(
+                "{cut}table inet cut {{ chain forward {{ \
+                 type filter hook forward priority 0; policy drop; }} }}\n"
+            ))
+        }
+    }
+
+    /// What the relay has done with the frames it got.
+    ///
+    /// # Errors
+    /// When the link is a plain veth pair, or its relay is gone.
+    pub fn stats(&self) -> Result<LinkStats> {
+        self.relay()?.stats()
+    }
+
+    /// Process id of the relay, for tests that kill it.
+    ///
+    /// # Errors
+    /// When the link is a plain veth pair.
+    pub fn relay_id(&self) -> Result<u32> {
+        Ok(self.relay()?.id())
+    }
+
+    /// The gateway's namespace.
+    #[must_use]
+    pub fn gateway(&self) -> &Namespace {
+        &self.gw
+    }
+
+    /// The route to the delegated prefix, which goes when the device goes down.
+    fn return_route(&self) -> String {
+        format!("route replace {} via {}\n", outside6(self.index), wan6(self.index))
+    }
+
+    fn relay(&self) -> Result<std::sync::MutexGuard<'_, Relay>> {
+        let (relay, _) = self.relay.as_ref().with_context(|| {
+            format!("{} is a plain veth pair: give it a shape to control it", self.device())
+        })?;
+        Ok(relay.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}

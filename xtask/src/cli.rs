@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::setup;
+
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
@@ -15,12 +17,17 @@ pub struct Cli {
 
 // Slots for `run` (run::Args) and `bench` (bench::Args) open when those modules are in.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Detect the toolchain and tools, and install what is missing.
+    Setup(setup::Args),
+}
 
 /// Runs what the command line asks for.
 ///
 /// # Errors
 /// Whatever keeps the command from doing its work.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
-    match cli.command {}
+    match cli.command {
+        Command::Setup(args) => setup::command(&args),
+    }
 }

@@ -64,6 +64,9 @@ impl Node {
     }
 }
 
+/// The place of what has no better one.
+const START: Position = Position { line: 1, column: 1 };
+
 /// The text is not YAML.
 pub(super) struct SyntaxError {
     pub(super) message: String,
@@ -81,8 +84,17 @@ pub(super) fn read(text: &str) -> Result<Node, SyntaxError> {
         if !at.is_empty() {
             message = message.replacen(&at, "", 1);
         }
-        SyntaxError { message, position: position.unwrap_or(Position { line: 1, column: 1 }) }
+        let position = position.or_else(|| second_document(text)).unwrap_or(START);
+        SyntaxError { message, position }
     })
+}
+
+/// Where the second document starts: the library refuses it without a place.
+fn second_document(text: &str) -> Option<Position> {
+    let mut lines = text.lines().zip(1..);
+    lines.find(|(line, _)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))?;
+    let (_, line) = lines.find(|(line, _)| line.starts_with("---"))?;
+    Some(Position { line, column: 1 })
 }
 
 /// A step from a value to one inside it.
@@ -109,7 +121,7 @@ pub(super) fn locate(text: &str, steps: &[Step], target: Target) -> Position {
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .err()
         .and_then(|error| position_of(&error))
-        .unwrap_or(Position { line: 1, column: 1 })
+        .unwrap_or(START)
 }
 
 fn position_of(error: &serde_yaml::Error) -> Option<Position> {
@@ -132,6 +144,11 @@ impl<'de> Visitor<'de> for Tree {
     }
 
     fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    /// How an empty document arrives.
+    fn visit_none<E>(self) -> Result<Node, E> {
         Ok(Node::Null)
     }
 

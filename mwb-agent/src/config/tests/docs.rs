@@ -1,0 +1,145 @@
+//! `docs/config.md` says the same as the code.
+
+use std::collections::BTreeSet;
+
+use serde_yaml::{Mapping, Value};
+
+use super::super::schema::SECTIONS;
+use super::super::{Config, parse};
+use super::right;
+
+const DOCUMENT: &str = include_str!("../../../../docs/config.md");
+
+/// A valid file in which every key can be set.
+const BASE: &str = "\
+version: 1
+mode: steer
+lan: [{device: lan0}]
+ipv6_prefix: 2001:db8:a::/48
+wans:
+  - {name: fiber, device: wan0, ipv6_prefix: 2001:db8:101::/48}
+";
+
+/// A row of a table of keys.
+struct Row {
+    key: String,
+    values: Vec<String>,
+    is_range: bool,
+    default: Option<String>,
+}
+
+/// The rows `| key | values | default | meaning |`; words in backquotes count.
+fn rows() -> Vec<Row> {
+    let quoted = |cell: &str| -> Vec<String> {
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut rows = Vec::new();
+    for line in DOCUMENT.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", key, values, default, _, ""] = cells.as_slice() else { continue };
+        let Some(key) = key.strip_prefix('`').and_then(|key| key.strip_suffix('`')) else {
+            continue;
+        };
+        rows.push(Row {
+            key: key.to_owned(),
+            values: quoted(values),
+            is_range: values.contains("` to `"),
+            default: quoted(default).first().cloned(),
+        });
+    }
+    rows
+}
+
+/// The base with one key set.
+fn with(key: &str, value: &str) -> String {
+    let mut root: Value = serde_yaml::from_str(BASE).expect("the base is YAML");
+    let value: Value = serde_yaml::from_str(value).expect("a value of the document is YAML");
+    let mut place = &mut root;
+    let (path, last) = key.rsplit_once('.').unwrap_or(("", key));
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        let (name, item) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+        let map = place.as_mapping_mut().expect("a section is a map");
+        place = map.entry(name.into()).or_insert_with(|| Value::Mapping(Mapping::new()));
+        if item {
+            place = &mut place.as_sequence_mut().expect("a list")[0];
+        }
+    }
+    place.as_mapping_mut().expect("a section is a map").insert(last.into(), value);
+    serde_yaml::to_string(&root).expect("it can be written")
+}
+
+#[test]
+fn the_document_lists_exactly_the_keys_of_the_schema() {
+    let documented: Vec<String> = rows().into_iter().map(|row| row.key).collect();
+    let unique: BTreeSet<&String> = documented.iter().collect();
+    assert_eq!(unique.len(), documented.len(), "a key is listed twice: {documented:?}");
+    let known: BTreeSet<String> = SECTIONS
+        .iter()
+        .flat_map(|section| {
+            section
+                .keys
+                .iter()
+                .map(|key| format!("{}.{key}", section.path).trim_start_matches('.').to_owned())
+        })
+        .collect();
+    assert_eq!(documented.into_iter().collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn documented_values_and_both_ends_of_documented_ranges_are_accepted() {
+    let mut tried = 0;
+    for row in rows() {
+        for value in &row.values {
+            right(&with(&row.key, value));
+            tried += 1;
+        }
+    }
+    assert!(tried > 50, "{tried} values");
+}
+
+#[test]
+fn beyond_a_documented_range_is_refused_with_that_range() {
+    let mut ranges = 0;
+    for row in rows().into_iter().filter(|row| row.is_range) {
+        let [low, high] = row.values.as_slice() else { panic!("{}: {:?}", row.key, row.values) };
+        // A leading 9 makes any number larger than the highest.
+        let error = parse(&with(&row.key, &format!("9{high}")), "f").expect_err(&row.key);
+        let fix = error.fix.clone().unwrap_or_default();
+        assert!(fix.contains(&format!("{low} to {high}")), "{}: {fix}", row.key);
+        ranges += 1;
+    }
+    assert!(ranges >= 14, "{ranges} ranges");
+}
+
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let base: Config = right(BASE);
+    let mut defaults = 0;
+    for row in rows() {
+        if let Some(default) = &row.default {
+            assert_eq!(right(&with(&row.key, default)), base, "{}", row.key);
+            defaults += 1;
+        }
+    }
+    assert!(defaults >= 20, "{defaults} defaults");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused_at_each_key() {
+    for row in rows() {
+        let error = parse(&with(&row.key, "[[]]"), "f").expect_err(&row.key);
+        let key = row.key.replace("[]", "[0]");
+        assert!(error.key.starts_with(&key), "{}: {error}", row.key);
+    }
+}
+
+#[test]
+fn every_example_in_the_document_is_valid() {
+    let mut seen = 0;
+    for block in DOCUMENT.split("```yaml\n").skip(1) {
+        let text = block.split("```").next().unwrap_or_default();
+        right(text);
+        seen += 1;
+    }
+    assert!(seen >= 2, "{seen} examples");
+}

@@ -1,0 +1,145 @@
+//! Files that are right, and what they mean.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::{Balance, Capacity, Gateway, HookChoice, Lan, load};
+use super::{LEAST, right};
+
+/// Every key, each with a value that is not its default.
+const FULL: &str = r#"
+version: 1
+role: gateway
+mode: steer
+hook: xdp
+lan: [lan0, {device: lan1, hook: tcx}]
+balance: least_used
+ipv6_prefix: 2001:db8:a::/48
+bypass: [192.0.2.0/24, "2001:db8:ff::/64"]
+wans:
+  - name: fiber
+    device: wan0
+    gateway: 198.51.100.1
+    gateway6: fe80::1
+    priority: 1
+    weight: 20
+    capacity: {up: 40mbit, down: 1.5gbit}
+    hook: auto
+    ipv6_prefix: 2001:db8:101::/48
+  - {name: lte, device: wan1}
+failover: {failback_after: 1m}
+health:
+  interval: 500ms
+  retries: 5
+  method: ping
+  targets: [192.0.2.1, "2001:db8:ff::1"]
+  degraded: {latency: 80ms, jitter: 20ms, loss: 2.5%}
+nat:
+  ports: 20000-29999
+  flows: 4096
+  timeouts: {udp: 2m, icmp: 30s, tcp_established: 1h, tcp_transitory: 1m}
+api: {listen: "[::1]:9900", socket: /run/mwb/b.sock}
+"#;
+
+#[test]
+fn the_least_file_gives_the_defaults() {
+    let config = right(LEAST);
+    assert_eq!(config.lan, [Lan { device: "lan0".to_owned(), hook: HookChoice::Auto }]);
+    assert_eq!(config.balance, Balance::Adaptive);
+    assert_eq!(config.ipv6_prefix, None);
+    let [wan] = config.wans.as_slice() else { panic!("{:?}", config.wans) };
+    assert_eq!((wan.name.as_str(), wan.device.as_str()), ("fiber", "wan0"));
+    assert_eq!((wan.priority, wan.weight, wan.capacity), (0, 100, Capacity::default()));
+    assert_eq!((wan.gateway4, wan.gateway6), (Gateway::Auto, Gateway::Auto));
+    assert_eq!(config.failover.failback_after, Duration::from_secs(5));
+    assert_eq!(config.health.interval, Duration::from_millis(200));
+    assert_eq!(config.health.retries, 3);
+    assert_eq!((config.nat.port_min, config.nat.port_max), (10_000, 65_535));
+    assert_eq!(config.nat.timeouts.tcp_established, Duration::from_secs(7_440));
+    assert_eq!(config.api.listen, Some((Ipv4Addr::LOCALHOST, 9_800).into()));
+    assert_eq!(config.api.socket, PathBuf::from("/run/mwb/mwb.sock"));
+}
+
+#[test]
+fn every_key_reaches_its_field() {
+    let config = right(FULL);
+    let least = right(LEAST);
+    assert_eq!(config.lan[0].hook, HookChoice::Xdp, "inherited from the file");
+    assert_eq!(config.lan[1], Lan { device: "lan1".to_owned(), hook: HookChoice::Tcx });
+    assert_eq!(config.balance, Balance::LeastUsed);
+    assert_eq!(config.ipv6_prefix.map(|p| p.to_string()).as_deref(), Some("2001:db8:a::/48"));
+    assert_eq!(config.bypass.len(), 2);
+    let wan = &config.wans[0];
+    assert_eq!(wan.gateway4, Gateway::Address(Ipv4Addr::new(198, 51, 100, 1)));
+    assert_ne!(wan.gateway6, Gateway::Auto);
+    assert_eq!((wan.priority, wan.weight, wan.hook), (1, 20, HookChoice::Auto));
+    assert_eq!(wan.capacity, Capacity { up: Some(40_000_000), down: Some(1_500_000_000) });
+    assert!(wan.ipv6_prefix.is_some());
+    assert_eq!(config.wans[1].hook, HookChoice::Xdp, "inherited from the file");
+    assert_eq!(config.wans[1].ipv6_prefix, None);
+    assert_eq!(config.failover.failback_after, Duration::from_secs(60));
+    assert_eq!(config.health.targets[0], IpAddr::from([192, 0, 2, 1]));
+    assert!((config.health.degraded.loss - 0.025).abs() < 1e-12);
+    assert_ne!(config.health.interval, least.health.interval);
+    assert_ne!(config.health.retries, least.health.retries);
+    assert_ne!(config.health.degraded.latency, least.health.degraded.latency);
+    assert_ne!(config.health.degraded.jitter, least.health.degraded.jitter);
+    assert_eq!(
+        (config.nat.port_min, config.nat.port_max, config.nat.flows),
+        (20_000, 29_999, 4096)
+    );
+    assert_eq!(config.nat.timeouts.udp, Duration::from_secs(120));
+    assert_eq!(config.nat.timeouts.icmp, Duration::from_secs(30));
+    assert_eq!(config.nat.timeouts.tcp_established, Duration::from_secs(3_600));
+    assert_eq!(config.nat.timeouts.tcp_transitory, Duration::from_secs(60));
+    assert_eq!(config.api.listen.map(|a| a.to_string()).as_deref(), Some("[::1]:9900"));
+    assert_eq!(config.api.socket, PathBuf::from("/run/mwb/b.sock"));
+}
+
+#[test]
+fn every_mode_name_parses() {
+    for balance in Balance::ALL {
+        let config = right(&format!("{LEAST}balance: {}\n", balance.name()));
+        assert_eq!(config.balance, balance);
+    }
+}
+
+#[test]
+fn thirty_two_wans_are_accepted_and_one_more_is_not() {
+    let file = |count: usize| {
+        let wans: String =
+            (0..count).map(|n| format!("  - {{name: w{n}, device: wan{n}}}\n")).collect();
+        format!("version: 1\nmode: steer\nlan: [lan0]\nwans:\n{wans}")
+    };
+    assert_eq!(right(&file(32)).wans.len(), 32);
+    assert_eq!(super::wrong(&file(33)).fix.as_deref(), Some("give 1 to 32"));
+}
+
+#[test]
+fn the_tcp_listener_can_be_off() {
+    assert_eq!(right(&format!("{LEAST}api: {{listen: off}}\n")).api.listen, None);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_names_itself() {
+    let error = load(Path::new("/nonexistent/gateway.yaml"));
+    let text = error.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(text.starts_with("/nonexistent/gateway.yaml: cannot be read"), "{text}");
+}
+
+#[test]
+fn every_example_of_the_package_is_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("deploy/examples is there") {
+        let path = entry.expect("the folder can be listed").path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            if let Err(error) = load(&path) {
+                panic!("{}", error.render());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "{seen} examples");
+}

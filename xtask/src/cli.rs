@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::setup;
+use crate::{build, setup, test, verify};
 
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
@@ -20,6 +20,14 @@ pub struct Cli {
 enum Command {
     /// Detect the toolchain and tools, and install what is missing.
     Setup(setup::Args),
+    /// Build the agent, the operator's command and the kernel side.
+    Build(build::Args),
+    /// Load every program and compare what the verifier walked through with the budget.
+    Verify(verify::Args),
+    /// Prove everything; the last line counts what passed, failed and was skipped.
+    Test(test::Args),
+    /// What the repository's CI runs: all of `test`.
+    Ci,
 }
 
 /// Runs what the command line asks for.
@@ -29,5 +37,9 @@ enum Command {
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Setup(args) => setup::command(&args),
+        Command::Build(args) => build::command(&args),
+        Command::Verify(args) => verify::command(&args),
+        Command::Test(args) => test::command(&args),
+        Command::Ci => test::command(&test::Args::default()),
     }
 }

@@ -2,9 +2,12 @@
 //! that run, test and bench share. It never links the agent, so that it builds
 //! before the eBPF toolchain is there.
 
+pub mod build;
 pub mod cli;
 pub mod exec;
 pub mod lab;
 pub mod outcome;
 pub mod setup;
+pub mod test;
+pub mod verify;
 pub mod workspace;

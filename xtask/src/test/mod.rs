@@ -1,0 +1,242 @@
+//! `cargo xtask test`: everything that is proven, one outcome a line, and the
+//! count as the last line.
+
+mod checks;
+mod libtest;
+mod report;
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use mwb_common::maps::names::programs;
+
+use crate::build::{self, Messages, TestBinary};
+use crate::outcome::{Outcome, Verdict};
+use crate::setup::{self, Record};
+use crate::{exec, verify, workspace};
+use report::Report;
+
+/// Arguments of `cargo xtask test`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// Run only tests whose name contains this.
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// Print the names of the tests and run none.
+    #[arg(long)]
+    list: bool,
+    /// Leave out the tests in the network lab.
+    #[arg(long)]
+    no_e2e: bool,
+}
+
+/// First part of the names of [`checks::ALL`].
+const CHECKS: &str = "check/";
+/// First part of the names of programs put before the verifier.
+const VERIFY: &str = "verify/";
+/// First part of the names of the lab's tests.
+const LAB: &str = "e2e/";
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|pattern| name.contains(pattern.as_str()))
+    }
+
+    /// Test executables are not needed if the pattern names another group.
+    fn wants_executables(&self) -> bool {
+        let pattern = self.only.as_deref().unwrap_or_default();
+        ![CHECKS, VERIFY, LAB].iter().any(|group| pattern.starts_with(group))
+    }
+}
+
+/// Runs the command. Whatever goes wrong is a failure in the count, so that the
+/// last line always tells.
+///
+/// # Errors
+/// When `--list` cannot build what it lists.
+pub fn command(args: &Args) -> Result<ExitCode> {
+    if args.list {
+        return list(args);
+    }
+    let mut report = Report::default();
+    match setup::ensure() {
+        Ok(record) => run(args, &record, &mut report),
+        Err(error) => report.add_failure("setup", &error),
+    }
+    Ok(report.finish())
+}
+
+fn list(args: &Args) -> Result<ExitCode> {
+    let record = setup::ensure()?;
+    let mut names: Vec<String> = checks::ALL.iter().map(|check| check.name.to_owned()).collect();
+    if args.wants_executables() {
+        for binary in test_binaries(&record)? {
+            let tests = libtest::list(&binary)?;
+            names.extend(tests.iter().map(|test| libtest::full_name(&binary.name, test)));
+        }
+    }
+    names.extend(programs::ALL.iter().map(|program| format!("{VERIFY}{program}")));
+    for name in names.iter().filter(|name| args.wants(name)) {
+        println!("{name}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(args: &Args, record: &Record, report: &mut Report) {
+    for check in checks::ALL.iter().filter(|check| args.wants(check.name)) {
+        report.add([check.outcome(record)]);
+    }
+    if args.wants_executables() {
+        // Whatever does not build fails here once, not in each test.
+        match test_binaries(record) {
+            Ok(binaries) => run_binaries(args, binaries, report),
+            Err(error) => return report.add_failure("build", &error),
+        }
+    }
+    let wanted: Vec<&str> = programs::ALL
+        .iter()
+        .copied()
+        .filter(|program| args.wants(&format!("{VERIFY}{program}")))
+        .collect();
+    if !wanted.is_empty() {
+        report.add(verify_programs(&wanted));
+    }
+}
+
+/// Builds every test, and with them the agent and its objects: the same
+/// profile, so nothing is built twice.
+fn test_binaries(record: &Record) -> Result<Vec<TestBinary>> {
+    let mut command = workspace::cargo(&record.toolchain)?;
+    command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    let mut messages = Messages::default();
+    exec::watch("cargo test --no-run", &mut command, build::LIMIT, |line| messages.read(line))?;
+    let made = messages.artifacts()?;
+    build::check_objects(&made)?;
+    build::provide(made);
+    Ok(messages.tests)
+}
+
+/// Runs pure tests on all CPUs, then those that touch the kernel, alone.
+fn run_binaries(args: &Args, binaries: Vec<TestBinary>, report: &mut Report) {
+    let mut work = Vec::new();
+    for binary in binaries {
+        match libtest::list(&binary) {
+            Ok(tests) => {
+                let wanted: Vec<String> = tests
+                    .into_iter()
+                    .filter(|test| args.wants(&libtest::full_name(&binary.name, test)))
+                    .collect();
+                if !wanted.is_empty() {
+                    work.push((binary, wanted));
+                }
+            }
+            Err(error) => report.add_failure(&binary.name, &error),
+        }
+    }
+    let (kernel, pure): (Vec<_>, Vec<_>) =
+        work.into_iter().partition(|(binary, _)| binary.name.contains("/tests/"));
+    run_at_once(pure, report);
+    for (binary, tests) in &kernel {
+        add_result(binary, libtest::run(binary, tests), report);
+    }
+}
+
+fn run_at_once(work: Vec<(TestBinary, Vec<String>)>, report: &mut Report) {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(work.len());
+    let queue = Mutex::new(work.into_iter());
+    let (sender, done) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            let (queue, sender) = (&queue, sender.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = queue.lock().map(|mut work| work.next());
+                    let Ok(Some((binary, tests))) = next else { break };
+                    let result = libtest::run(&binary, &tests);
+                    if sender.send((binary, result)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (binary, result) in done {
+            add_result(&binary, result, report);
+        }
+    });
+}
+
+fn add_result(binary: &TestBinary, result: Result<Vec<Outcome>>, report: &mut Report) {
+    match result {
+        Ok(outcomes) => report.add(outcomes),
+        Err(error) => report.add_failure(&binary.name, &error),
+    }
+}
+
+/// One outcome for each of `wanted`.
+fn verify_programs(wanted: &[&str]) -> Vec<Outcome> {
+    let started = Instant::now();
+    let measured = if nix::unistd::geteuid().is_root() {
+        build::artifacts().and_then(|made| verify::measure(&made.objects_dir.join(build::OBJECT)))
+    } else {
+        return skip_all(wanted, "loading programs into the kernel needs root");
+    };
+    let seconds = started.elapsed().as_secs_f64() / wanted.len() as f64;
+    let known: Result<HashMap<_, _>> =
+        measured.map(|all| all.into_iter().map(|one| (one.program.clone(), one)).collect());
+    let verdict = |program: &str| match &known {
+        Ok(known) => match known.get(program).context("not in the object") {
+            Ok(one) if one.fits() => Verdict::Passed,
+            Ok(one) => Verdict::Failed(one.to_string()),
+            Err(error) => Verdict::Failed(format!("{error:#}")),
+        },
+        Err(error) => Verdict::Failed(format!("{error:#}")),
+    };
+    wanted
+        .iter()
+        .map(|program| Outcome {
+            name: format!("{VERIFY}{program}"),
+            result: verdict(program),
+            seconds,
+        })
+        .collect()
+}
+
+fn skip_all(wanted: &[&str], why: &str) -> Vec<Outcome> {
+    wanted
+        .iter()
+        .map(|program| Outcome {
+            name: format!("{VERIFY}{program}"),
+            result: Verdict::Skipped(why.to_owned()),
+            seconds: 0.0,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(pattern: &str) -> Args {
+        Args { only: Some(pattern.to_owned()), ..Args::default() }
+    }
+
+    #[test]
+    fn a_pattern_takes_any_part_of_a_name() {
+        assert!(only("ping").wants("e2e/ping_by_xdp"));
+        assert!(!only("ping").wants("check/format"));
+        assert!(Args::default().wants("anything"));
+    }
+
+    #[test]
+    fn test_executables_are_not_built_for_a_pattern_of_another_group() {
+        assert!(!only("check/format").wants_executables());
+        assert!(!only("e2e/").wants_executables());
+        assert!(only("nat").wants_executables());
+        assert!(Args::default().wants_executables());
+    }
+}

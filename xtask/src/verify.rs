@@ -1,0 +1,213 @@
+//! `cargo xtask verify`: loads every program of the data plane freshly and sets
+//! what the verifier had to walk through against a budget.
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use mwb_common::maps::names;
+use serde::Serialize;
+
+use crate::{build, workspace};
+
+/// Instructions after which the kernel's verifier gives up.
+const KERNEL_LIMIT: u32 = 1_000_000;
+/// Our share of it: other kernels and compilers walk further.
+const BUDGET: u32 = KERNEL_LIMIT / 4;
+/// Exit code when the verifier refuses a program.
+const REFUSED: u8 = 3;
+/// Lines of the verifier's log that are shown.
+const LOG_TAIL: usize = 25;
+/// Entries of the large tables here: their size costs memory, and means nothing
+/// to the verifier.
+const SMALL: u32 = 64;
+
+/// Arguments of `cargo xtask verify`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the verifier said of one program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Measured {
+    /// The program's name.
+    pub program: String,
+    /// Instructions that the verifier walked through.
+    pub instructions: u32,
+}
+
+impl Measured {
+    /// The program is within the budget.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.instructions <= BUDGET
+    }
+
+    /// Share of the budget that is left, in percent; negative beyond it.
+    #[must_use]
+    pub fn headroom(&self) -> f64 {
+        100.0 * (1.0 - f64::from(self.instructions) / f64::from(BUDGET))
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<12} {:>8} of {BUDGET} instructions, headroom {:>5.1} %",
+            self.program,
+            self.instructions,
+            self.headroom()
+        )
+    }
+}
+
+/// The verifier's refusal: final, nothing here tries again.
+#[derive(Debug)]
+pub struct Refusal {
+    program: String,
+    log: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the verifier of Linux {} refuses {}:", kernel_release(), self.program)?;
+        for line in last_lines(&self.log, LOG_TAIL) {
+            writeln!(f, "    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    kernel: String,
+    limit: u32,
+    budget: u32,
+    programs: &'a [Measured],
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no root, the build fails, or the object cannot be loaded.
+pub fn command(args: &Args) -> Result<ExitCode> {
+    workspace::require_root("loading programs into the kernel")?;
+    let object = build::artifacts()?.objects_dir.join(build::OBJECT);
+    let measured = match measure(&object) {
+        Ok(measured) => measured,
+        Err(error) => match error.downcast::<Refusal>() {
+            Ok(refusal) => {
+                eprint!("{refusal}");
+                return Ok(ExitCode::from(REFUSED));
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    if args.json {
+        let report = Report {
+            kernel: kernel_release(),
+            limit: KERNEL_LIMIT,
+            budget: BUDGET,
+            programs: &measured,
+        };
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("Linux {}, verifier limit {KERNEL_LIMIT}, budget {BUDGET}", kernel_release());
+        for one in &measured {
+            println!("{one}{}", if one.fits() { "" } else { "  OVER THE BUDGET" });
+        }
+    }
+    let all_fit = measured.iter().all(Measured::fits);
+    Ok(if all_fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Loads every program of `object`, beside whatever runs on this machine:
+/// nothing is pinned or attached.
+///
+/// # Errors
+/// A [`Refusal`] from the verifier, or whatever else keeps it from loading.
+pub fn measure(object: &Path) -> Result<Vec<Measured>> {
+    let bytes = std::fs::read(object).with_context(|| format!("{}", object.display()))?;
+    let mut loader = EbpfLoader::new();
+    for table in [names::FLOWS4, names::FLOWS6, names::MAPPINGS, names::PORTS] {
+        loader.map_max_entries(table, SMALL);
+    }
+    let mut ebpf =
+        loader.load(&bytes).with_context(|| format!("cannot load {}", object.display()))?;
+    for expected in names::programs::ALL {
+        if ebpf.program(expected).is_none() {
+            bail!("{} has no program {expected}", object.display());
+        }
+    }
+    load_all(&mut ebpf)
+}
+
+fn load_all(ebpf: &mut Ebpf) -> Result<Vec<Measured>> {
+    let mut measured = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
+            Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
+            other => bail!("{name} is of a kind that is not expected here: {other:?}"),
+        };
+        let info = match loaded {
+            Ok(info) => info,
+            Err(ProgramError::LoadError { io_error, verifier_log }) => {
+                let log = format!("{verifier_log}\n{io_error}");
+                return Err(Refusal { program: name.to_owned(), log }.into());
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot load {name}")),
+        };
+        let instructions = info
+            .verified_instruction_count()
+            .context("this kernel does not tell verified instructions (Linux 5.16 and later do)")?;
+        measured.push(Measured { program: name.to_owned(), instructions });
+    }
+    measured.sort_by(|a, b| a.program.cmp(&b.program));
+    Ok(measured)
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+
+fn last_lines(text: &str, count: usize) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(instructions: u32) -> Measured {
+        Measured { program: "inside_xdp".to_owned(), instructions }
+    }
+
+    #[test]
+    fn the_budget_is_a_quarter_of_the_verifiers_limit() {
+        assert!(measured(250_000).fits());
+        assert!(!measured(250_001).fits());
+        assert!((measured(62_500).headroom() - 75.0).abs() < 1e-9);
+        assert!(measured(300_000).headroom() < 0.0);
+    }
+
+    #[test]
+    fn a_refusal_tells_program_kernel_and_the_last_lines() {
+        let log: String = (0..100).map(|n| format!("line {n}\n\n")).collect();
+        let text = Refusal { program: "inside_tc".to_owned(), log }.to_string();
+        assert!(text.contains("inside_tc") && text.contains(&kernel_release()), "{text}");
+        assert!(text.contains("line 99") && text.contains("line 75"), "{text}");
+        assert!(!text.contains("line 74"), "{text}");
+    }
+}

@@ -1,4 +1,5 @@
 //! The agent.
 pub mod api;
 pub mod config;
+pub mod dataplane;
 pub mod events;

@@ -1,0 +1,331 @@
+//! Attaching programs to devices, taking over what an agent before us attached.
+//!
+//! The device table is written before the first program runs on a device, so no
+//! packet meets a program that does not know the device; when only the hook
+//! changes, it is written after the new form runs, so no packet meets neither.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya::programs::{Program, ProgramError};
+use mwb_common::maps::{Device, hook, role};
+
+use super::DataPlane;
+use super::choice::choose;
+use super::clsact;
+use super::error::Error;
+use super::pins::{self, Pins, remove_pin};
+use super::spec::{Attachment, DeviceSpec, Hook, HookChoice, Mode, Options, ProgramId, Role};
+use super::sys;
+
+impl DataPlane {
+    /// Attaches a device, or replaces the programs of one that is attached
+    /// already: atomically, without a packet that meets neither. Changes of
+    /// hook, role and path are carried out; a device that was made anew under
+    /// its old name is attached anew.
+    ///
+    /// # Errors
+    /// When the index is beyond the device table, another XDP program holds the
+    /// device, or the kernel refuses; the message says which. Nothing new stays
+    /// attached then.
+    pub fn attach(&mut self, spec: &DeviceSpec) -> Result<Attachment, Error> {
+        let pins = self.pins(&spec.name)?;
+        self.forget_stale(&pins, spec)?;
+        let (hook, reason) = choose(spec.hook, &spec.driver);
+        let before = self.settings.device(spec.ifindex).unwrap_or_default();
+        let wanted = entry(spec, hook);
+        let known = (before.role, before.path) == (wanted.role, wanted.path);
+        if !known {
+            self.settings.set_device(&spec.name, spec.ifindex, wanted)?;
+        }
+        let attachment = match self.attach_forms(&pins, spec, hook, reason) {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                self.settings.set_device(&spec.name, spec.ifindex, before)?;
+                return Err(error);
+            }
+        };
+        self.settings.set_device(&spec.name, spec.ifindex, entry(spec, attachment.hook))?;
+        if attachment.hook == Hook::Tcx {
+            release(&pins.link(&spec.name, pins::XDP))?;
+        }
+        self.attached.insert(spec.name.clone(), spec.ifindex);
+        Ok(attachment)
+    }
+
+    /// Detaches a device and forgets it. A device that is not attached, or is
+    /// gone, is no error.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed or the device table not be written.
+    pub fn detach(&mut self, name: &str) -> Result<(), Error> {
+        let pins = self.pins(name)?;
+        let mut indexes: Vec<u32> = self.attached.remove(name).into_iter().collect();
+        for suffix in [pins::XDP, pins::TC] {
+            indexes.extend(release(&pins.link(name, suffix))?);
+        }
+        clsact::detach(&pins, name)?;
+        for ifindex in indexes.into_iter().filter(|ifindex| *ifindex != 0) {
+            self.settings.set_device(name, ifindex, Device::default())?;
+        }
+        Ok(())
+    }
+
+    /// Detaches every device that this process has not attached: those that
+    /// an agent before us served and the configuration names no more. To be
+    /// called once all configured devices are attached.
+    ///
+    /// # Errors
+    /// As [`DataPlane::detach`].
+    pub fn detach_others(&mut self) -> Result<Vec<String>, Error> {
+        let mut others: Vec<String> = Vec::new();
+        for (device, _, _) in self.pins("")?.link_pins()? {
+            if !self.attached.contains_key(&device) && !others.contains(&device) {
+                others.push(device);
+            }
+        }
+        for device in &others {
+            self.detach(device)?;
+        }
+        // Entries of devices that are gone have no link that could name them.
+        for (ifindex, _) in self.tables.devices()? {
+            if !self.attached.values().any(|attached| *attached == ifindex) {
+                self.settings.set_device("", ifindex, Device::default())?;
+            }
+        }
+        Ok(others)
+    }
+
+    /// Detaches and removes everything of an instance, of every layout version.
+    /// Returns the devices that were detached.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn remove(options: &Options) -> Result<Vec<String>, Error> {
+        let ours = Pins::of(options)?;
+        let mut devices = Vec::new();
+        for layout in ours.layouts()? {
+            for (device, suffix, path) in layout.link_pins()? {
+                if suffix == pins::CLSACT {
+                    clsact::detach(&layout, &device)?;
+                } else {
+                    release(&path)?;
+                }
+                if !devices.contains(&device) {
+                    devices.push(device);
+                }
+            }
+            layout.remove()?;
+        }
+        ours.remove_instance()?;
+        Ok(devices)
+    }
+
+    fn pins(&self, device: &str) -> Result<Pins, Error> {
+        self.pins.clone().ok_or_else(|| Error::Attach {
+            device: device.to_owned(),
+            form: "any",
+            message: "this data plane was opened without pins".to_owned(),
+        })
+    }
+
+    /// Drops what belongs to an earlier device of the same name.
+    fn forget_stale(&mut self, pins: &Pins, spec: &DeviceSpec) -> Result<(), Error> {
+        let mut old: Vec<u32> = self.attached.get(&spec.name).copied().into_iter().collect();
+        for suffix in [pins::XDP, pins::TC] {
+            let path = pins.link(&spec.name, suffix);
+            if let Some((_, ifindex)) = open_link(&path)?
+                && ifindex != spec.ifindex
+            {
+                old.extend(release(&path)?);
+            }
+        }
+        for ifindex in old.into_iter().filter(|old| *old != 0 && *old != spec.ifindex) {
+            self.settings.set_device(&spec.name, ifindex, Device::default())?;
+        }
+        Ok(())
+    }
+
+    fn attach_forms(
+        &mut self,
+        pins: &Pins,
+        spec: &DeviceSpec,
+        hook: Hook,
+        reason: String,
+    ) -> Result<Attachment, Error> {
+        // Also under XDP: the TC form takes what XDP hands over.
+        let tc = self.attach_tc(pins, spec)?;
+        if hook == Hook::Tcx {
+            return Ok(Attachment { hook, mode: tc, reason });
+        }
+        match self.attach_xdp(pins, spec)? {
+            Ok(Mode::Native) => Ok(Attachment { hook, mode: Mode::Native, reason }),
+            Ok(mode) => Ok(Attachment {
+                hook,
+                mode,
+                reason: format!("{reason}; generic, as the driver refused native XDP before"),
+            }),
+            Err(refusal) if spec.hook == HookChoice::Auto => Ok(Attachment {
+                hook: Hook::Tcx,
+                mode: tc,
+                reason: format!("{reason}, but refused it: {}", describe(&refusal)),
+            }),
+            Err(refusal) => {
+                let mode = self.attach_generic(pins, spec, &refusal)?;
+                let reason = format!("{reason}; generic, as native XDP was refused: ");
+                Ok(Attachment { hook, mode, reason: reason + &describe(&refusal) })
+            }
+        }
+    }
+
+    /// Native XDP. The inner error is a refusal that leaves other ways.
+    fn attach_xdp(
+        &mut self,
+        pins: &Pins,
+        spec: &DeviceSpec,
+    ) -> Result<Result<Mode, io::Error>, Error> {
+        let program = self.program_fd(ProgramId::of(spec.role, Hook::Xdp))?;
+        let path = pins.link(&spec.name, pins::XDP);
+        if let Some((link, _)) = open_link(&path)? {
+            if sys::link_update(link.as_fd(), program).is_ok() {
+                return Ok(Ok(running_mode(program, spec.ifindex)));
+            }
+            release(&path)?;
+        }
+        match sys::link_create(program, spec.ifindex, sys::ATTACH_XDP, sys::XDP_NATIVE) {
+            Ok(link) => keep(&link, &path).map(|()| Ok(Mode::Native)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn attach_generic(
+        &mut self,
+        pins: &Pins,
+        spec: &DeviceSpec,
+        refusal: &io::Error,
+    ) -> Result<Mode, Error> {
+        let failed = |error: &io::Error| Error::Attach {
+            device: spec.name.clone(),
+            form: pins::XDP,
+            message: describe(error),
+        };
+        if matches!(
+            refusal.raw_os_error(),
+            Some(libc::EBUSY | libc::EEXIST | libc::ENODEV | libc::EPERM)
+        ) {
+            return Err(failed(refusal));
+        }
+        let program = self.program_fd(ProgramId::of(spec.role, Hook::Xdp))?;
+        let link = sys::link_create(program, spec.ifindex, sys::ATTACH_XDP, sys::XDP_GENERIC)
+            .map_err(|error| failed(&error))?;
+        keep(&link, &pins.link(&spec.name, pins::XDP))?;
+        Ok(Mode::Generic)
+    }
+
+    fn attach_tc(&mut self, pins: &Pins, spec: &DeviceSpec) -> Result<Mode, Error> {
+        let id = ProgramId::of(spec.role, Hook::Tcx);
+        if !self.has_tcx {
+            let Some(Program::SchedClassifier(program)) = self.object.program_mut(id.name()) else {
+                return Err(Error::Missing(id.name()));
+            };
+            return clsact::attach(program, pins, &spec.name).map(|()| Mode::Clsact);
+        }
+        let program = self.program_fd(id)?;
+        let path = pins.link(&spec.name, pins::TC);
+        if let Some((link, _)) = open_link(&path)? {
+            if sys::link_update(link.as_fd(), program).is_ok() {
+                return Ok(Mode::Tcx);
+            }
+            release(&path)?;
+        }
+        let link = sys::link_create(program, spec.ifindex, sys::ATTACH_TCX_INGRESS, 0).map_err(
+            |error| Error::Attach {
+                device: spec.name.clone(),
+                form: pins::TC,
+                message: describe(&error),
+            },
+        )?;
+        keep(&link, &path)?;
+        Ok(Mode::Tcx)
+    }
+
+    fn program_fd(&self, id: ProgramId) -> Result<BorrowedFd<'_>, Error> {
+        let fd = match self.object.program(id.name()) {
+            Some(Program::Xdp(program)) => program.fd(),
+            Some(Program::SchedClassifier(program)) => program.fd(),
+            Some(_) => Err(ProgramError::UnexpectedProgramType),
+            None => return Err(Error::Missing(id.name())),
+        };
+        fd.map(|fd| fd.as_fd()).map_err(Error::program(id.name()))
+    }
+}
+
+fn entry(spec: &DeviceSpec, form: Hook) -> Device {
+    Device {
+        role: match spec.role {
+            Role::Inside => role::INSIDE,
+            Role::Outside => role::OUTSIDE,
+        },
+        path: spec.path,
+        hook: match form {
+            Hook::Xdp => hook::XDP,
+            Hook::Tcx => hook::TC,
+        },
+        reserved: 0,
+    }
+}
+
+/// Opens a pinned link and says which device it is on (0: one that is gone).
+fn open_link(path: &Path) -> Result<Option<(OwnedFd, u32)>, Error> {
+    let link = match sys::open_pin(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::pins("opening", path)(error)),
+    };
+    let ifindex = sys::link_ifindex(link.as_fd()).map_err(Error::pins("reading", path))?;
+    Ok(Some((link, ifindex.unwrap_or(0))))
+}
+
+/// Detaches a pinned link and removes the pin; returns the device it was on.
+/// Removing the pin alone detaches later, when the kernel gets to it.
+fn release(path: &Path) -> Result<Option<u32>, Error> {
+    let Some((link, ifindex)) = open_link(path)? else { return Ok(None) };
+    if ifindex != 0 {
+        sys::link_detach(link.as_fd()).map_err(Error::pins("detaching", path))?;
+    }
+    remove_pin(path)?;
+    Ok(Some(ifindex))
+}
+
+fn keep(link: &OwnedFd, path: &Path) -> Result<(), Error> {
+    sys::pin(link.as_fd(), path).map_err(Error::pins("pinning", path))
+}
+
+/// How a link that was taken over runs: links do not say, but a second native
+/// attachment is refused with EBUSY beside a native one and with EEXIST beside
+/// a generic one (`dev_xdp_attach` in net/core/dev.c).
+fn running_mode(program: BorrowedFd<'_>, ifindex: u32) -> Mode {
+    match sys::link_create(program, ifindex, sys::ATTACH_XDP, sys::XDP_NATIVE) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Mode::Generic,
+        _ => Mode::Native,
+    }
+}
+
+/// The kernel's refusals in words; it gives none itself.
+fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ERANGE) => {
+            "the MTU is too large for native XDP: lower it, or use `hook: tcx`".to_owned()
+        }
+        Some(libc::EBUSY | libc::EEXIST) => {
+            "another XDP program is attached (`ip link show` names it): remove it, or use \
+             `hook: tcx`"
+                .to_owned()
+        }
+        Some(libc::EOPNOTSUPP) => "the driver does not support it".to_owned(),
+        Some(libc::ENODEV) => "there is no such device any more".to_owned(),
+        Some(libc::EPERM) => "not permitted: it needs CAP_BPF and CAP_NET_ADMIN".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Which hook a device gets, as a pure function of what the operator asked for
+//! and of the driver.
+
+use super::spec::{Hook, HookChoice};
+
+/// Drivers with native XDP (the kernel's `ndo_bpf`) whose packets come off a
+/// wire: one packet at a time, with full checksums.
+const NATIVE_XDP: &[&str] = &[
+    "am65-cpsw-nuss",
+    "amazon-ena",
+    "atlantic",
+    "bnxt_en",
+    "cpsw",
+    "cpsw-switch",
+    "ena",
+    "fec",
+    "fsl_dpaa",
+    "fsl_dpaa2_eth",
+    "fsl_enetc",
+    "fsl_enetc4",
+    "fsl_enetc_vf",
+    "fun_eth",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "iavf",
+    "idpf",
+    "igb",
+    "igc",
+    "ionic",
+    "ixgbe",
+    "ixgbevf",
+    "lan966x-switch",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "mtk_soc_eth",
+    "mvneta",
+    "mvpp2",
+    "netsec",
+    "nfp",
+    "qede",
+    "rvu_nicpf",
+    "rvu_nicvf",
+    "sfc",
+    "sfc_siena",
+    "st_gmac",
+    "stmmac",
+    "stmmaceth",
+    "thunder_nicvf",
+    "thunder-nicvf",
+    "tsnep",
+    "virtio_net",
+    "vmxnet3",
+    "xen-netfront",
+    "vif",
+];
+
+/// Software devices: their packets may be 64 KB segments with partial checksums
+/// from sockets of this machine, or have no Ethernet header.
+const SOFTWARE: &[(&str, &str)] = &[
+    ("veth", "local sockets and containers send partial checksums through it"),
+    ("bridge", "local ports send partial checksums through it"),
+    ("bond", "its ports do the work"),
+    ("bonding", "its ports do the work"),
+    ("team", "its ports do the work"),
+    ("tun", "it carries large segments and may have no Ethernet header"),
+    ("tap", "it carries large segments with partial checksums"),
+    ("ppp", "it has no Ethernet header"),
+    ("wireguard", "it has no Ethernet header"),
+    ("wwan", "it has no Ethernet header"),
+    ("rmnet", "it has no Ethernet header"),
+    ("vlan", "it stands on another device"),
+    ("802.1Q VLAN Support", "it stands on another device"),
+    ("macvlan", "it stands on another device"),
+    ("ipvlan", "it stands on another device"),
+    ("vxlan", "it is a tunnel"),
+    ("geneve", "it is a tunnel"),
+    ("gre", "it is a tunnel"),
+    ("gretap", "it is a tunnel"),
+    ("ipip", "it is a tunnel"),
+    ("sit", "it is a tunnel"),
+    ("dummy", "it has no wire"),
+    ("ifb", "it has no wire"),
+    ("loopback", "it has no wire"),
+];
+
+/// The hook to try first, and why.
+pub(super) fn choose(choice: HookChoice, driver: &str) -> (Hook, String) {
+    match choice {
+        HookChoice::Xdp => (Hook::Xdp, "set by the configuration".to_owned()),
+        HookChoice::Tcx => (Hook::Tcx, "set by the configuration".to_owned()),
+        HookChoice::Auto => automatic(driver),
+    }
+}
+
+fn automatic(driver: &str) -> (Hook, String) {
+    if let Some((_, why)) = SOFTWARE.iter().find(|(kind, _)| *kind == driver) {
+        return (Hook::Tcx, format!("{driver}: {why}"));
+    }
+    if NATIVE_XDP.contains(&driver) {
+        return (Hook::Xdp, format!("driver {driver} has native XDP"));
+    }
+    let driver = if driver.is_empty() { "of unknown name" } else { driver };
+    (Hook::Tcx, format!("driver {driver} is not known for native XDP; `hook: xdp` tries it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_xdp_on_a_nic_that_has_it_natively() {
+        let (hook, reason) = choose(HookChoice::Auto, "ixgbe");
+        assert_eq!(hook, Hook::Xdp);
+        assert_eq!(reason, "driver ixgbe has native XDP");
+    }
+
+    #[test]
+    fn auto_takes_tcx_on_devices_that_carry_segments_or_no_ethernet() {
+        for driver in ["veth", "bridge", "tun", "ppp", "wireguard"] {
+            let (hook, reason) = choose(HookChoice::Auto, driver);
+            assert_eq!(hook, Hook::Tcx, "{driver}");
+            assert!(reason.starts_with(driver), "{reason}");
+        }
+    }
+
+    #[test]
+    fn auto_takes_tcx_on_a_driver_it_does_not_know() {
+        assert_eq!(choose(HookChoice::Auto, "r8169").0, Hook::Tcx);
+        assert_eq!(choose(HookChoice::Auto, "").0, Hook::Tcx);
+    }
+
+    #[test]
+    fn the_configuration_beats_the_driver() {
+        assert_eq!(choose(HookChoice::Xdp, "veth").0, Hook::Xdp);
+        assert_eq!(choose(HookChoice::Tcx, "ixgbe").0, Hook::Tcx);
+    }
+
+    #[test]
+    fn no_driver_is_in_both_lists() {
+        for (kind, _) in SOFTWARE {
+            assert!(!NATIVE_XDP.contains(kind), "{kind}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Loading: maps made or taken over, programs handed to the verifier.
+
+use std::fs;
+use std::path::Path;
+
+use aya::maps::{MapInfo, MapType};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use mwb_common::maps::{
+    COUNTER_SLOTS, Control, Counter, DEVICE_SLOTS, Device, Flow, FlowKey4, FlowKey6, Liveness,
+    Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PortKey, PortOwner, Prefix,
+    Selection, names,
+};
+
+use super::error::Error;
+use super::pins::Pins;
+use super::spec::{Options, ProgramId};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mwb"));
+
+/// How many lines of the verifier's log an operator gets to see.
+const LOG_LINES: usize = 40;
+
+/// What a map must look like for this agent.
+struct Shape {
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: u32,
+}
+
+fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
+    fn array<V>(entries: usize) -> Shape {
+        Shape {
+            kind: MapType::Array,
+            key: size_of::<u32>(),
+            value: size_of::<V>(),
+            entries: u32::try_from(entries).unwrap_or(u32::MAX),
+        }
+    }
+    fn hash<K, V>(entries: u32) -> Shape {
+        Shape { kind: MapType::Hash, key: size_of::<K>(), value: size_of::<V>(), entries }
+    }
+    let trie = |address: usize| Shape {
+        kind: MapType::LpmTrie,
+        key: size_of::<u32>() + address,
+        value: size_of::<Prefix>(),
+        entries: u32::try_from(PREFIX_ENTRIES).unwrap_or(u32::MAX),
+    };
+    Ok(match name {
+        names::DEVICES => array::<Device>(DEVICE_SLOTS),
+        names::CONTROL => array::<Control>(1),
+        names::PATHS => array::<WanPath>(PATH_SLOTS),
+        names::LIVENESS => array::<Liveness>(1),
+        names::SELECTIONS => array::<Selection>(2),
+        names::CURSORS => array::<u64>(2),
+        names::PREFIXES4 => trie(4),
+        names::PREFIXES6 => trie(16),
+        names::FLOWS4 => hash::<FlowKey4, Flow>(options.flow_entries),
+        names::FLOWS6 => hash::<FlowKey6, Flow>(options.flow_entries),
+        names::MAPPINGS => hash::<MappingKey, Mapping>(options.mapping_entries),
+        names::PORTS => hash::<PortKey, PortOwner>(options.mapping_entries),
+        names::COUNTERS => Shape { kind: MapType::PerCpuArray, ..array::<Counter>(COUNTER_SLOTS) },
+        other => return Err(Error::Missing(other)),
+    })
+}
+
+/// aya opens a pinned map without a look at it, and then believes its own
+/// definition; so the look is ours.
+fn check_pinned(path: &Path, expected: &Shape, instance: &str) -> Result<(), Error> {
+    let map = "pinned map";
+    let info = MapInfo::from_pin(path).map_err(Error::map(map))?;
+    let differs = |what, found: String, expected: String| {
+        Err(Error::MapDiffers {
+            path: path.to_owned(),
+            instance: instance.to_owned(),
+            what,
+            found,
+            expected,
+        })
+    };
+    let kind = info.map_type().map_err(Error::map(map))?;
+    if kind != expected.kind {
+        return differs("type", format!("{kind:?}"), format!("{:?}", expected.kind));
+    }
+    for (what, found, expected) in [
+        ("key size", info.key_size() as usize, expected.key),
+        ("value size", info.value_size() as usize, expected.value),
+        ("max_entries", info.max_entries() as usize, expected.entries as usize),
+    ] {
+        if found != expected {
+            return differs(what, found.to_string(), expected.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Makes or takes over the maps and loads the programs. Without `pins` the
+/// maps live as long as the returned object.
+pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    // aya's first attempt is silent at any level; the level is for the second.
+    loader.verifier_log_level(VerifierLogLevel::DEBUG);
+    for &name in names::PINNED {
+        let expected = shape(name, options)?;
+        loader.map_max_entries(name, expected.entries);
+        if let Some(pins) = pins {
+            let path = pins.map(name);
+            if path.exists() {
+                check_pinned(&path, &expected, &options.instance)?;
+            }
+            loader.map_pin_path(name, path);
+        }
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
+    for id in ProgramId::ALL {
+        let program = object.program_mut(id.name()).ok_or(Error::Missing(id.name()))?;
+        load_program(program).map_err(|error| refusal(id, error))?;
+    }
+    Ok(object)
+}
+
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(xdp) => xdp.load(),
+        Program::SchedClassifier(tc) => tc.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn refusal(id: ProgramId, error: ProgramError) -> Error {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return Error::program(id.name())(error);
+    };
+    Error::Verifier {
+        program: id.name().to_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| "of unknown release".to_owned(), |release| release.trim().to_owned()),
+        source: io_error,
+        log: last_lines(&verifier_log.to_string(), LOG_LINES),
+    }
+}
+
+fn last_lines(log: &str, count: usize) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pinned_map_has_a_shape() {
+        let options = Options::new("test");
+        for &name in names::PINNED {
+            assert!(shape(name, &options).is_ok(), "{name} has no shape");
+        }
+    }
+
+    #[test]
+    fn the_log_keeps_its_last_lines() {
+        assert_eq!(last_lines("a\n\nb\nc\n", 2), "b\nc");
+        assert_eq!(last_lines("", 2), "");
+    }
+}

@@ -1,0 +1,150 @@
+//! Everything between the agent and the kernel side: loading, attaching,
+//! pinning, typed maps, batch reads, test runs. The only module that knows aya.
+//! Must not know: configuration files, health, netlink.
+//!
+//! [`DataPlane`] has the programs and writes the settings; [`Tables`] reads
+//! what the kernel side fills in, from any thread.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use mwb_common::maps::{Control, Family, Liveness, Path, Selection};
+
+mod attach;
+mod batch;
+mod choice;
+mod clsact;
+mod error;
+mod load;
+mod maps;
+mod pins;
+mod spec;
+mod sys;
+mod tables;
+mod test_run;
+
+pub use batch::Table;
+pub use error::Error;
+pub use spec::{
+    Attachment, CounterRow, DeviceSpec, Hook, HookChoice, Mode, Options, PIN_ROOT, PrefixRule,
+    ProgramId, Role,
+};
+pub use tables::Tables;
+pub use test_run::TestOutcome;
+
+use maps::Settings;
+use pins::Pins;
+
+/// The loaded data plane. Dropping it leaves everything that is pinned in
+/// place: forwarding goes on.
+pub struct DataPlane {
+    object: aya::Ebpf,
+    settings: Settings,
+    tables: Tables,
+    /// `None`: nothing is pinned, and nothing can be attached for long.
+    pins: Option<Pins>,
+    /// Interface index of each device that this process attached.
+    attached: BTreeMap<String, u32>,
+    /// Whether the kernel has TCX links (6.6).
+    has_tcx: bool,
+}
+
+impl DataPlane {
+    /// Opens the data plane of an instance: takes over what is pinned, makes
+    /// what is missing, loads the programs. Attaches nothing.
+    ///
+    /// # Errors
+    /// When bpffs cannot be had, pinned maps differ from what is asked for,
+    /// another layout is attached, or the kernel refuses a program.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let pins = Pins::of(options)?;
+        pins.create(options)?;
+        pins.refuse_other_layouts(&options.instance)?;
+        Self::load(options, Some(pins))
+    }
+
+    /// The same with maps that nobody else sees and that end with this value:
+    /// for tests and for a look at what the verifier says. Cannot attach.
+    ///
+    /// # Errors
+    /// As [`DataPlane::open`].
+    pub fn open_unpinned(options: &Options) -> Result<Self, Error> {
+        Self::load(options, None)
+    }
+
+    fn load(options: &Options, pins: Option<Pins>) -> Result<Self, Error> {
+        let mut object = load::load(options, pins.as_ref())?;
+        let settings = Settings::take(&mut object)?;
+        let tables = settings.tables(&mut object)?;
+        let has_tcx = aya::util::KernelVersion::current()
+            .is_ok_and(|kernel| kernel >= aya::util::KernelVersion::new(6, 6, 0));
+        Ok(Self { object, settings, tables, pins, attached: BTreeMap::new(), has_tcx })
+    }
+
+    /// Handles for reading counters and tables, from any thread.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        self.tables.clone()
+    }
+
+    /// Every counter that is not zero; see [`Tables::counters`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn counters(&self) -> Result<Vec<CounterRow>, Error> {
+        self.tables.counters()
+    }
+
+    /// Writes the NAT port range and the seed.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_control(&mut self, control: &Control) -> Result<(), Error> {
+        self.settings.set_control(control)
+    }
+
+    /// Writes a WAN's entry, in one update.
+    ///
+    /// # Errors
+    /// When `id` is not a path id, or the kernel refuses the write.
+    pub fn set_path(&mut self, id: u8, path: &Path) -> Result<(), Error> {
+        self.settings.set_path(id, path)
+    }
+
+    /// Reads a WAN's entry: an agent that starts goes on from its generation.
+    ///
+    /// # Errors
+    /// When `id` is not a path id, or the kernel refuses to read.
+    pub fn path(&self, id: u8) -> Result<Path, Error> {
+        self.settings.path(id)
+    }
+
+    /// Writes until when each path is alive: one update of the one entry.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_liveness(&mut self, liveness: &Liveness) -> Result<(), Error> {
+        self.settings.set_liveness(liveness)
+    }
+
+    /// Writes the path choice of a family, in one update.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_selection(&mut self, family: Family, selection: &Selection) -> Result<(), Error> {
+        self.settings.set_selection(family, selection)
+    }
+
+    /// Makes the prefix tables hold exactly these rules, by applying the
+    /// difference: there is no moment without the rules that stay.
+    ///
+    /// # Errors
+    /// When there are too many, or the kernel refuses a write.
+    pub fn set_prefixes(
+        &mut self,
+        v4: &[PrefixRule<Ipv4Addr>],
+        v6: &[PrefixRule<Ipv6Addr>],
+    ) -> Result<(), Error> {
+        self.settings.set_prefixes(v4, v6)
+    }
+}

@@ -1,0 +1,227 @@
+//! What callers say to the data plane and hear from it, in plain types.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use mwb_common::maps::{self, Direction};
+use mwb_common::reason::Reason;
+
+/// Where bpffs is, and what we keep under it.
+pub const PIN_ROOT: &str = "/sys/fs/bpf/mwb";
+
+/// How to open the data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Name that keeps several agents on one machine apart; part of the pin path.
+    pub instance: String,
+    /// Directory on a BPF file system; made, and bpffs mounted, where missing.
+    pub pin_root: PathBuf,
+    /// Entries of each flow table; a flow takes two.
+    pub flow_entries: u32,
+    /// Entries of the mapping table and of the port table.
+    pub mapping_entries: u32,
+}
+
+impl Options {
+    /// The defaults of the map layout for one instance.
+    #[must_use]
+    pub fn new(instance: &str) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            pin_root: PathBuf::from(PIN_ROOT),
+            flow_entries: u32::try_from(maps::FLOW_ENTRIES).unwrap_or(u32::MAX),
+            mapping_entries: u32::try_from(maps::MAPPING_ENTRIES).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Which side of the gateway a device is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A LAN port.
+    Inside,
+    /// A WAN port.
+    Outside,
+}
+
+impl Role {
+    /// Name in status and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Inside => "lan",
+            Role::Outside => "wan",
+        }
+    }
+}
+
+/// Which hook the operator asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HookChoice {
+    /// Decided by the driver.
+    #[default]
+    Auto,
+    /// XDP, native where the driver has it.
+    Xdp,
+    /// TCX, or a clsact filter on kernels before 6.6.
+    Tcx,
+}
+
+/// The hook that does the work on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// The XDP form.
+    Xdp,
+    /// The TC form.
+    Tcx,
+}
+
+impl Hook {
+    /// Name in status and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Hook::Xdp => "xdp",
+            Hook::Tcx => "tcx",
+        }
+    }
+}
+
+/// How the kernel runs the hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// XDP in the driver.
+    Native,
+    /// XDP after the socket buffer is made.
+    Generic,
+    /// A TCX link.
+    Tcx,
+    /// A filter of the clsact queueing discipline.
+    Clsact,
+}
+
+impl Mode {
+    /// Name in status and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+            Mode::Tcx => "tcx",
+            Mode::Clsact => "clsact",
+        }
+    }
+}
+
+/// A device to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// Interface name: names the pins.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// LAN or WAN.
+    pub role: Role,
+    /// Path id of a WAN port, else 0.
+    pub path: u8,
+    /// What the operator asked for.
+    pub hook: HookChoice,
+    /// Driver name as ethtool gives it, or the link kind (`veth`, `bridge`, ...).
+    pub driver: String,
+}
+
+/// What `attach` did, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The hook that does the work.
+    pub hook: Hook,
+    /// How the kernel runs it.
+    pub mode: Mode,
+    /// One sentence for the operator.
+    pub reason: String,
+}
+
+/// A counter that is not zero, summed over the CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterRow {
+    /// From the LAN or from a WAN.
+    pub direction: Direction,
+    /// The path that carried the packets; 0: none.
+    pub path: u8,
+    /// Why they left the data plane the way they did.
+    pub reason: Reason,
+    /// One of [`maps::PROTOCOLS`].
+    pub protocol: &'static str,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+}
+
+/// A prefix with what it is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixRule<A> {
+    /// Network address; bits behind `length` are ignored.
+    pub address: A,
+    /// Length in bits.
+    pub length: u8,
+    /// Class and path.
+    pub prefix: maps::Prefix,
+}
+
+/// A program of the data plane by entry point and form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProgramId {
+    /// LAN side, XDP form.
+    InsideXdp,
+    /// LAN side, TC form.
+    InsideTc,
+    /// WAN side, XDP form.
+    OutsideXdp,
+    /// WAN side, TC form.
+    OutsideTc,
+}
+
+impl ProgramId {
+    /// Every program.
+    pub const ALL: [ProgramId; 4] =
+        [ProgramId::InsideXdp, ProgramId::InsideTc, ProgramId::OutsideXdp, ProgramId::OutsideTc];
+
+    /// The program for a role and form.
+    #[must_use]
+    pub const fn of(role: Role, hook: Hook) -> Self {
+        match (role, hook) {
+            (Role::Inside, Hook::Xdp) => ProgramId::InsideXdp,
+            (Role::Inside, Hook::Tcx) => ProgramId::InsideTc,
+            (Role::Outside, Hook::Xdp) => ProgramId::OutsideXdp,
+            (Role::Outside, Hook::Tcx) => ProgramId::OutsideTc,
+        }
+    }
+
+    /// Its form.
+    #[must_use]
+    pub const fn hook(self) -> Hook {
+        match self {
+            ProgramId::InsideXdp | ProgramId::OutsideXdp => Hook::Xdp,
+            ProgramId::InsideTc | ProgramId::OutsideTc => Hook::Tcx,
+        }
+    }
+
+    /// Name in the object file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        use maps::names::programs;
+        match self {
+            ProgramId::InsideXdp => programs::INSIDE_XDP,
+            ProgramId::InsideTc => programs::INSIDE_TC,
+            ProgramId::OutsideXdp => programs::OUTSIDE_XDP,
+            ProgramId::OutsideTc => programs::OUTSIDE_TC,
+        }
+    }
+}
+
+impl fmt::Display for ProgramId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,201 @@
+//! The tables that the kernel side fills, for readers: counters, flows,
+//! mappings, ports. Cheap to clone and free of locks, so that a dump of a full
+//! table never holds up whoever writes the settings.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
+use bytemuck::Pod;
+use mwb_common::maps::{
+    Counter, Device, Direction, Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS,
+    PROTOCOLS, Path, PortKey, PortOwner, names,
+};
+use mwb_common::reason::{REASON_SLOTS, Reason};
+
+use super::batch::Table;
+use super::error::Error;
+use super::maps::take;
+use super::spec::CounterRow;
+
+/// Handles of the tables that the kernel side fills.
+#[derive(Clone)]
+pub struct Tables {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    flows4: Table<FlowKey4, Flow>,
+    flows6: Table<FlowKey6, Flow>,
+    mappings: Table<MappingKey, Mapping>,
+    ports: Table<PortKey, PortOwner>,
+    counters: Table<u32, Counter>,
+    paths: Table<u32, Path>,
+    devices: Table<u32, Device>,
+}
+
+impl Tables {
+    /// Takes the tables out of the object; `paths` and `devices` are lent,
+    /// because the settings keep them.
+    pub(super) fn take(
+        object: &mut aya::Ebpf,
+        paths: &Array<MapData, Path>,
+        devices: &Array<MapData, Device>,
+    ) -> Result<Self, Error> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| Error::Cpus { path, source })?;
+        let flows4: HashMap<_, FlowKey4, Flow> = take(object, names::FLOWS4)?;
+        let flows6: HashMap<_, FlowKey6, Flow> = take(object, names::FLOWS6)?;
+        let mappings: HashMap<_, MappingKey, Mapping> = take(object, names::MAPPINGS)?;
+        let ports: HashMap<_, PortKey, PortOwner> = take(object, names::PORTS)?;
+        let counters: PerCpuArray<_, Counter> = take(object, names::COUNTERS)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                flows4: table(flows4.map(), names::FLOWS4, 1)?,
+                flows6: table(flows6.map(), names::FLOWS6, 1)?,
+                mappings: table(mappings.map(), names::MAPPINGS, 1)?,
+                ports: table(ports.map(), names::PORTS, 1)?,
+                counters: table(counters.map(), names::COUNTERS, cpus)?,
+                paths: table(paths.map(), names::PATHS, 1)?,
+                devices: table(devices.map(), names::DEVICES, 1)?,
+            }),
+        })
+    }
+
+    /// IPv4 flows.
+    #[must_use]
+    pub fn flows4(&self) -> &Table<FlowKey4, Flow> {
+        &self.inner.flows4
+    }
+
+    /// IPv6 flows.
+    #[must_use]
+    pub fn flows6(&self) -> &Table<FlowKey6, Flow> {
+        &self.inner.flows6
+    }
+
+    /// Outside endpoints by inside endpoint.
+    #[must_use]
+    pub fn mappings(&self) -> &Table<MappingKey, Mapping> {
+        &self.inner.mappings
+    }
+
+    /// Owners of outside ports.
+    #[must_use]
+    pub fn ports(&self) -> &Table<PortKey, PortOwner> {
+        &self.inner.ports
+    }
+
+    /// The path table as it is now, by path id.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn paths(&self) -> Result<Vec<Path>, Error> {
+        let mut paths = vec![Path::default(); PATH_SLOTS];
+        self.inner.paths.for_each(|&id, values| {
+            if let (Some(slot), Some(path)) = (paths.get_mut(id as usize), values.first()) {
+                *slot = *path;
+            }
+        })?;
+        Ok(paths)
+    }
+
+    /// Every configured entry of the device table, by interface index.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn devices(&self) -> Result<Vec<(u32, Device)>, Error> {
+        let mut devices = Vec::new();
+        self.inner.devices.for_each(|&ifindex, values| {
+            devices
+                .extend(values.iter().filter(|d| **d != Device::default()).map(|d| (ifindex, *d)));
+        })?;
+        Ok(devices)
+    }
+
+    /// Every counter that is not zero, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn counters(&self) -> Result<Vec<CounterRow>, Error> {
+        let mut rows = Vec::new();
+        self.inner.counters.for_each(|&index, values| {
+            let packets = values.iter().map(|counter| counter.packets).sum();
+            let bytes = values.iter().map(|counter| counter.bytes).sum();
+            if packets != 0
+                && let Some(row) = counter_row(index, packets, bytes)
+            {
+                rows.push(row);
+            }
+        })?;
+        Ok(rows)
+    }
+}
+
+/// The opposite of `mwb_common::maps::counter_index`; `None` for a number that
+/// no reason has.
+fn counter_row(index: u32, packets: u64, bytes: u64) -> Option<CounterRow> {
+    let index = index as usize;
+    let (rest, protocol) = (index / PROTOCOLS.len(), index % PROTOCOLS.len());
+    let (rest, number) = (rest / REASON_SLOTS, rest % REASON_SLOTS);
+    let (direction, path) = (rest / PATH_SLOTS, rest % PATH_SLOTS);
+    Some(CounterRow {
+        direction: *Direction::ALL.get(direction)?,
+        path: u8::try_from(path).ok()?,
+        reason: *Reason::ALL.iter().find(|reason| **reason as usize == number)?,
+        protocol: PROTOCOLS.get(protocol)?,
+        packets,
+        bytes,
+    })
+}
+
+fn table<K: Pod, V: Pod>(
+    map: &MapData,
+    name: &'static str,
+    lanes: usize,
+) -> Result<Table<K, V>, Error> {
+    let call = |call| move |source| Error::Call { map: name, call, source };
+    let fd: OwnedFd = map.fd().as_fd().try_clone_to_owned().map_err(call("dup"))?;
+    let info = map.info().map_err(Error::map(name))?;
+    // What the kernel writes into our buffers must be what they are sized for.
+    let sizes = (size_of::<K>(), size_of::<V>());
+    if (info.key_size() as usize, info.value_size() as usize) != sizes {
+        return Err(call("BPF_OBJ_GET_INFO_BY_FD")(std::io::Error::other(format!(
+            "keys of {} and values of {} bytes, expected {sizes:?}",
+            info.key_size(),
+            info.value_size()
+        ))));
+    }
+    Ok(Table::new(fd, name, lanes, info.max_entries()))
+}
+
+#[cfg(test)]
+mod tests {
+    use mwb_common::maps::{COUNTER_SLOTS, counter_index};
+
+    use super::*;
+
+    #[test]
+    fn a_counter_row_names_what_its_index_was_made_of() {
+        for direction in Direction::ALL {
+            for path in [0, 1, 32] {
+                for &reason in Reason::ALL {
+                    for (protocol, name) in (0_u8..).zip(PROTOCOLS) {
+                        let index = counter_index(direction, path, reason, protocol);
+                        assert!((index as usize) < COUNTER_SLOTS);
+                        assert_eq!(
+                            counter_row(index, 1, 2),
+                            Some(CounterRow {
+                                direction,
+                                path,
+                                reason,
+                                protocol: name,
+                                packets: 1,
+                                bytes: 2
+                            })
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -254,7 +254,7 @@ pub struct Prefix {
 /// For ICMP echo the identifier stands in the place of the sender's port, and
 /// the other port is 0: requests have it in `source_port`, replies in
 /// `destination_port`.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct FlowKey4 {
     /// Source address.
@@ -274,7 +274,7 @@ pub struct FlowKey4 {
 }
 
 /// An IPv6 flow as the packet shows it on the wire; see [`FlowKey4`].
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct FlowKey6 {
     /// Source address.
@@ -295,7 +295,7 @@ pub struct FlowKey6 {
 
 /// One direction of a flow: all that a packet of it needs, in one cache line.
 /// A flow has two entries, keyed by what each direction looks like on arrival.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
     /// When the last packet of this direction passed; 0 = none yet.
@@ -329,7 +329,7 @@ pub struct Flow {
 }
 
 /// An inside endpoint (RFC 4787, 4.1).
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct MappingKey {
     /// Inside address.
@@ -359,7 +359,7 @@ pub struct Mapping {
 }
 
 /// An outside port of a path.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct PortKey {
     /// Outside port or ICMP identifier.
@@ -386,7 +386,7 @@ pub struct PortOwner {
 pub struct Counter {
     /// Packets; a segmentation skb counts as the packets it stands for.
     pub packets: u64,
-    /// Bytes from the IP header on, headers of all segments included.
+    /// Bytes from the IP header on; those of a segmentation skb as it stands.
     pub bytes: u64,
 }
 

@@ -139,15 +139,14 @@ pub const fn hash4(key: &FlowKey4, seed: u32) -> u32 {
 /// Hash of an IPv6 flow.
 #[inline(always)]
 #[must_use]
-pub const fn hash6(key: &FlowKey6, seed: u32) -> u32 {
-    let mut hash = seed ^ key.protocol as u32;
-    let (s, d) = (&key.source, &key.destination);
-    let mut i = 0;
-    while i < 16 {
-        hash = mix(hash, u32::from_ne_bytes([s[i], s[i + 1], s[i + 2], s[i + 3]]));
-        hash = mix(hash, u32::from_ne_bytes([d[i], d[i + 1], d[i + 2], d[i + 3]]));
-        i += 4;
-    }
+pub fn hash6(key: &FlowKey6, seed: u32) -> u32 {
+    // Words, not bytes, so that the kernel side needs no stack for it.
+    let source: [u32; 4] = bytemuck::cast(key.source);
+    let destination: [u32; 4] = bytemuck::cast(key.destination);
+    let hash = mix(mix(seed ^ key.protocol as u32, source[0]), source[1]);
+    let hash = mix(mix(hash, source[2]), source[3]);
+    let hash = mix(mix(hash, destination[0]), destination[1]);
+    let hash = mix(mix(hash, destination[2]), destination[3]);
     finish(mix(hash, ports(key.source_port, key.destination_port)))
 }
 

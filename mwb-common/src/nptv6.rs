@@ -64,10 +64,7 @@ const fn halves(a: [u8; 16]) -> (u64, u64) {
 #[inline(always)]
 const fn join(high: u64, low: u64) -> [u8; 16] {
     let (h, l) = (high.to_be_bytes(), low.to_be_bytes());
-    [
-        h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], l[0], l[1], l[2], l[3], l[4], l[5], l[6],
-        l[7],
-    ]
+    [h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], l[0], l[1], l[2], l[3], l[4], l[5], l[6], l[7]]
 }
 
 /// Whether `address` is in the prefix.

@@ -53,7 +53,7 @@ reasons! {
     Forwarded = 0, Forward, "forwarded";
     /// Translated and handed to the kernel's neighbour code, which resolves the next hop and sends it.
     NeighbourUnresolved = 1, Forward, "neighbour_unresolved";
-    /// To an address of the gateway or of its LAN.
+    /// To the gateway or between LAN ports.
     Local = 2, Kernel, "local";
     /// To a multicast, broadcast or link-local address.
     Multicast = 3, Kernel, "multicast";
@@ -91,10 +91,12 @@ reasons! {
     TooBig = 23, Drop, "too_big";
     /// The LAN has no route to the inside host.
     NoRoute = 24, Drop, "no_route";
-    /// From a WAN to an inside IPv6 host that did not ask for it.
+    /// From a WAN, of no flow, and not to the gateway.
     Unsolicited = 25, Drop, "unsolicited";
-    /// From the LAN with an IPv6 source outside the inside prefix.
+    /// From the LAN with an IPv6 source that NPTv6 cannot translate.
     ForeignSource = 26, Drop, "foreign_source";
+    /// Its next hop is not resolved and the driver has no metadata to hand it to the TC form with.
+    HandoverFailed = 27, Drop, "handover_failed";
 }
 
 /// Slots kept for reasons in the counter map; numbers stay below it.

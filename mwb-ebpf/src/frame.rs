@@ -1,0 +1,398 @@
+//! A packet in either form: XDP buffer or skb. Stages are generic over [`Frame`]
+//! and know nothing else of where a packet lives.
+
+use core::{arch::asm, ffi::c_void};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh},
+    helpers::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+        bpf_xdp_adjust_meta,
+    },
+    programs::{TcContext, XdpContext},
+};
+use bytemuck::Pod;
+use mwb_common::{
+    checksum::{update, update_udp},
+    maps::HANDOVER,
+    parse::Bytes,
+    reason::Reason,
+};
+
+/// Highest offset that is looked at: headers end long before.
+const MAX_OFFSET: u32 = 0x7ff;
+
+/// Headers are made linear up to here.
+const HEADERS: u32 = 192;
+
+/// Hides a value's origin from LLVM, so that a range check on it is not moved
+/// or merged away before the verifier sees it. Emits one move.
+#[inline(always)]
+pub(crate) fn opaque<T: Into<u64>>(value: T) -> u64 {
+    let mut value: u64 = value.into();
+    // SAFETY: a register is moved onto itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    value
+}
+
+/// The one accessor of packet memory: a pointer to the `T` at `offset`, or none
+/// if any byte of it lies behind `end`.
+///
+/// Contract: `data` and `end` are a context's current `data` and `data_end`. The
+/// pointer dies with the next helper that moves packet memory, so it is used at
+/// once and never kept.
+#[inline(always)]
+fn at<T: Pod>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    // The mask repeats the comparison in a form that the verifier keeps.
+    let start = data + (opaque(offset) & MAX_OFFSET as u64) as usize;
+    if opaque((start + size_of::<T>()) as u64) as usize > end {
+        return None;
+    }
+    Some(start as *mut T)
+}
+
+macro_rules! access {
+    ($load:ident, $store:ident, $type:ty, $read:literal, $write:literal) => {
+        /// Reads a word of any alignment in one instruction.
+        #[inline(always)]
+        unsafe fn $load(pointer: *const u8) -> $type {
+            let value: u64;
+            // SAFETY: the caller has a pointer that `at` made.
+            unsafe {
+                asm!($read, out(reg) value, in(reg) pointer, options(pure, readonly, nostack));
+            }
+            value as $type
+        }
+
+        /// Writes a word of any alignment in one instruction.
+        #[inline(always)]
+        unsafe fn $store(pointer: *mut u8, value: $type) {
+            // SAFETY: the caller has a pointer that `at` made.
+            unsafe { asm!($write, in(reg) pointer, in(reg) value as u64, options(nostack)) };
+        }
+    };
+}
+
+// To LLVM packet memory has no alignment: it would go byte by byte. The eBPF
+// JITs of x86-64 and arm64 access unaligned words as they are.
+access!(load4, store4, u32, "{0} = *(u32 *)({1} + 0)", "*(u32 *)({0} + 0) = {1}");
+access!(load2, store2, u16, "{0} = *(u16 *)({1} + 0)", "*(u16 *)({0} + 0) = {1}");
+
+/// Reads what [`at`] gave.
+#[inline(always)]
+unsafe fn load<T: Pod>(pointer: *const T) -> T {
+    const { assert!(size_of::<T>() % 2 == 0) };
+    let mut value = T::zeroed();
+    let bytes = bytemuck::bytes_of_mut(&mut value);
+    let from: *const u8 = pointer.cast();
+    let mut i = 0;
+    while i + 4 <= size_of::<T>() {
+        // SAFETY: within the `T`.
+        let word = unsafe { load4(from.add(i)) };
+        bytes[i..i + 4].copy_from_slice(&word.to_ne_bytes());
+        i += 4;
+    }
+    if i + 2 <= size_of::<T>() {
+        // SAFETY: within the `T`.
+        let word = unsafe { load2(from.add(i)) };
+        bytes[i..i + 2].copy_from_slice(&word.to_ne_bytes());
+    }
+    value
+}
+
+/// Writes what [`at`] gave.
+#[inline(always)]
+unsafe fn store<T: Pod>(pointer: *mut T, value: T) {
+    const { assert!(size_of::<T>() % 2 == 0) };
+    let bytes = bytemuck::bytes_of(&value);
+    let to: *mut u8 = pointer.cast();
+    let mut i = 0;
+    while i + 4 <= size_of::<T>() {
+        let word = u32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        // SAFETY: within the `T`.
+        unsafe { store4(to.add(i), word) };
+        i += 4;
+    }
+    if i + 2 <= size_of::<T>() {
+        // SAFETY: within the `T`.
+        unsafe { store2(to.add(i), u16::from_ne_bytes([bytes[i], bytes[i + 1]])) };
+    }
+}
+
+/// Next hop that the kernel is asked to resolve.
+#[repr(align(8))]
+pub(crate) enum NextHop {
+    V4([u8; 4]),
+    V6([u8; 16]),
+}
+
+/// What a transport checksum has to take in.
+pub(crate) struct TransportChange {
+    /// Offset of the checksum field.
+    pub(crate) check: u32,
+    /// UDP over IPv4: 0 means "none".
+    pub(crate) zero_is_none: bool,
+    /// Change of the pseudo-header.
+    pub(crate) address_delta: u32,
+    /// Change of the transport header.
+    pub(crate) port_delta: u32,
+}
+
+/// A packet that can be read, written and sent.
+pub(crate) trait Frame: Bytes {
+    /// Whether [`Frame::redirect_unresolved`] works; otherwise such a packet is
+    /// handed to the form where it does, unchanged.
+    const RESOLVES: bool;
+
+    /// The program's context, for helpers.
+    fn context(&self) -> *mut c_void;
+    /// Index of the device it came in through.
+    fn ingress(&self) -> u32;
+    /// Packets on the wire that it stands for.
+    fn packets(&self) -> u32;
+    /// Largest layer-3 packet on the wire, with the network header at `network`.
+    fn largest(&self, network: u32) -> u32;
+    /// Writes `value` at `offset`.
+    fn write<T: Pod>(&mut self, offset: u32, value: T) -> Result<(), Reason>;
+    /// Updates a transport checksum for changed addresses and ports.
+    fn adjust_transport(&mut self, change: TransportChange) -> Result<(), Reason>;
+    /// Sends it out of a device; gives the program's return code.
+    fn redirect(&self, ifindex: u32) -> i32;
+    /// The same, with the kernel filling in the link-layer header.
+    fn redirect_unresolved(&self, ifindex: u32, next_hop: &NextHop) -> i32;
+}
+
+/// XDP form.
+pub(crate) struct XdpFrame {
+    pub(crate) context: XdpContext,
+}
+
+impl XdpFrame {
+    /// Marks the packet for the TC form of the same device.
+    #[inline(always)]
+    pub(crate) fn hand_over(&self) -> bool {
+        let context = self.context.ctx;
+        // SAFETY: the helper checks its arguments.
+        if unsafe { bpf_xdp_adjust_meta(context, -(size_of::<u32>() as i32)) } != 0 {
+            return false;
+        }
+        let meta = self.context.metadata();
+        if opaque((meta + size_of::<u32>()) as u64) as usize > self.context.metadata_end() {
+            return false;
+        }
+        // SAFETY: the comparison shows that the word lies in the metadata.
+        unsafe { *(meta as *mut u32) = HANDOVER };
+        true
+    }
+}
+
+impl Bytes for XdpFrame {
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: u32) -> Option<T> {
+        let pointer = at::<T>(self.context.data(), self.context.data_end(), offset)?;
+        // SAFETY: `at` checked the bounds; any bytes make a `Pod`.
+        Some(unsafe { load(pointer) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        (self.context.data_end() - self.context.data()) as u32
+    }
+}
+
+impl Frame for XdpFrame {
+    const RESOLVES: bool = false;
+
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context.ctx.cast()
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.context.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn packets(&self) -> u32 {
+        1
+    }
+
+    #[inline(always)]
+    fn largest(&self, network: u32) -> u32 {
+        self.len() - network
+    }
+
+    #[inline(always)]
+    fn write<T: Pod>(&mut self, offset: u32, value: T) -> Result<(), Reason> {
+        let pointer = at::<T>(self.context.data(), self.context.data_end(), offset)
+            .ok_or(Reason::Malformed)?;
+        // SAFETY: `at` checked the bounds.
+        unsafe { store(pointer, value) };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn adjust_transport(&mut self, change: TransportChange) -> Result<(), Reason> {
+        let pointer = at::<[u8; 2]>(self.context.data(), self.context.data_end(), change.check)
+            .ok_or(Reason::Malformed)?;
+        let delta = change.address_delta + change.port_delta;
+        // SAFETY: `at` checked the bounds, for the read and for the write.
+        unsafe {
+            let old = load(pointer);
+            let new = if change.zero_is_none { update_udp(old, delta) } else { update(old, delta) };
+            store(pointer, new);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn redirect(&self, ifindex: u32) -> i32 {
+        // SAFETY: the helper checks its arguments.
+        unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+
+    #[inline(always)]
+    fn redirect_unresolved(&self, ifindex: u32, _next_hop: &NextHop) -> i32 {
+        self.redirect(ifindex)
+    }
+}
+
+/// TC form.
+pub(crate) struct TcFrame {
+    pub(crate) context: TcContext,
+}
+
+impl TcFrame {
+    /// Makes the headers linear, as direct access needs it.
+    #[inline(always)]
+    pub(crate) fn linearise(&self) {
+        let length = self.context.len();
+        let wanted = if length < HEADERS { length } else { HEADERS };
+        if ((self.context.data_end() - self.context.data()) as u32) < wanted {
+            // A failure leaves the headers short, and the parser says so.
+            // SAFETY: the helper checks its arguments.
+            unsafe { bpf_skb_pull_data(self.context.skb.skb, wanted) };
+        }
+    }
+
+    /// Whether the XDP form of the device handed the packet over.
+    #[inline(always)]
+    pub(crate) fn is_handed_over(&self) -> bool {
+        // SAFETY: the context is valid while the program runs.
+        let meta = unsafe { (*self.context.skb.skb).data_meta } as usize;
+        if opaque((meta + size_of::<u32>()) as u64) as usize > self.context.data() {
+            return false;
+        }
+        // SAFETY: the comparison shows that the word lies in the metadata.
+        unsafe { *(meta as *const u32) == HANDOVER }
+    }
+}
+
+impl Bytes for TcFrame {
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: u32) -> Option<T> {
+        let pointer = at::<T>(self.context.data(), self.context.data_end(), offset)?;
+        // SAFETY: `at` checked the bounds; any bytes make a `Pod`.
+        Some(unsafe { load(pointer) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.context.len()
+    }
+}
+
+impl Frame for TcFrame {
+    const RESOLVES: bool = true;
+
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context.skb.skb.cast()
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn packets(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        let segments = unsafe { (*self.context.skb.skb).gso_segs };
+        if segments == 0 { 1 } else { segments }
+    }
+
+    #[inline(always)]
+    fn largest(&self, network: u32) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        let segment = unsafe { (*self.context.skb.skb).gso_size };
+        // A segment's headers are those of a packet that came in within the
+        // MTU of its device; 40 bytes are the smallest of IPv4 and TCP.
+        if segment == 0 { self.context.len() - network } else { segment + 40 }
+    }
+
+    #[inline(always)]
+    fn write<T: Pod>(&mut self, offset: u32, value: T) -> Result<(), Reason> {
+        let pointer = at::<T>(self.context.data(), self.context.data_end(), offset)
+            .ok_or(Reason::Malformed)?;
+        // SAFETY: `at` checked the bounds.
+        unsafe { store(pointer, value) };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn adjust_transport(&mut self, change: TransportChange) -> Result<(), Reason> {
+        // The helper knows whether the checksum is complete or only holds the
+        // pseudo-header, which a port is not part of.
+        let zero = if change.zero_is_none { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        for (delta, flags) in
+            [(change.address_delta, BPF_F_PSEUDO_HDR as u64 | zero), (change.port_delta, zero)]
+        {
+            if delta == 0 {
+                continue;
+            }
+            // SAFETY: the helper checks its arguments.
+            let result = unsafe {
+                bpf_l4_csum_replace(self.context.skb.skb, change.check, 0, delta as u64, flags)
+            };
+            if result != 0 {
+                return Err(Reason::Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn redirect(&self, ifindex: u32) -> i32 {
+        // SAFETY: the helper checks its arguments.
+        unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+
+    #[inline(always)]
+    fn redirect_unresolved(&self, ifindex: u32, next_hop: &NextHop) -> i32 {
+        // SAFETY: all-zero is a valid value of this plain struct.
+        let mut parameters: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+        match next_hop {
+            NextHop::V4(address) => {
+                parameters.nh_family = AF_INET;
+                parameters.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(*address);
+            }
+            NextHop::V6(address) => {
+                parameters.nh_family = AF_INET6;
+                parameters.__bindgen_anon_1.ipv6_nh = bytemuck::cast(*address);
+            }
+        }
+        let size = size_of::<bpf_redir_neigh>() as i32;
+        // SAFETY: `parameters` outlives the call, which copies it.
+        unsafe { bpf_redirect_neigh(ifindex, &mut parameters, size, 0) as i32 }
+    }
+}
+
+/// Address families as the kernel numbers them.
+pub(crate) const AF_INET: u32 = 2;
+pub(crate) const AF_INET6: u32 = 10;

@@ -1,0 +1,185 @@
+//! Mappings of inside endpoints (RFC 4787, endpoint-independent) and the claim
+//! of outside ports.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, bpf_sock_tuple},
+    helpers::{
+        bpf_get_prandom_u32, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
+    },
+};
+use mwb_common::{
+    maps::{Family, FlowKey4, Mapping, MappingKey, PortKey, PortOwner, path_flag},
+    nat::{PORT_ATTEMPTS, hash4, port_candidate, protocol},
+    reason::Reason,
+};
+
+use crate::{
+    frame::Frame,
+    maps::{CONTROL, MAPPINGS, PORTS},
+    path::{Alive, choose, path},
+};
+
+/// The mapping of an inside endpoint: the one it has while that is good, else a
+/// new one on a path of the selection's choice.
+#[inline(always)]
+pub(crate) fn mapping<F: Frame>(
+    frame: &F,
+    endpoint: &MappingKey,
+    key: &FlowKey4,
+    now: u64,
+    alive: &Alive,
+) -> Result<Mapping, Reason> {
+    // SAFETY: a racing update of a mapping's plain fields does no harm.
+    if let Some(mapping) = MAPPINGS.get_ptr_mut(endpoint).map(|mapping| unsafe { &mut *mapping })
+        && path(mapping.path, path_flag::HAS_V4).is_some_and(|p| p.generation == mapping.generation)
+        && (alive.is(mapping.path) || !alive.any(Family::V4))
+    {
+        let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
+        // The port must still be this endpoint's: expiry may have taken it.
+        // SAFETY: as above.
+        if let Some(owner) = PORTS.get_ptr_mut(port).map(|owner| unsafe { &mut *owner })
+            && owner.inside == *endpoint
+        {
+            owner.last_used = now;
+            mapping.last_used = now;
+            return Ok(*mapping);
+        }
+    }
+    let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
+    let chosen = if endpoint.via != 0 {
+        endpoint.via
+    } else {
+        choose(Family::V4, hash4(key, control.seed), alive)?
+    };
+    let path = path(chosen, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
+    let port = claim(frame, endpoint, key, chosen, path.address4, now)?;
+    let mapping =
+        Mapping { last_used: now, generation: path.generation, port, path: chosen, reserved: 0 };
+    MAPPINGS.insert(endpoint, mapping, 0).map_err(|_| Reason::FlowTableFull)?;
+    Ok(mapping)
+}
+
+/// A search for a free port, as the loop's callback sees it. The order keeps
+/// every pair of neighbours aligned: LLVM may write two fields as one, and the
+/// verifier wants aligned access to the stack.
+#[repr(C, align(8))]
+struct Claim {
+    owner: PortOwner,
+    hash: u32,
+    min: u16,
+    max: u16,
+    key: PortKey,
+    own: u16,
+    done: u16,
+}
+
+/// How often a port that a socket of the gateway holds is passed over.
+const SOCKET_RETRIES: u32 = 4;
+
+/// Claims a port of `chosen`. Inserting the entry is the claim: it succeeds for
+/// one CPU only. A port that one of the gateway's own sockets uses stays claimed
+/// by nobody until it expires.
+#[inline(always)]
+fn claim<F: Frame>(
+    frame: &F,
+    endpoint: &MappingKey,
+    key: &FlowKey4,
+    chosen: u8,
+    address: [u8; 4],
+    now: u64,
+) -> Result<[u8; 2], Reason> {
+    let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
+    let mut claim = Claim {
+        key: PortKey { port: [0; 2], protocol: endpoint.protocol, path: chosen },
+        own: u16::from_be_bytes(endpoint.port),
+        min: control.port_min,
+        max: control.port_max,
+        hash: 0,
+        owner: PortOwner { last_used: now, inside: *endpoint },
+        done: 0,
+    };
+    let mut tries = 0;
+    while tries < SOCKET_RETRIES {
+        tries += 1;
+        claim.done = 0;
+        // SAFETY: the helper has no preconditions.
+        claim.hash = unsafe { bpf_get_prandom_u32() };
+        // SAFETY: the callback takes what is passed to it, and both outlive the call.
+        unsafe {
+            bpf_loop(
+                PORT_ATTEMPTS,
+                try_port as *mut c_void,
+                core::ptr::from_mut(&mut claim).cast(),
+                0,
+            );
+        }
+        if claim.done == 0 {
+            return Err(Reason::PortsExhausted);
+        }
+        if !has_socket(frame, key, address, claim.key.port) {
+            return Ok(claim.key.port);
+        }
+        let nobody = PortOwner { last_used: now, inside: MappingKey::default() };
+        let _ = PORTS.insert(claim.key, nobody, 0);
+        claim.own = 0;
+    }
+    Err(Reason::PortsExhausted)
+}
+
+/// One attempt; 1 ends the loop.
+#[inline(never)]
+unsafe extern "C" fn try_port(attempt: u64, claim: *mut c_void) -> i64 {
+    // SAFETY: `claim` is what `claim()` passes.
+    let claim = unsafe { &mut *claim.cast::<Claim>() };
+    let port =
+        port_candidate(claim.own, claim.min, claim.max, claim.hash, attempt as u32).to_be_bytes();
+    claim.key.port = port;
+    if PORTS.insert(claim.key, claim.owner, BPF_NOEXIST as u64).is_err() {
+        return 0;
+    }
+    claim.done = 1;
+    1
+}
+
+/// `struct bpf_sock_tuple` for IPv4.
+#[repr(C)]
+struct SocketTuple4 {
+    source: [u8; 4],
+    destination: [u8; 4],
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+}
+
+const CURRENT_NAMESPACE: u64 = -1i64 as u64;
+
+/// Whether a socket of the gateway would take answers to this port.
+#[inline(always)]
+fn has_socket<F: Frame>(frame: &F, key: &FlowKey4, address: [u8; 4], port: [u8; 2]) -> bool {
+    let mut tuple = SocketTuple4 {
+        source: key.destination,
+        destination: address,
+        source_port: key.destination_port,
+        destination_port: port,
+    };
+    let pointer: *mut bpf_sock_tuple = core::ptr::from_mut(&mut tuple).cast();
+    let size = size_of::<SocketTuple4>() as u32;
+    // SAFETY: the tuple outlives the calls; a socket that is found is released.
+    unsafe {
+        let socket = match key.protocol {
+            protocol::TCP => {
+                bpf_skc_lookup_tcp(frame.context(), pointer, size, CURRENT_NAMESPACE, 0)
+            }
+            protocol::UDP => {
+                bpf_sk_lookup_udp(frame.context(), pointer, size, CURRENT_NAMESPACE, 0)
+            }
+            _ => return false,
+        };
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket.cast());
+        true
+    }
+}

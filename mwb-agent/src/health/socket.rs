@@ -7,7 +7,7 @@
 //! the gateway swallows an answer that did arrive.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
@@ -55,6 +55,13 @@ impl PacketSocket {
     pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let length = io::Read::read(&mut &self.socket, buffer)?;
         Ok(buffer.get(..length).unwrap_or_default())
+    }
+}
+
+// The runtime wants both.
+impl AsRawFd for PacketSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

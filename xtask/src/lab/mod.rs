@@ -13,12 +13,16 @@
 //! Must not know: what a gateway does inside (it uses its binaries and its API).
 
 pub mod address;
+pub mod api;
+pub mod capture;
+mod gateway;
 mod janitor;
 pub mod link;
 mod namespace;
 mod process;
 mod relay;
 mod topology;
+pub mod traffic;
 mod wait;
 mod wan;
 
@@ -29,6 +33,7 @@ use std::{
 };
 
 pub use self::{
+    gateway::{Gateway, GatewayConfig, KernelGateway, KernelRouting, binary},
     link::{Direction, DirectionStats, LinkSpec, LinkStats, Loss},
     namespace::Namespace,
     process::Process,

@@ -1,0 +1,18 @@
+//! Real traffic with known content: what was sent is what must arrive.
+//!
+//! Servers are threads whose sockets live in a namespace; clients run in the
+//! namespace they speak from. Knows nothing of gateways.
+
+mod http;
+mod iperf;
+mod ping;
+mod tcp;
+mod udp;
+
+pub use self::{
+    http::{Download, FileServer, content_hash, curl},
+    iperf::{Iperf, IperfReport, IperfRun, IperfServer},
+    ping::{PingReport, ping},
+    tcp::{EchoServer, EchoStream, Transfer, connect_tcp, tcp_connects, transfer},
+    udp::{UdpDirection, UdpReport, UdpRun, UdpServer, UdpStream},
+};

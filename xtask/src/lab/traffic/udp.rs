@@ -1,0 +1,381 @@
+//! UDP streams of numbered datagrams: what got lost, doubled, out of order,
+//! late, in either direction, to the packet.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::lab::{Namespace, wait_until};
+
+/// Head of every datagram: mark, stream, sequence, whether an echo is wanted.
+const HEAD: usize = 4 + 8 + 8 + 1;
+const MARK: [u8; 4] = *b"mwbU";
+/// How often a receiver looks whether it should end.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long the last datagrams may take.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What arrived of one direction of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpDirection {
+    /// Different datagrams that arrived.
+    pub received: u64,
+    /// Datagrams that never did.
+    pub lost: u64,
+    /// Arrivals of a datagram that had arrived already.
+    pub duplicated: u64,
+    /// Arrivals behind one with a higher number.
+    pub reordered: u64,
+    /// Longest time between two arrivals.
+    pub longest_gap: Duration,
+}
+
+/// A finished stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpReport {
+    /// Datagrams that the socket took.
+    pub sent: u64,
+    /// Towards the server.
+    pub there: UdpDirection,
+    /// Its echoes, if they were asked for; lost means of all that were sent.
+    pub back: Option<UdpDirection>,
+    /// Addresses the server saw: the WANs', behind a gateway.
+    pub sources: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    seen: BTreeSet<u64>,
+    highest: Option<u64>,
+    duplicated: u64,
+    reordered: u64,
+    last: Option<Instant>,
+    longest_gap: Duration,
+    sources: BTreeSet<SocketAddr>,
+}
+
+impl Record {
+    fn arrives(&mut self, sequence: u64, source: SocketAddr) {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.longest_gap = self.longest_gap.max(now - last);
+        }
+        self.sources.insert(source);
+        if !self.seen.insert(sequence) {
+            self.duplicated += 1;
+        } else if self.highest.is_some_and(|highest| sequence < highest) {
+            self.reordered += 1;
+        }
+        self.highest = self.highest.max(Some(sequence));
+    }
+
+    fn report(&self, sent: u64) -> UdpDirection {
+        let received = self.seen.len() as u64;
+        UdpDirection {
+            received,
+            lost: sent.saturating_sub(received),
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            longest_gap: self.longest_gap,
+        }
+    }
+}
+
+type Records = Arc<Mutex<HashMap<u64, Record>>>;
+
+/// Receives streams, and sends back what asks for it.
+#[derive(Debug)]
+pub struct UdpServer {
+    address: SocketAddr,
+    records: Records,
+    stop: Arc<AtomicBool>,
+}
+
+impl UdpServer {
+    /// Listens in `namespace`.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn start(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
+        let socket = bind(namespace, address)?;
+        let address = socket.local_addr()?;
+        let records = Records::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (book, flag) = (Arc::clone(&records), Arc::clone(&stop));
+        thread::Builder::new().name(format!("udp {address}")).spawn(move || {
+            receive(&socket, &book, &flag, true);
+        })?;
+        Ok(Self { address, records, stop })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for UdpServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What to send to a [`UdpServer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpStream {
+    /// Datagrams; [`UdpRun::stop`] ends the stream earlier.
+    pub count: u64,
+    /// Time between two.
+    pub interval: Duration,
+    /// Payload of each in bytes, at least 21.
+    pub size: usize,
+    /// The server sends each back.
+    pub echo: bool,
+    /// They carry no UDP checksum (IPv4 only).
+    pub without_checksum: bool,
+}
+
+impl UdpStream {
+    /// `count` datagrams of 200 bytes, one every `interval`, echoed.
+    #[must_use]
+    pub fn new(count: u64, interval: Duration) -> Self {
+        Self { count, interval, size: 200, echo: true, without_checksum: false }
+    }
+
+    /// Starts sending from `namespace`.
+    ///
+    /// # Errors
+    /// When there is no socket.
+    pub fn start(self, namespace: &Namespace, server: &UdpServer) -> Result<UdpRun> {
+        static STREAMS: AtomicU64 = AtomicU64::new(1);
+        ensure!(self.size >= HEAD, "a datagram has at least {HEAD} bytes");
+        let any = match server.address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let socket = bind(namespace, any)?;
+        if self.without_checksum {
+            leave_checksum_out(&socket)?;
+        }
+        let stream = STREAMS.fetch_add(1, Ordering::Relaxed);
+        let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let echoes = Records::default();
+        let ended = Arc::new(AtomicBool::new(false));
+        if self.echo {
+            let (socket, book, flag) =
+                (socket.try_clone()?, Arc::clone(&echoes), Arc::clone(&ended));
+            thread::Builder::new().name(format!("echoes {stream}")).spawn(move || {
+                receive(&socket, &book, &flag, false);
+            })?;
+        }
+        let sender = {
+            let (sent, stop, to) = (Arc::clone(&sent), Arc::clone(&stop), server.address);
+            thread::Builder::new()
+                .name(format!("stream {stream}"))
+                .spawn(move || self.send(&socket, to, stream, &sent, &stop))?
+        };
+        let there = Arc::clone(&server.records);
+        Ok(UdpRun { spec: self, stream, sent, stop, ended, sender: Some(sender), there, echoes })
+    }
+
+    /// Runs the stream to its end.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn run(self, namespace: &Namespace, server: &UdpServer) -> Result<UdpReport> {
+        self.start(namespace, server)?.finish()
+    }
+
+    fn send(
+        self,
+        socket: &UdpSocket,
+        to: SocketAddr,
+        stream: u64,
+        sent: &AtomicU64,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let mut datagram = vec![0; self.size];
+        datagram[..4].copy_from_slice(&MARK);
+        datagram[4..12].copy_from_slice(&stream.to_be_bytes());
+        datagram[20] = u8::from(self.echo);
+        let start = Instant::now();
+        for sequence in 0..self.count {
+            let due = start + self.interval * u32::try_from(sequence).unwrap_or(u32::MAX);
+            if let Some(early) = due.checked_duration_since(Instant::now()) {
+                thread::sleep(early);
+            }
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            datagram[12..20].copy_from_slice(&sequence.to_be_bytes());
+            // An ICMP error that came back (no route, port closed) is reported
+            // by the next send; the datagram itself was not sent then.
+            match socket.send_to(&datagram, to) {
+                Ok(_) => sent.fetch_add(1, Ordering::Relaxed),
+                Err(_) => continue,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// A stream on its way.
+#[derive(Debug)]
+pub struct UdpRun {
+    spec: UdpStream,
+    stream: u64,
+    sent: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    sender: Option<JoinHandle<Result<()>>>,
+    there: Records,
+    echoes: Records,
+}
+
+impl UdpRun {
+    /// The figures so far.
+    #[must_use]
+    pub fn report(&self) -> UdpReport {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let there = lock(&self.there);
+        let record = there.get(&self.stream);
+        let back = lock(&self.echoes);
+        let back = self
+            .spec
+            .echo
+            .then(|| back.get(&self.stream).map_or(lost(sent), |record| record.report(sent)));
+        UdpReport {
+            sent,
+            there: record.map_or(lost(sent), |record| record.report(sent)),
+            back,
+            sources: record.map(|record| record.sources.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Ends the stream where it stands.
+    ///
+    /// # Errors
+    /// When it could not be sent.
+    pub fn stop(self) -> Result<UdpReport> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+
+    /// Waits for the end of the stream and for what is still on its way.
+    ///
+    /// # Errors
+    /// When it could not be sent.
+    pub fn finish(mut self) -> Result<UdpReport> {
+        if let Some(sender) = self.sender.take() {
+            sender.join().map_err(|_| anyhow!("the sender panicked"))??;
+        }
+        // What is lost never comes: then the patience runs out, and that is fine.
+        let _ = wait_until("everything has arrived", LINGER, || {
+            let report = self.report();
+            Ok(report.there.lost == 0 && report.back.is_none_or(|back| back.lost == 0))
+        });
+        self.ended.store(true, Ordering::Relaxed);
+        Ok(self.report())
+    }
+}
+
+impl Drop for UdpRun {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+fn lost(sent: u64) -> UdpDirection {
+    UdpDirection { lost: sent, ..UdpDirection::default() }
+}
+
+fn lock(records: &Records) -> MutexGuard<'_, HashMap<u64, Record>> {
+    records.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
+    namespace.enter(|| {
+        let socket = UdpSocket::bind(address)
+            .with_context(|| format!("cannot bind {address} in {}", namespace.name()))?;
+        socket.set_read_timeout(Some(LOOK))?;
+        // A receiver that is not scheduled for a while must not look like loss.
+        set_option(&socket, libc::SO_RCVBUFFORCE, 16 << 20)?;
+        Ok(socket)
+    })
+}
+
+fn leave_checksum_out(socket: &UdpSocket) -> Result<()> {
+    const SO_NO_CHECK: libc::c_int = 11;
+    set_option(socket, SO_NO_CHECK, 1)
+}
+
+fn set_option(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> Result<()> {
+    // SAFETY: `value` is a valid int of the given length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error())
+            .with_context(|| format!("cannot set socket option {option}"));
+    }
+    Ok(())
+}
+
+fn receive(socket: &UdpSocket, records: &Records, stop: &AtomicBool, echo: bool) {
+    let mut buffer = vec![0; 65_536];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((length, source)) = socket.recv_from(&mut buffer) else { continue };
+        let datagram = &buffer[..length];
+        let Some((stream, sequence, wants_echo)) = read_head(datagram) else { continue };
+        lock(records).entry(stream).or_default().arrives(sequence, source);
+        if echo && wants_echo {
+            // An echo that cannot be sent is missing at the other end.
+            let _ = socket.send_to(datagram, source);
+        }
+    }
+}
+
+fn read_head(datagram: &[u8]) -> Option<(u64, u64, bool)> {
+    let number = |range: std::ops::Range<usize>| {
+        Some(u64::from_be_bytes(datagram.get(range)?.try_into().ok()?))
+    };
+    if datagram.get(..4)? != MARK {
+        return None;
+    }
+    Some((number(4..12)?, number(12..20)?, *datagram.get(20)? != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_tells_loss_duplicates_and_disorder_apart() {
+        let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let mut record = Record::default();
+        for sequence in [0, 1, 3, 2, 3, 6] {
+            record.arrives(sequence, source);
+        }
+        let report = record.report(7);
+        assert_eq!((report.received, report.lost), (5, 2));
+        assert_eq!((report.duplicated, report.reordered), (1, 1));
+    }
+}

@@ -65,11 +65,11 @@ impl Checker for IcmpChecker {
         let Some(ifindex) = link.ifindex else { return Ok(()) };
         if link.v4.is_some() && self.v4.is_none() {
             let socket = PacketSocket::open(Family::V4, ifindex, self.identifier)?;
-            self.v4 = Some(AsyncFd::register(socket)?);
+            self.v4 = Some(register(socket)?);
         }
         if link.v6.is_some() && self.v6.is_none() {
             let socket = PacketSocket::open(Family::V6, ifindex, self.identifier)?;
-            self.v6 = Some(AsyncFd::register(socket)?);
+            self.v6 = Some(register(socket)?);
         }
         Ok(())
     }
@@ -117,6 +117,12 @@ impl Checker for IcmpChecker {
             () = readable(self.v6.as_ref()) => {}
         }
     }
+}
+
+fn register(socket: PacketSocket) -> io::Result<AsyncFd<PacketSocket>> {
+    // SAFETY: a `PacketSocket` owns one descriptor, gives always that one, and
+    // does not close it before it is dropped.
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 /// Waits for a packet; for ever if there is no socket.

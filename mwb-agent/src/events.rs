@@ -146,6 +146,12 @@ impl Bus {
         self.inner.live.subscribe()
     }
 
+    /// How many listen now.
+    #[cfg(test)]
+    pub(crate) fn listeners(&self) -> usize {
+        self.inner.live.receiver_count()
+    }
+
     /// A thread that panicked while publishing leaves the ring whole.
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,4 +182,60 @@ impl EventKind {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(bus: &Bus, count: u64) {
+        for n in 1..=count {
+            bus.publish(EventKind::WanState, Some("fiber"), format!("event {n}"), "a test");
+        }
+    }
+
+    fn ids(events: &[Event]) -> Vec<u64> {
+        events.iter().map(|event| event.id).collect()
+    }
+
+    #[test]
+    fn the_ring_keeps_the_latest_and_ids_go_on_growing() {
+        let bus = Bus::new(3);
+        publish(&bus, 5);
+        assert_eq!(ids(&bus.since(0)), [3, 4, 5]);
+        assert_eq!(ids(&bus.since(4)), [5]);
+        assert_eq!(ids(&bus.since(5)), [0; 0]);
+    }
+
+    #[test]
+    fn a_listener_gets_what_comes_after_it_in_order() {
+        let bus = Bus::new(8);
+        publish(&bus, 1);
+        let mut live = bus.subscribe();
+        publish(&bus, 2);
+        let got: Vec<u64> = std::iter::from_fn(|| live.try_recv().ok()).map(|e| e.id).collect();
+        assert_eq!(got, [2, 3]);
+    }
+
+    #[test]
+    fn publishers_on_many_threads_get_ids_of_their_own() {
+        let bus = Bus::new(1_000);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| publish(&bus, 100));
+            }
+        });
+        assert_eq!(ids(&bus.since(0)), (1..=400).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_words_in_json_and_in_the_log_are_the_same() {
+        let bus = Bus::new(1);
+        publish(&bus, 1);
+        let json = serde_json::to_value(bus.since(0)).unwrap_or_default();
+        assert_eq!(json[0]["kind"], EventKind::WanState.name());
+        assert_eq!(json[0]["wan"], "fiber");
+        let again: Result<Vec<Event>, _> = serde_json::from_value(json);
+        assert_eq!(again.unwrap_or_default(), bus.since(0));
+    }
 }

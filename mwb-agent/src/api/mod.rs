@@ -7,8 +7,15 @@ use std::future::Future;
 
 use crate::events::Bus;
 
+pub mod client;
+mod http;
+mod listen;
+mod metrics;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
+pub use listen::{ListenError, Listeners, serve};
 use snapshot::{CounterRow, Status};
 
 /// Where answers come from.

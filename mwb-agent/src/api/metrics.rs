@@ -1,0 +1,170 @@
+//! Prometheus metrics, made from snapshots at the moment of a scrape: nothing is
+//! counted twice, and a figure that is not known has no series.
+
+use prometheus::core::Collector;
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::snapshot::{CounterRow, Status, Traffic, WanState, WanStatus};
+
+/// The text format's media type.
+pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// A metric family.
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident = $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(const $id: Family =
+            Family { name: $name, labels: &[$($label),*], help: $help };)+
+        /// Every metric there is.
+        #[cfg(test)]
+        pub(super) const FAMILIES: &[Family] = &[$($id),+];
+    };
+}
+
+families! {
+    BUILD_INFO = "mwb_build_info" ["version"] "Version of the agent, always 1.";
+    HOOK_INFO = "mwb_hook_info" ["device", "role", "hook", "mode"] "Where a device's packets are taken, always 1.";
+    WAN_UP = "mwb_wan_up" ["wan"] "Whether the WAN can carry traffic: up or degraded.";
+    WAN_STATE = "mwb_wan_state" ["wan", "state"] "1 for the state the WAN is in, 0 for the others.";
+    WAN_ACTIVE = "mwb_wan_active" ["wan"] "Whether new flows are sent to the WAN.";
+    WAN_SHARE = "mwb_wan_share_ratio" ["wan"] "Part of the IPv4 path choice that leads to the WAN, 0 to 1.";
+    WAN_RTT = "mwb_wan_rtt_seconds" ["wan"] "Smoothed round-trip time of the WAN's probes.";
+    WAN_JITTER = "mwb_wan_jitter_seconds" ["wan"] "Smoothed variation of the round-trip time.";
+    WAN_LOSS = "mwb_wan_loss_ratio" ["wan"] "Part of the WAN's latest probes lost, 0 to 1.";
+    WAN_PACKETS = "mwb_wan_packets_total" ["wan", "direction"] "Packets forwarded through the WAN.";
+    WAN_BYTES = "mwb_wan_bytes_total" ["wan", "direction"] "Bytes forwarded through the WAN, from the IP header on.";
+    PACKETS = "mwb_packets_total" ["direction", "wan", "reason", "verdict", "protocol"] "Packets by what became of them and why.";
+    BYTES = "mwb_bytes_total" ["direction", "wan", "reason", "verdict", "protocol"] "Bytes by what became of them and why, from the IP header on.";
+    NAT_MAPPINGS = "mwb_nat_mappings" [] "Inside endpoints that have an outside port.";
+    NAT_FLOWS = "mwb_nat_flows" ["family"] "Open flows.";
+    NAT_FLOW_CAPACITY = "mwb_nat_flow_capacity" [] "Flows that fit, per address family.";
+    NAT_PORTS_USED = "mwb_nat_ports_used" ["wan"] "Outside ports taken on the WAN's address.";
+    FAILOVERS = "mwb_failovers_total" ["wan"] "How often traffic had to leave the WAN.";
+}
+
+/// The text of a scrape.
+pub(super) fn render(
+    status: &Status,
+    counters: &[CounterRow],
+) -> Result<String, prometheus::Error> {
+    let registry = Registry::new();
+    fill_agent(&registry, status)?;
+    fill_wans(&registry, &status.wans)?;
+    fill_counters(&registry, counters)?;
+    fill_nat(&registry, status)?;
+    TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+fn fill_agent(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    gauge(registry, &BUILD_INFO)?.with_label_values(&[&status.version]).set(1);
+    let hooks = gauge(registry, &HOOK_INFO)?;
+    let lan = status.lan.iter().map(|lan| ("lan", &lan.device, &lan.hook, &lan.hook_mode));
+    let wans = status.wans.iter().map(|wan| ("wan", &wan.device, &wan.hook, &wan.hook_mode));
+    for (role, device, hook, mode) in lan.chain(wans) {
+        if let (Some(hook), Some(mode)) = (hook, mode) {
+            hooks.with_label_values(&[device.as_str(), role, hook, mode]).set(1);
+        }
+    }
+    Ok(())
+}
+
+fn fill_wans(registry: &Registry, wans: &[WanStatus]) -> Result<(), prometheus::Error> {
+    let up = gauge(registry, &WAN_UP)?;
+    let states = gauge(registry, &WAN_STATE)?;
+    let active = gauge(registry, &WAN_ACTIVE)?;
+    let share = float(registry, &WAN_SHARE)?;
+    let rtt = float(registry, &WAN_RTT)?;
+    let jitter = float(registry, &WAN_JITTER)?;
+    let loss = float(registry, &WAN_LOSS)?;
+    let packets = counter(registry, &WAN_PACKETS)?;
+    let bytes = counter(registry, &WAN_BYTES)?;
+    let failovers = counter(registry, &FAILOVERS)?;
+    for wan in wans {
+        let name = &[wan.name.as_str()];
+        let carries = matches!(wan.state, WanState::Up | WanState::Degraded);
+        up.with_label_values(name).set(carries.into());
+        for state in WanState::ALL {
+            let is = wan.state == state;
+            states.with_label_values(&[&wan.name, state.name()]).set(is.into());
+        }
+        active.with_label_values(name).set(wan.active.into());
+        share.with_label_values(name).set(wan.share);
+        let measured = [
+            (&rtt, wan.rtt_ms.map(|ms| ms / 1e3)),
+            (&jitter, wan.jitter_ms.map(|ms| ms / 1e3)),
+            (&loss, wan.loss),
+        ];
+        for (family, value) in measured {
+            if let Some(value) = value {
+                family.with_label_values(name).set(value);
+            }
+        }
+        for (direction, Traffic { packets: p, bytes: b }) in [("in", wan.rx), ("out", wan.tx)] {
+            packets.with_label_values(&[&wan.name, direction]).inc_by(p);
+            bytes.with_label_values(&[&wan.name, direction]).inc_by(b);
+        }
+        failovers.with_label_values(name).inc_by(wan.failovers);
+    }
+    Ok(())
+}
+
+fn fill_counters(registry: &Registry, rows: &[CounterRow]) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &PACKETS)?;
+    let bytes = counter(registry, &BYTES)?;
+    for row in rows {
+        let labels = [&row.direction, &row.wan, &row.reason, &row.verdict, &row.protocol]
+            .map(String::as_str);
+        packets.with_label_values(&labels).inc_by(row.packets);
+        bytes.with_label_values(&labels).inc_by(row.bytes);
+    }
+    Ok(())
+}
+
+fn fill_nat(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    let nat = &status.nat;
+    let none: &[&str] = &[];
+    gauge(registry, &NAT_MAPPINGS)?.with_label_values(none).set(whole(nat.mappings));
+    let flows = gauge(registry, &NAT_FLOWS)?;
+    flows.with_label_values(&["ipv4"]).set(whole(nat.flows4));
+    flows.with_label_values(&["ipv6"]).set(whole(nat.flows6));
+    gauge(registry, &NAT_FLOW_CAPACITY)?.with_label_values(none).set(whole(nat.flow_capacity));
+    let ports = gauge(registry, &NAT_PORTS_USED)?;
+    for (wan, used) in &nat.ports_used {
+        ports.with_label_values(&[wan]).set(whole(*used));
+    }
+    Ok(())
+}
+
+fn gauge(registry: &Registry, family: &Family) -> Result<IntGaugeVec, prometheus::Error> {
+    register(registry, IntGaugeVec::new(opts(family), family.labels)?)
+}
+
+fn float(registry: &Registry, family: &Family) -> Result<GaugeVec, prometheus::Error> {
+    register(registry, GaugeVec::new(opts(family), family.labels)?)
+}
+
+fn counter(registry: &Registry, family: &Family) -> Result<IntCounterVec, prometheus::Error> {
+    register(registry, IntCounterVec::new(opts(family), family.labels)?)
+}
+
+fn opts(family: &Family) -> Opts {
+    Opts::new(family.name, family.help)
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    family: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+/// The library's gauges are signed.
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

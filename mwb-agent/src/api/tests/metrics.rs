@@ -1,0 +1,119 @@
+//! The metrics' text, and that `docs/metrics.md` says the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mwb_common::reason::{Reason, Verdict};
+
+use super::super::metrics::{FAMILIES, render};
+use super::sample;
+
+const DOCUMENT: &str = include_str!("../../../../docs/metrics.md");
+const RULES: &str = include_str!("../../../../deploy/prometheus/mwb.rules.yaml");
+
+fn text() -> String {
+    let (status, counters) = sample();
+    render(&status, &counters).expect("the sample can be rendered")
+}
+
+/// Type by name, from the `# TYPE` lines.
+fn types(text: &str) -> BTreeMap<&str, &str> {
+    text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect()
+}
+
+#[test]
+fn known_figures_are_there_and_unknown_ones_have_no_series() {
+    let text = text();
+    for line in [
+        "mwb_build_info{version=\"0.1.0\"} 1",
+        "mwb_hook_info{device=\"lan0\",hook=\"tcx\",mode=\"tcx\",role=\"lan\"} 1",
+        "mwb_hook_info{device=\"wan0\",hook=\"xdp\",mode=\"native\",role=\"wan\"} 1",
+        "mwb_wan_up{wan=\"fiber\"} 1",
+        "mwb_wan_up{wan=\"lte\"} 0",
+        "mwb_wan_state{state=\"degraded\",wan=\"fiber\"} 1",
+        "mwb_wan_state{state=\"up\",wan=\"fiber\"} 0",
+        "mwb_wan_rtt_seconds{wan=\"fiber\"} 0.0205",
+        "mwb_wan_jitter_seconds{wan=\"fiber\"} 0.0015",
+        "mwb_wan_loss_ratio{wan=\"fiber\"} 0.06",
+        "mwb_wan_packets_total{direction=\"in\",wan=\"fiber\"} 1000",
+        "mwb_wan_bytes_total{direction=\"out\",wan=\"fiber\"} 30000",
+        "mwb_packets_total{direction=\"in\",protocol=\"tcp4\",reason=\"no_mapping\",verdict=\"kernel\",wan=\"none\"} 3",
+        "mwb_bytes_total{direction=\"out\",protocol=\"tcp4\",reason=\"forwarded\",verdict=\"forward\",wan=\"fiber\"} 30000",
+        "mwb_nat_mappings 7",
+        "mwb_nat_flows{family=\"ipv4\"} 9",
+        "mwb_nat_flows{family=\"ipv6\"} 4",
+        "mwb_nat_flow_capacity 131072",
+        "mwb_nat_ports_used{wan=\"fiber\"} 7",
+        "mwb_failovers_total{wan=\"fiber\"} 2",
+    ] {
+        assert!(text.lines().any(|other| other == line), "no `{line}` in:\n{text}");
+    }
+    assert!(!text.contains("mwb_wan_rtt_seconds{wan=\"lte\"}"), "{text}");
+    assert!(!text.contains("device=\"wwan0\""), "{text}");
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    let text = text();
+    for (name, kind) in types(&text) {
+        assert!(name.starts_with("mwb_"), "{name}");
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+}
+
+#[test]
+fn the_document_lists_exactly_the_metrics_with_their_types_and_labels() {
+    let text = text();
+    let types = types(&text);
+    let mut documented = BTreeSet::new();
+    for line in DOCUMENT.lines().filter(|line| line.starts_with("| `mwb_")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", name, kind, labels, meaning, ""] = cells.as_slice() else {
+            panic!("not a row: {line}")
+        };
+        let name = name.trim_matches('`');
+        let family = FAMILIES.iter().find(|family| family.name == name);
+        let family = family.unwrap_or_else(|| panic!("{name} does not exist"));
+        assert_eq!(types.get(name), Some(kind), "{name}");
+        let labels: Vec<&str> = labels.split('`').skip(1).step_by(2).collect();
+        assert_eq!(labels, family.labels, "{name}");
+        assert!(meaning.starts_with(family.help.trim_end_matches('.')), "{name}: {meaning}");
+        documented.insert(name);
+    }
+    let known: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    assert_eq!(documented, known);
+    assert_eq!(types.keys().copied().collect::<BTreeSet<_>>(), known, "each is in the sample");
+}
+
+#[test]
+fn alert_rules_use_only_metrics_that_exist() {
+    let mut used = 0;
+    let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    for word in words.filter(|word| word.starts_with("mwb_")) {
+        assert!(FAMILIES.iter().any(|family| family.name == word), "{word} does not exist");
+        used += 1;
+    }
+    assert!(used >= 5, "{used} uses");
+}
+
+#[test]
+fn the_document_lists_exactly_the_reasons() {
+    let documented: Vec<String> = DOCUMENT
+        .lines()
+        .skip_while(|line| *line != "| reason | verdict | given when |")
+        .skip(2)
+        .map(str::to_owned)
+        .collect();
+    let known: Vec<String> = Reason::ALL
+        .iter()
+        .map(|reason| {
+            let verdict = match reason.verdict() {
+                Verdict::Forward => "forward",
+                Verdict::Kernel => "kernel",
+                Verdict::Drop => "drop",
+            };
+            format!("| `{}` | {verdict} | {} |", reason.name(), reason.describe())
+        })
+        .collect();
+    assert_eq!(documented, known);
+}

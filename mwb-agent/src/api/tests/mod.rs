@@ -1,0 +1,159 @@
+//! The API over real sockets, with a source that gives fixed snapshots.
+
+mod listen;
+mod metrics;
+mod routes;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use super::snapshot::{
+    CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanState, WanStatus,
+};
+use super::{Listeners, Source, Unavailable, serve};
+use crate::events::Bus;
+
+/// A source that always says the same, or that it cannot.
+struct Fixed {
+    answer: Result<(Status, Vec<CounterRow>), Unavailable>,
+    bus: Bus,
+}
+
+impl Source for Fixed {
+    async fn status(&self) -> Result<Status, Unavailable> {
+        self.answer.clone().map(|(status, _)| status)
+    }
+
+    async fn counters(&self) -> Result<Vec<CounterRow>, Unavailable> {
+        self.answer.clone().map(|(_, counters)| counters)
+    }
+
+    fn events(&self) -> &Bus {
+        &self.bus
+    }
+}
+
+/// A served source; the socket's folder lives as long.
+struct Server {
+    socket: PathBuf,
+    bus: Bus,
+    task: JoinHandle<std::io::Result<()>>,
+    _folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn start(answer: Result<(Status, Vec<CounterRow>), Unavailable>) -> Server {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let socket = folder.path().join("mwb.sock");
+    let listeners = Listeners::bind(None, &socket).expect("a fresh path can be bound");
+    let bus = Bus::new(8);
+    let source = Arc::new(Fixed { answer, bus: bus.clone() });
+    let task = tokio::spawn(serve(listeners, source));
+    Server { socket, bus, task, _folder: folder }
+}
+
+/// Two WANs, one well, one without a device.
+fn sample() -> (Status, Vec<CounterRow>) {
+    let fiber = WanStatus {
+        name: "fiber".to_owned(),
+        device: "wan0".to_owned(),
+        ifindex: Some(3),
+        path: 1,
+        state: WanState::Degraded,
+        reason: "loss 6 % is above 5 %".to_owned(),
+        carrier: true,
+        address4: Some([198, 51, 100, 2].into()),
+        gateway4: Some([198, 51, 100, 1].into()),
+        gateway6: None,
+        next_hop4: true,
+        next_hop6: false,
+        hook: Some("xdp".to_owned()),
+        hook_mode: Some("native".to_owned()),
+        hook_reason: "driver virtio_net has native XDP".to_owned(),
+        priority: 0,
+        weight: 100,
+        share: 1.0,
+        active: true,
+        rtt_ms: Some(20.5),
+        jitter_ms: Some(1.5),
+        loss: Some(0.06),
+        rx: Traffic { packets: 1_000, bytes: 1_400_000 },
+        tx: Traffic { packets: 500, bytes: 30_000 },
+        failovers: 2,
+        last_change_unix_ms: Some(1_700_000_000_000),
+    };
+    let lte = WanStatus {
+        name: "lte".to_owned(),
+        device: "wwan0".to_owned(),
+        ifindex: None,
+        path: 2,
+        state: WanState::Unknown,
+        reason: "the device is missing".to_owned(),
+        carrier: false,
+        address4: None,
+        gateway4: None,
+        next_hop4: false,
+        hook: None,
+        hook_mode: None,
+        hook_reason: "the device is missing".to_owned(),
+        share: 0.0,
+        active: false,
+        rtt_ms: None,
+        jitter_ms: None,
+        loss: None,
+        rx: Traffic::default(),
+        tx: Traffic::default(),
+        failovers: 0,
+        last_change_unix_ms: None,
+        ..fiber.clone()
+    };
+    let status = Status {
+        version: "0.1.0".to_owned(),
+        instance: "default".to_owned(),
+        mode: "steer".to_owned(),
+        balance: "adaptive".to_owned(),
+        uptime_seconds: 7_440.0,
+        lan: vec![LanStatus {
+            device: "lan0".to_owned(),
+            ifindex: Some(2),
+            hook: Some("tcx".to_owned()),
+            hook_mode: Some("tcx".to_owned()),
+            hook_reason: "a veth carries partial checksums".to_owned(),
+        }],
+        wans: vec![fiber, lte],
+        nat: NatStatus {
+            mappings: 7,
+            flows4: 9,
+            flows6: 4,
+            ports_used: [("fiber".to_owned(), 7), ("lte".to_owned(), 0)].into(),
+            flow_capacity: 131_072,
+        },
+        failover: FailoverStatus {
+            active: vec!["fiber".to_owned()],
+            count: 2,
+            last_unix_ms: Some(1_700_000_000_000),
+        },
+    };
+    let row = |direction: &str, wan: &str, reason: &str, verdict: &str, packets| CounterRow {
+        direction: direction.to_owned(),
+        wan: wan.to_owned(),
+        reason: reason.to_owned(),
+        verdict: verdict.to_owned(),
+        protocol: "tcp4".to_owned(),
+        packets,
+        bytes: packets * 60,
+    };
+    let counters = vec![
+        row("out", "fiber", "forwarded", "forward", 500),
+        row("in", "none", "no_mapping", "kernel", 3),
+    ];
+    (status, counters)
+}

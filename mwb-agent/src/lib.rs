@@ -3,4 +3,5 @@ pub mod api;
 pub mod config;
 pub mod dataplane;
 pub mod events;
+pub mod failover;
 pub mod health;

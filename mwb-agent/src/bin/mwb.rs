@@ -1,2 +1,0 @@
-//! The operator's command.
-fn main() {}

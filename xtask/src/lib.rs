@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod cli;
+pub mod e2e;
 pub mod exec;
 pub mod lab;
 pub mod outcome;

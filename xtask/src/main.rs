@@ -7,7 +7,8 @@ use clap::Parser as _;
 use xtask::cli;
 
 fn main() -> Result<ExitCode> {
-    if let Some(code) = xtask::lab::helper(std::env::args_os()) {
+    let helper = xtask::lab::helper(std::env::args_os());
+    if let Some(code) = helper.or_else(|| xtask::e2e::helper(std::env::args_os())) {
         return Ok(code);
     }
     cli::dispatch(cli::Cli::parse())

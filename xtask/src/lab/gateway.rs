@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::build;
+
 use super::{
     Lab, Process,
     address::{INSIDE6, NET4, NET6, outside6},
@@ -136,7 +138,7 @@ impl Gateway {
     }
 
     fn spawn(lab: &Lab, config: &Path, instance: &str) -> Result<Process> {
-        let mut command = lab.gw().command(binary("mwb-agent")?);
+        let mut command = lab.gw().command(&build::artifacts()?.agent);
         command.arg("--config").arg(config).args(["--instance", instance]);
         command.env("RUST_BACKTRACE", "0");
         Process::spawn(command, lab.scratch())
@@ -242,7 +244,7 @@ impl Gateway {
     /// # Errors
     /// When it fails; with what it said.
     pub fn detach(&self, lab: &Lab) -> Result<String> {
-        let program = binary("mwb-agent")?;
+        let program = &build::artifacts()?.agent;
         lab.gw().run(&program.to_string_lossy(), ["--detach", "--instance", &self.instance])
     }
 
@@ -251,25 +253,10 @@ impl Gateway {
     /// # Errors
     /// When it fails; with what it said.
     pub fn mwb(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(binary("mwb")?);
+        let mut command = Command::new(&build::artifacts()?.mwb);
         command.arg("--socket").arg(self.api.socket()).args(arguments);
         super::namespace::output_of(command, "against the gateway")
     }
-}
-
-/// A program of this workspace, built beside this one.
-///
-/// # Errors
-/// When it is not there.
-pub fn binary(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("where is this program?")?;
-    // An example or a test lies one directory deeper.
-    own.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name))
-        .find(|path| path.exists())
-        .with_context(|| format!("{name} is not built: run `cargo xtask build`"))
 }
 
 /// Linux forwarding and masquerading in the lab's `gw`.
@@ -295,8 +282,9 @@ impl KernelGateway {
     pub fn start(lab: &Lab, routing: KernelRouting) -> Result<Self> {
         let gw = lab.gw().clone();
         gw.nft(
-            "table inet mwb_masquerade { chain postrouting { \
-             type nat hook postrouting priority srcnat; oifname \"wan*\" masquerade; } }\n",
+            "table inet mwb_masquerade {\n  chain postrouting {\n    \
+             type nat hook postrouting priority srcnat;\n    \
+             oifname \"wan*\" masquerade\n  }\n}\n",
         )?;
         if routing == KernelRouting::Multipath {
             use super::address::{provider4, provider6};
@@ -311,7 +299,7 @@ impl KernelGateway {
                 ("net/ipv6/fib_multipath_hash_policy", "1"),
             ])?;
             gw.ip(&format!(
-                "route add default metric 10{hops4}\n-6 route add default metric 10{hops6}\n"
+                "route add default metric 10{hops4}\nroute add ::/0 metric 10{hops6}\n"
             ))?;
         }
         Ok(Self { gw })
@@ -333,6 +321,6 @@ impl Drop for KernelGateway {
     fn drop(&mut self) {
         // The namespace may be gone already.
         let _ = self.gw.nft("delete table inet mwb_masquerade\n");
-        let _ = self.gw.ip("route del default metric 10\n-6 route del default metric 10\n");
+        let _ = self.gw.ip("route del default metric 10\nroute del ::/0 metric 10\n");
     }
 }

@@ -79,7 +79,7 @@ impl LinkSpec {
 }
 
 /// What one direction of a relayed link has done with the frames it got.
-/// `received = delivered + lost + blackholed + overflowed + waiting`.
+/// `received = delivered + refused + lost + blackholed + overflowed + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectionStats {
     /// Frames that came in.
@@ -98,6 +98,9 @@ pub struct DirectionStats {
     pub waiting: u64,
     /// Frames that the kernel dropped in front of us: the relay was too slow.
     pub missed: u64,
+    /// Frames larger than any link's MTU: something merged segments in front
+    /// of the relay. Always a mistake of the lab.
+    pub oversized: u64,
     /// Frames that the far end's device refused (it was down).
     pub refused: u64,
 }

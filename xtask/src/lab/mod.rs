@@ -32,8 +32,10 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use anyhow::Result;
+
 pub use self::{
-    gateway::{Gateway, GatewayConfig, KernelGateway, KernelRouting, binary},
+    gateway::{Gateway, GatewayConfig, KernelGateway, KernelRouting},
     link::{Direction, DirectionStats, LinkSpec, LinkStats, Loss},
     namespace::Namespace,
     process::Process,
@@ -52,13 +54,18 @@ pub fn helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
         relay::COMMAND => relay::main(arguments),
         _ => return None,
     };
-    Some(match result {
+    Some(exit_code(&result))
+}
+
+/// How a helper process ends.
+pub(crate) fn exit_code(result: &Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
         }
-    })
+    }
 }
 
 /// This program again, as one of its helpers. By `/proc/self/exe`, because a

@@ -147,8 +147,8 @@ impl Wan {
             self.isp.nft(cut)
         } else {
             self.isp.nft(&format!(
-                "{cut}table inet cut {{ chain forward {{ \
-                 type filter hook forward priority 0; policy drop; }} }}\n"
+                "{cut}table inet cut {{\n  chain forward {{\n    \
+                 type filter hook forward priority 0; policy drop;\n  }}\n}}\n"
             ))
         }
     }

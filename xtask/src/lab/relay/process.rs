@@ -127,6 +127,8 @@ impl Relay {
             }
             self.up.stats_mut().missed += self.near.missed();
             self.down.stats_mut().missed += self.far.missed();
+            self.up.stats_mut().oversized += self.near.oversized();
+            self.down.stats_mut().oversized += self.far.oversized();
             let stats = LinkStats { up: self.up.stats(), down: self.down.stats() };
             let mut answer = serde_json::to_vec(&stats).context("stats are plain data")?;
             answer.push(b'\n');

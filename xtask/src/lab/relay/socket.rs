@@ -22,6 +22,7 @@ pub(super) struct RawSocket {
     fd: OwnedFd,
     buffers: Vec<[u8; FRAME]>,
     lengths: [usize; BATCH],
+    oversized: u64,
 }
 
 impl RawSocket {
@@ -41,7 +42,8 @@ impl RawSocket {
         }
         // SAFETY: `fd` was just opened and belongs to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let socket = Self { fd, buffers: vec![[0; FRAME]; BATCH], lengths: [0; BATCH] };
+        let socket =
+            Self { fd, buffers: vec![[0; FRAME]; BATCH], lengths: [0; BATCH], oversized: 0 };
         // What we send must not come back to us.
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
         // A queue of the device would be one more place to wait and to drop.
@@ -73,7 +75,8 @@ impl RawSocket {
     }
 
     /// Reads up to [`BATCH`] frames and gives them to `take`. Gives the number;
-    /// 0 when there is none, or when the device is down.
+    /// 0 when there is none, or when the device is down. A frame that is too
+    /// large is not given, but counted.
     pub(super) fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<usize> {
         let mut parts: Vec<libc::iovec> = self
             .buffers
@@ -99,10 +102,14 @@ impl RawSocket {
             };
         };
         for (length, header) in self.lengths.iter_mut().zip(&headers) {
-            *length = header.msg_len as usize;
+            let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+            *length = if whole { header.msg_len as usize } else { usize::MAX };
         }
         for (buffer, &length) in self.buffers.iter().zip(&self.lengths).take(count) {
-            take(&buffer[..length.min(FRAME)]);
+            match buffer.get(..length) {
+                Some(frame) => take(frame),
+                None => self.oversized += 1,
+            }
         }
         Ok(count)
     }
@@ -147,6 +154,11 @@ impl RawSocket {
             }
         }
         Ok((taken, bytes))
+    }
+
+    /// Frames that were too large, since the last call.
+    pub(super) fn oversized(&mut self) -> u64 {
+        mem::take(&mut self.oversized)
     }
 
     /// Frames that the kernel dropped because we did not read fast enough,

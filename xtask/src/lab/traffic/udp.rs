@@ -22,8 +22,11 @@ const HEAD: usize = 4 + 8 + 8 + 1;
 const MARK: [u8; 4] = *b"mwbU";
 /// How often a receiver looks whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the last datagrams may take.
-const LINGER: Duration = Duration::from_secs(2);
+/// The last datagrams are waited for as long as no more time than this passes
+/// between two arrivals: more than any queue and delay of the lab.
+const QUIET: Duration = Duration::from_millis(700);
+/// But no longer than this.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What arrived of one direction of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct UdpDirection {
     pub reordered: u64,
     /// Longest time between two arrivals.
     pub longest_gap: Duration,
+    /// From the first arrival to the last.
+    pub span: Duration,
 }
 
 /// A finished stream.
@@ -59,6 +64,7 @@ struct Record {
     highest: Option<u64>,
     duplicated: u64,
     reordered: u64,
+    first: Option<Instant>,
     last: Option<Instant>,
     longest_gap: Duration,
     sources: BTreeSet<SocketAddr>,
@@ -70,6 +76,7 @@ impl Record {
         if let Some(last) = self.last.replace(now) {
             self.longest_gap = self.longest_gap.max(now - last);
         }
+        self.first.get_or_insert(now);
         self.sources.insert(source);
         if !self.seen.insert(sequence) {
             self.duplicated += 1;
@@ -87,6 +94,7 @@ impl Record {
             duplicated: self.duplicated,
             reordered: self.reordered,
             longest_gap: self.longest_gap,
+            span: self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last - first),
         }
     }
 }
@@ -280,11 +288,17 @@ impl UdpRun {
         if let Some(sender) = self.sender.take() {
             sender.join().map_err(|_| anyhow!("the sender panicked"))??;
         }
-        // What is lost never comes: then the patience runs out, and that is fine.
-        let _ = wait_until("everything has arrived", LINGER, || {
+        let mut arrived = (0, Instant::now());
+        wait_until("nothing more arrives", LINGER, || {
             let report = self.report();
-            Ok(report.there.lost == 0 && report.back.is_none_or(|back| back.lost == 0))
-        });
+            let back = report.back.unwrap_or_default();
+            let count = report.there.received + report.there.duplicated + back.received;
+            if count != arrived.0 {
+                arrived = (count, Instant::now());
+            }
+            let whole = report.there.lost == 0 && back.lost == 0;
+            Ok(whole || arrived.1.elapsed() > QUIET)
+        })?;
         self.ended.store(true, Ordering::Relaxed);
         Ok(self.report())
     }

@@ -1,0 +1,101 @@
+//! Tests that push real packets through a real gateway, in the lab.
+//!
+//! ```text
+//!   192.0.2.10            192.0.2.1
+//!   2001:db8:a:1::10      2001:db8:a:1::1
+//!                              ┌─ wan0 198.51.100.2 ═══ 198.51.100.1  isp1 ─┐
+//!      host ─ lan0 ═══ lan0 ─ gw ─ wan1 198.51.100.18 ═══ .17         isp2 ─┼─ net
+//!                              └─ wan2 198.51.100.34 ═══ .33          isp3 ─┘
+//!                                      NPTv6 to 2001:db8:10n::/48       203.0.113.250
+//!                                                                       2001:db8:ff::1
+//! ```
+//! Every test builds the lab it needs and names it in one sentence. A test that
+//! runs with both hooks has a name for each.
+
+mod checks;
+mod lab;
+
+use std::{ffi::OsString, fmt, process::ExitCode, time::Instant};
+
+use anyhow::{Error, Result};
+
+use crate::lab::exit_code;
+use crate::outcome::{Outcome, Verdict};
+
+/// What every name of these tests starts with.
+pub const PREFIX: &str = "e2e/";
+
+/// One test.
+pub struct Case {
+    name: String,
+    run: Box<dyn Fn() -> Result<()> + Send + Sync>,
+}
+
+impl Case {
+    fn new(name: &str, run: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        Self { name: format!("{PREFIX}{name}"), run: Box::new(run) }
+    }
+
+    /// Its name, with [`PREFIX`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let start = Instant::now();
+        let result = if nix::unistd::geteuid().is_root() {
+            let run = std::panic::AssertUnwindSafe(&self.run);
+            match std::panic::catch_unwind(run) {
+                Ok(Ok(())) => Verdict::Passed,
+                Ok(Err(error)) => match error.downcast_ref::<Skip>() {
+                    Some(Skip(why)) => Verdict::Skipped(why.clone()),
+                    None => Verdict::Failed(format!("{error:#}")),
+                },
+                Err(_) => Verdict::Failed("it panicked; see above".to_owned()),
+            }
+        } else {
+            Verdict::Skipped("network namespaces need root".to_owned())
+        };
+        Outcome { name: self.name.clone(), result, seconds: start.elapsed().as_secs_f64() }
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Case").field(&self.name).finish()
+    }
+}
+
+/// Every test of the lab, in the order they run.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    [lab::cases()].into_iter().flatten().collect()
+}
+
+/// Becomes the process that a test needs to come to a bad end, if the command
+/// line asks for it.
+#[must_use]
+pub fn helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let _program = arguments.next();
+    (arguments.next()? == lab::VICTIM).then(|| exit_code(&lab::victim()))
+}
+
+/// Why a test cannot run here.
+#[derive(Debug)]
+struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Ends a test as skipped.
+fn skip<T>(why: &str) -> Result<T> {
+    Err(Error::new(Skip(why.to_owned())))
+}

@@ -11,14 +11,27 @@ const TOOLCHAIN_VARIABLE: &str = "MWB_EBPF_TOOLCHAIN";
 /// What `cargo xtask setup` links Debian's compiler as.
 const DEFAULT_TOOLCHAIN: &str = "mwb-ebpf";
 
+/// Set for the eBPF build alone.
+const EBPF_ENVIRONMENT: &[(&str, &str)] = &[
+    // `-Z build-std` and the profile flags below on a stable compiler.
+    ("RUSTC_BOOTSTRAP", "1"),
+    // Instruction set v3: 32-bit arithmetic and jumps (kernel 5.1), without which
+    // LLVM spells each comparison out. aya-build has no way to pass flags, and
+    // the flags must not reach the host's own build scripts and macros.
+    ("CARGO_UNSTABLE_PROFILE_RUSTFLAGS", "true"),
+    ("CARGO_PROFILE_RELEASE_RUSTFLAGS", "-Ctarget-cpu=v3"),
+    ("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_RUSTFLAGS", "-Cdebuginfo=0"),
+];
+
 fn main() -> Result<()> {
     println!("cargo::rerun-if-env-changed={TOOLCHAIN_VARIABLE}");
     println!("cargo::rerun-if-changed=../mwb-common/src");
     let toolchain = env::var(TOOLCHAIN_VARIABLE).unwrap_or_else(|_| DEFAULT_TOOLCHAIN.to_owned());
 
-    // `-Z build-std` on a stable compiler; only for the eBPF build that follows.
-    // SAFETY: a build script's main thread, before any other thread starts.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    for (name, value) in EBPF_ENVIRONMENT {
+        // SAFETY: a build script's main thread, before any other thread starts.
+        unsafe { env::set_var(name, value) };
+    }
     let features: &[&str] = if cfg!(feature = "trace") { &["trace"] } else { &[] };
     aya_build::build_ebpf(
         [Package { name: "mwb-ebpf", root_dir: "../mwb-ebpf", features, ..Package::default() }],

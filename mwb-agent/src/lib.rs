@@ -5,3 +5,4 @@ pub mod dataplane;
 pub mod events;
 pub mod failover;
 pub mod health;
+pub mod net;

@@ -64,6 +64,14 @@ impl Settings {
         self.control.set(0, *control, 0).map_err(Error::map(names::CONTROL))
     }
 
+    pub(super) fn control(&self) -> Result<Control, Error> {
+        self.control.get(&0, 0).map_err(Error::map(names::CONTROL))
+    }
+
+    pub(super) fn liveness(&self) -> Result<Liveness, Error> {
+        self.liveness.get(&0, 0).map_err(Error::map(names::LIVENESS))
+    }
+
     pub(super) fn set_path(&mut self, id: u8, path: &Path) -> Result<(), Error> {
         if id == 0 || usize::from(id) > MAX_PATHS {
             return Err(Error::PathId(id));

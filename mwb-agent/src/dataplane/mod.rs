@@ -103,6 +103,14 @@ impl DataPlane {
         self.settings.set_control(control)
     }
 
+    /// Reads the NAT port range and the seed; zeros in a fresh map.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn control(&self) -> Result<Control, Error> {
+        self.settings.control()
+    }
+
     /// Writes a WAN's entry, in one update.
     ///
     /// # Errors
@@ -125,6 +133,14 @@ impl DataPlane {
     /// When the kernel refuses the write.
     pub fn set_liveness(&mut self, liveness: &Liveness) -> Result<(), Error> {
         self.settings.set_liveness(liveness)
+    }
+
+    /// Reads until when each path is alive: what an agent before us has left.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn liveness(&self) -> Result<Liveness, Error> {
+        self.settings.liveness()
     }
 
     /// Writes the path choice of a family, in one update.

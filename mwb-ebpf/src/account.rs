@@ -6,7 +6,7 @@ use mwb_common::{
     reason::Reason,
 };
 
-use crate::maps::COUNTERS;
+use crate::{frame::Frame, maps::COUNTERS};
 
 /// What is known so far of the packet that is being counted.
 pub(crate) struct Account {
@@ -39,7 +39,11 @@ impl Account {
 
     /// Counts the packet.
     #[inline(always)]
-    pub(crate) fn close(&self, reason: Reason, packets: u32) {
+    pub(crate) fn close<F: Frame>(&self, frame: &F, reason: Reason, packets: u32) {
+        #[cfg(feature = "trace")]
+        trace::packet(frame, self, reason);
+        #[cfg(not(feature = "trace"))]
+        let _ = frame;
         let slot = counter_index(self.direction, self.path, reason, self.protocol);
         if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
             // SAFETY: a per-CPU value, and programs do not preempt each other.
@@ -58,5 +62,40 @@ fn class(number: u8) -> u8 {
         protocol::UDP => 2,
         protocol::ICMP | protocol::ICMPV6 => 3,
         _ => 0,
+    }
+}
+
+/// One log line a packet, for debugging one packet at a time; not in a release
+/// object.
+#[cfg(feature = "trace")]
+mod trace {
+    use core::ffi::c_void;
+
+    use aya_ebpf::EbpfContext;
+    use mwb_common::reason::Reason;
+
+    use super::Account;
+    use crate::frame::Frame;
+
+    struct Context(*mut c_void);
+
+    impl EbpfContext for Context {
+        fn as_ptr(&self) -> *mut c_void {
+            self.0
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn packet<F: Frame>(frame: &F, account: &Account, reason: Reason) {
+        aya_log_ebpf::info!(
+            &Context(frame.context()),
+            "device {} direction {} path {} protocol {} bytes {} reason {}",
+            frame.ingress(),
+            account.direction as u8,
+            account.path,
+            account.protocol,
+            account.bytes,
+            reason as u8
+        );
     }
 }

@@ -111,7 +111,7 @@ fn xdp(mut frame: XdpFrame, direction: Direction) -> u32 {
     let device = device(&frame);
     match process(&mut frame, device, &mut account) {
         Ok(Action::Redirect(ifindex)) => {
-            account.close(Reason::Forwarded, 1);
+            account.close(&frame, Reason::Forwarded, 1);
             frame.redirect(ifindex) as u32
         }
         Ok(Action::Resolve(..) | Action::HandOver) => {
@@ -119,11 +119,11 @@ fn xdp(mut frame: XdpFrame, direction: Direction) -> u32 {
             if frame.hand_over() {
                 return xdp_action::XDP_PASS;
             }
-            account.close(Reason::HandoverFailed, 1);
+            account.close(&frame, Reason::HandoverFailed, 1);
             xdp_action::XDP_DROP
         }
         Err(reason) => {
-            account.close(reason, 1);
+            account.close(&frame, reason, 1);
             match reason.verdict() {
                 Verdict::Drop => xdp_action::XDP_DROP,
                 Verdict::Kernel | Verdict::Forward => xdp_action::XDP_PASS,
@@ -143,17 +143,17 @@ fn tc(mut frame: TcFrame, direction: Direction) -> i32 {
     let packets = frame.packets();
     match process(&mut frame, device, &mut account) {
         Ok(Action::Redirect(ifindex)) => {
-            account.close(Reason::Forwarded, packets);
+            account.close(&frame, Reason::Forwarded, packets);
             frame.redirect(ifindex)
         }
         Ok(Action::Resolve(ifindex, next_hop)) => {
-            account.close(Reason::NeighbourUnresolved, packets);
+            account.close(&frame, Reason::NeighbourUnresolved, packets);
             frame.redirect_unresolved(ifindex, &next_hop)
         }
         // Never asked for by a form that resolves.
         Ok(Action::HandOver) => TC_ACT_UNSPEC,
         Err(reason) => {
-            account.close(reason, packets);
+            account.close(&frame, reason, packets);
             match reason.verdict() {
                 Verdict::Drop => TC_ACT_SHOT,
                 // On to the next program, then the network stack.

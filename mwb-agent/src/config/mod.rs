@@ -141,7 +141,7 @@ pub struct Capacity {
 /// When traffic goes back to a better WAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failover {
-    /// How long a WAN must have been up before it is used again.
+    /// How long a WAN must have been well before new flows go back to it.
     pub failback_after: Duration,
 }
 
@@ -152,7 +152,7 @@ pub struct Health {
     pub method: HealthMethod,
     /// Time between two probes of a target.
     pub interval: Duration,
-    /// Misses in a row that make a WAN down, answers in a row that make it up.
+    /// Misses in a row that make a WAN down.
     pub retries: u32,
     /// Whom to ask; empty: the WAN's own gateways.
     pub targets: Vec<IpAddr>,

@@ -112,7 +112,7 @@ pub mod hook {
 pub const HANDOVER: u32 = 0x6d77_6201;
 
 /// What a network device is to us.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Device {
     /// One of [`role`].
@@ -123,6 +123,11 @@ pub struct Device {
     pub hook: u8,
     /// Zero.
     pub reserved: u8,
+    /// The device's MAC: frames to other stations are not ours. All zero on a
+    /// device without Ethernet, where every packet is.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved2: [u8; 2],
 }
 
 /// Settings that are read when a flow is made.
@@ -436,7 +441,7 @@ macro_rules! sizes {
 }
 
 sizes!(
-    Device = 4,
+    Device = 12,
     Control = 8,
     Path = 96,
     Liveness = 264,

@@ -73,6 +73,8 @@ reasons! {
     OutsideIcmpError = 10, Kernel, "outside_icmp_error";
     /// Came in through a device that is not configured.
     NotOurs = 11, Kernel, "not_ours";
+    /// To another host's MAC address: a switch has flooded it.
+    OtherHost = 12, Kernel, "other_host";
     /// Too short for its own headers, or their lengths contradict each other.
     Malformed = 16, Drop, "malformed";
     /// No WAN can carry this address family.
@@ -93,7 +95,7 @@ reasons! {
     NoRoute = 24, Drop, "no_route";
     /// From a WAN, of no flow, and not to the gateway.
     Unsolicited = 25, Drop, "unsolicited";
-    /// From the LAN with an IPv6 source that NPTv6 cannot translate.
+    /// From the LAN with a source that cannot be one: the gateway's, loopback, multicast, or outside the NPTv6 prefix.
     ForeignSource = 26, Drop, "foreign_source";
     /// Its next hop is not resolved and the driver has no metadata to hand it to the TC form with.
     HandoverFailed = 27, Drop, "handover_failed";

@@ -151,6 +151,8 @@ pub(crate) trait Frame: Bytes {
     fn context(&self) -> *mut c_void;
     /// Index of the device it came in through.
     fn ingress(&self) -> u32;
+    /// Whether a VLAN tag was taken off the frame before it got here.
+    fn is_untagged_vlan(&self) -> bool;
     /// Packets on the wire that it stands for.
     fn packets(&self) -> u32;
     /// Largest layer-3 packet on the wire, with the network header at `network`.
@@ -214,6 +216,11 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn ingress(&self) -> u32 {
         self.context.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn is_untagged_vlan(&self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -318,6 +325,12 @@ impl Frame for TcFrame {
     fn ingress(&self) -> u32 {
         // SAFETY: the context is valid while the program runs.
         unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn is_untagged_vlan(&self) -> bool {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.context.skb.skb).vlan_present != 0 }
     }
 
     #[inline(always)]

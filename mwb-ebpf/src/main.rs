@@ -17,6 +17,7 @@ mod frame;
 mod maps;
 mod nat;
 mod path;
+mod stage;
 mod steer4;
 mod steer6;
 
@@ -93,8 +94,11 @@ fn process<F: Frame>(
     if device.role != wanted {
         return Err(Reason::NotOurs);
     }
-    if link.tags != 0 {
+    if link.tags != 0 || frame.is_untagged_vlan() {
         return Err(Reason::Tagged);
+    }
+    if matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+        addressed_to(frame, device)?;
     }
     match (link.ethertype, account.direction) {
         (ethertype::IPV4, Direction::Out) => steer4::outward(frame, link.network, account),
@@ -103,6 +107,18 @@ fn process<F: Frame>(
         (ethertype::IPV6, Direction::In) => steer6::inward(frame, link.network, device, account),
         _ => Err(Reason::NotIp),
     }
+}
+
+/// Whether the frame is for this station: only such may be forwarded (RFC 1812,
+/// 5.3.4 for link-layer broadcasts).
+#[inline(always)]
+fn addressed_to<F: Frame>(frame: &F, device: Device) -> Result<(), Reason> {
+    let to: [u8; 6] = frame.read(0).ok_or(Reason::Malformed)?;
+    if to == device.mac || device.mac == [0; 6] {
+        return Ok(());
+    }
+    // The group bit of IEEE 802.
+    Err(if to[0] & 1 != 0 { Reason::Multicast } else { Reason::OtherHost })
 }
 
 #[inline(always)]

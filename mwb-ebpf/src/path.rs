@@ -128,33 +128,3 @@ pub(crate) fn place4(address: [u8; 4]) -> Place {
 pub(crate) fn place6(address: [u8; 16]) -> Place {
     place(PREFIXES6.get(&Key::new(128, address)))
 }
-
-/// The reason of a LAN packet that cannot be translated: the kernel's own stays
-/// the kernel's.
-#[inline(always)]
-pub(crate) fn inside_reason(place: Place, otherwise: Reason) -> Reason {
-    match place {
-        Place::Kernel(reason) => reason,
-        Place::Lan => Reason::Local,
-        Place::Wan(_) => otherwise,
-    }
-}
-
-/// The reason of a WAN packet without a flow. Only what is addressed to the
-/// gateway (or exempt by configuration, at either end) reaches the kernel, which
-/// would otherwise forward it into the LAN.
-#[inline(always)]
-pub(crate) fn outside_reason(
-    destination: Place,
-    source: impl FnOnce() -> Place,
-    ours: Reason,
-) -> Reason {
-    match destination {
-        Place::Kernel(Reason::Local) => ours,
-        Place::Kernel(reason) => reason,
-        _ => match source() {
-            Place::Kernel(Reason::Bypass) => Reason::Bypass,
-            _ => Reason::Unsolicited,
-        },
-    }
-}

@@ -15,7 +15,8 @@ use crate::{
     frame::{Frame, NextHop, TransportChange},
     maps::FLOWS4,
     nat,
-    path::{Alive, Place, inside_reason, now, outside_reason, path, place4},
+    path::{Alive, Place, now, path, place4},
+    stage::{Refused, inside_reason, may_open, outside_reason, seen, source_may_open},
 };
 
 /// A packet from the LAN.
@@ -29,15 +30,7 @@ pub(crate) fn outward<F: Frame>(
     account.ipv4(ip.header.protocol);
     let transport = match read_transport(frame, &ip) {
         Ok(transport) => transport,
-        Err(refusal) => {
-            let reason = match refusal {
-                Refused::Fragment => Reason::InsideFragment,
-                Refused::Parse(Refusal::Malformed) => Reason::Malformed,
-                Refused::Parse(Refusal::IcmpError) => Reason::InsideIcmpError,
-                Refused::Parse(Refusal::Unsupported) => Reason::UnsupportedProtocol,
-            };
-            return Err(inside_reason(place4(ip.header.destination), reason));
-        }
+        Err(refused) => return Err(refused.inside(place4(ip.header.destination))),
     };
     let key = key(&ip, &transport, 0);
     let now = now();
@@ -45,7 +38,7 @@ pub(crate) fn outward<F: Frame>(
     let (flow, path) = match established(&key, &alive)? {
         Some(found) => found,
         None => {
-            open(frame, &key, now, may_open(&ip, &transport))?;
+            open(frame, &key, now, may_open(ip.header.ttl, &transport))?;
             established(&key, &alive)?.ok_or(Reason::FlowTableFull)?
         }
     };
@@ -60,10 +53,7 @@ pub(crate) fn outward<F: Frame>(
     if !resolved && !F::RESOLVES {
         return Ok(Action::HandOver);
     }
-    flow.last_seen = now;
-    if flow.tcp_flags | transport.tcp_flags != flow.tcp_flags {
-        flow.tcp_flags |= transport.tcp_flags;
-    }
+    seen(flow, &transport, now);
     rewrite(frame, &ip, &transport, flow, transport.source_field)?;
     frame.write(network + 12, v4(&flow.address))?;
     if !resolved {
@@ -87,15 +77,7 @@ pub(crate) fn inward<F: Frame>(
     account.path = device.path;
     let transport = match read_transport(frame, &ip) {
         Ok(transport) => transport,
-        Err(refusal) => {
-            let reason = match refusal {
-                Refused::Fragment => Reason::OutsideFragment,
-                Refused::Parse(Refusal::Malformed) => return Err(Reason::Malformed),
-                Refused::Parse(Refusal::IcmpError) => Reason::OutsideIcmpError,
-                Refused::Parse(Refusal::Unsupported) => Reason::NoMapping,
-            };
-            return Err(unmatched(&ip, reason));
-        }
+        Err(refused) => return Err(unmatched(&ip, refused.outside())),
     };
     let key = key(&ip, &transport, device.path);
     // SAFETY: a racing update of a flow's plain fields does no harm.
@@ -135,17 +117,6 @@ pub(crate) fn inward<F: Frame>(
     frame.write(0, flow.destination_mac)?;
     frame.write(6, flow.source_mac)?;
     Ok(Action::Redirect(flow.ifindex))
-}
-
-#[inline(always)]
-fn seen(flow: &mut Flow, transport: &Transport, now: u64) {
-    flow.last_seen = now;
-    flow.tcp_flags |= transport.tcp_flags;
-}
-
-enum Refused {
-    Fragment,
-    Parse(Refusal),
 }
 
 #[inline(always)]
@@ -206,18 +177,6 @@ fn established(
     Ok(Some((flow, path)))
 }
 
-/// Why a packet may not open a flow, if it may not.
-#[inline(always)]
-fn may_open(ip: &Ipv4, transport: &Transport) -> Result<(), Reason> {
-    if ip.header.ttl <= 1 {
-        Err(Reason::TtlExpired)
-    } else if !transport.opens {
-        Err(Reason::UnsupportedProtocol)
-    } else {
-        Ok(())
-    }
-}
-
 /// Makes both entries of a new flow. A subprogram of its own, so that the path
 /// of established flows keeps its registers and stack.
 #[inline(never)]
@@ -232,6 +191,7 @@ fn open<F: Frame>(
         place => return Err(inside_reason(place, Reason::Local)),
     };
     may_open?;
+    source_may_open(place4(key.source))?;
     let alive = &Alive::at(now)?;
     let endpoint =
         MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via };

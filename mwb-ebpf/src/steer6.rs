@@ -15,7 +15,8 @@ use crate::{
     deliver,
     frame::{Frame, NextHop},
     maps::{CONTROL, FLOWS6},
-    path::{Alive, Place, choose, inside_reason, now, outside_reason, path, place6},
+    path::{Alive, Place, choose, now, path, place6},
+    stage::{Refused, inside_reason, may_open, outside_reason, seen, source_may_open},
 };
 
 /// A packet from the LAN.
@@ -29,15 +30,7 @@ pub(crate) fn outward<F: Frame>(
     account.ipv6(ip.protocol);
     let transport = match read_transport(frame, &ip) {
         Ok(transport) => transport,
-        Err(refusal) => {
-            let reason = match refusal {
-                Refused::Fragment => Reason::InsideFragment,
-                Refused::Parse(Refusal::Malformed) => Reason::Malformed,
-                Refused::Parse(Refusal::IcmpError) => Reason::InsideIcmpError,
-                Refused::Parse(Refusal::Unsupported) => Reason::UnsupportedProtocol,
-            };
-            return Err(inside_reason(place6(ip.header.destination), reason));
-        }
+        Err(refused) => return Err(refused.inside(place6(ip.header.destination))),
     };
     let key = key(&ip, &transport, 0);
     let now = now();
@@ -45,7 +38,7 @@ pub(crate) fn outward<F: Frame>(
     let (flow, path) = match established(&key, &alive)? {
         Some(found) => found,
         None => {
-            open(&key, now, may_open(&ip, &transport))?;
+            open(&key, now, may_open(ip.header.hop_limit, &transport))?;
             established(&key, &alive)?.ok_or(Reason::FlowTableFull)?
         }
     };
@@ -84,15 +77,7 @@ pub(crate) fn inward<F: Frame>(
     account.path = device.path;
     let transport = match read_transport(frame, &ip) {
         Ok(transport) => transport,
-        Err(refusal) => {
-            let reason = match refusal {
-                Refused::Fragment => Reason::OutsideFragment,
-                Refused::Parse(Refusal::Malformed) => return Err(Reason::Malformed),
-                Refused::Parse(Refusal::IcmpError) => Reason::OutsideIcmpError,
-                Refused::Parse(Refusal::Unsupported) => Reason::NoMapping,
-            };
-            return Err(unmatched(&ip, reason));
-        }
+        Err(refused) => return Err(unmatched(&ip, refused.outside())),
     };
     let key = key(&ip, &transport, device.path);
     // SAFETY: a racing update of a flow's plain fields does no harm.
@@ -131,22 +116,11 @@ pub(crate) fn inward<F: Frame>(
 }
 
 #[inline(always)]
-fn seen(flow: &mut Flow, transport: &Transport, now: u64) {
-    flow.last_seen = now;
-    flow.tcp_flags |= transport.tcp_flags;
-}
-
-#[inline(always)]
 fn parse<F: Frame>(frame: &F, network: u32) -> Result<Ipv6, Reason> {
     parse_ipv6(frame, network).map_err(|refusal| match refusal {
         Refusal::Unsupported => Reason::UnsupportedProtocol,
         _ => Reason::Malformed,
     })
-}
-
-enum Refused {
-    Fragment,
-    Parse(Refusal),
 }
 
 #[inline(always)]
@@ -197,18 +171,6 @@ fn established(
     Ok(Some((flow, path)))
 }
 
-/// Why a packet may not open a flow, if it may not.
-#[inline(always)]
-fn may_open(ip: &Ipv6, transport: &Transport) -> Result<(), Reason> {
-    if ip.header.hop_limit <= 1 {
-        Err(Reason::TtlExpired)
-    } else if !transport.opens {
-        Err(Reason::UnsupportedProtocol)
-    } else {
-        Ok(())
-    }
-}
-
 /// Makes both entries of a new flow. A subprogram of its own, so that the path
 /// of established flows keeps its registers and stack.
 #[inline(never)]
@@ -218,6 +180,7 @@ fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Re
         place => return Err(inside_reason(place, Reason::Local)),
     };
     may_open?;
+    source_may_open(place6(key.source))?;
     let alive = &Alive::at(now)?;
     let chosen = if via != 0 {
         via

@@ -272,7 +272,8 @@ fn entry(spec: &DeviceSpec, form: Hook) -> Device {
             Hook::Xdp => hook::XDP,
             Hook::Tcx => hook::TC,
         },
-        reserved: 0,
+        mac: spec.mac,
+        ..Device::default()
     }
 }
 

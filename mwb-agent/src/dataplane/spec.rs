@@ -128,6 +128,8 @@ pub struct DeviceSpec {
     pub hook: HookChoice,
     /// Driver name as ethtool gives it, or the link kind (`veth`, `bridge`, ...).
     pub driver: String,
+    /// The device's MAC; all zero without Ethernet.
+    pub mac: [u8; 6],
 }
 
 /// What `attach` did, and why.

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use mwb_common::maps::names::programs;
 
 use crate::build::{self, Messages, TestBinary};
+use crate::e2e::{self, Case};
 use crate::outcome::{Outcome, Verdict};
 use crate::setup::{self, Record};
 use crate::{exec, verify, workspace};
@@ -38,8 +39,6 @@ pub struct Args {
 const CHECKS: &str = "check/";
 /// First part of the names of programs put before the verifier.
 const VERIFY: &str = "verify/";
-/// First part of the names of the lab's tests.
-const LAB: &str = "e2e/";
 
 impl Args {
     fn wants(&self, name: &str) -> bool {
@@ -49,7 +48,7 @@ impl Args {
     /// Test executables are not needed if the pattern names another group.
     fn wants_executables(&self) -> bool {
         let pattern = self.only.as_deref().unwrap_or_default();
-        ![CHECKS, VERIFY, LAB].iter().any(|group| pattern.starts_with(group))
+        ![CHECKS, VERIFY, e2e::PREFIX].iter().any(|group| pattern.starts_with(group))
     }
 }
 
@@ -80,6 +79,9 @@ fn list(args: &Args) -> Result<ExitCode> {
         }
     }
     names.extend(programs::ALL.iter().map(|program| format!("{VERIFY}{program}")));
+    if !args.no_e2e {
+        names.extend(e2e::cases().iter().map(|case| case.name().to_owned()));
+    }
     for name in names.iter().filter(|name| args.wants(name)) {
         println!("{name}");
     }
@@ -104,6 +106,25 @@ fn run(args: &Args, record: &Record, report: &mut Report) {
         .collect();
     if !wanted.is_empty() {
         report.add(verify_programs(&wanted));
+    }
+    if !args.no_e2e {
+        run_lab(args, report);
+    }
+}
+
+/// Runs the lab's tests one at a time: they measure rates and gaps.
+fn run_lab(args: &Args, report: &mut Report) {
+    let mut cases: Vec<Case> = e2e::cases();
+    cases.retain(|case| args.wants(case.name()));
+    if cases.is_empty() {
+        return;
+    }
+    // Once here, or each of them would try in vain.
+    if let Err(error) = build::artifacts() {
+        return report.add_failure("build", &error);
+    }
+    for case in cases {
+        report.add([case.outcome()]);
     }
 }
 

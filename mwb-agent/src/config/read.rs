@@ -24,8 +24,9 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     let lan = read_lans(file.required("lan")?, hook, &mut devices)?;
     let inside = file.get("ipv6_prefix").map(read_ipv6_prefix).transpose()?;
     let wans = read_wans(file.required("wans")?, hook, inside, &mut devices)?;
+    let ipv6 = wans.iter().any(|wan| wan.ipv6_prefix.is_some());
     if let Some(at) = file.get("ipv6_prefix")
-        && wans.iter().all(|wan| wan.ipv6_prefix.is_none())
+        && !ipv6
     {
         return Err(at.fault(
             "it has no effect: no WAN has an `ipv6_prefix`",
@@ -40,7 +41,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         bypass: file.or("bypass", Vec::new(), read_bypass)?,
         wans,
         failover: read_failover(&file.section("failover", &schema::FAILOVER)?)?,
-        health: read_health(&file.section("health", &schema::HEALTH)?)?,
+        health: read_health(&file.section("health", &schema::HEALTH)?, ipv6)?,
         nat: read_nat(&file.section("nat", &schema::NAT)?)?,
         api: read_api(&file.section("api", &schema::API)?)?,
     })
@@ -225,7 +226,8 @@ fn read_failover(failover: &Fields<'_>) -> Result<Failover, Fault> {
     Ok(Failover { failback_after })
 }
 
-fn read_health(health: &Fields<'_>) -> Result<Health, Fault> {
+/// `ipv6`: whether a WAN carries it.
+fn read_health(health: &Fields<'_>, ipv6: bool) -> Result<Health, Fault> {
     let degraded = health.section("degraded", &schema::DEGRADED)?;
     let latency = |at: &Cursor<'_>| at.duration(&schema::LATENCY);
     Ok(Health {
@@ -238,7 +240,7 @@ fn read_health(health: &Fields<'_>) -> Result<Health, Fault> {
         interval: health
             .or("interval", Duration::from_millis(200), |at| at.duration(&schema::INTERVAL))?,
         retries: health.or("retries", 3, |at| at.integer(&schema::RETRIES))?,
-        targets: health.or("targets", Vec::new(), read_targets)?,
+        targets: health.or("targets", Vec::new(), |at| read_targets(at, ipv6))?,
         degraded: Degraded {
             latency: degraded.or("latency", Duration::from_millis(200), latency)?,
             jitter: degraded.or("jitter", Duration::from_millis(100), latency)?,
@@ -247,7 +249,7 @@ fn read_health(health: &Fields<'_>) -> Result<Health, Fault> {
     })
 }
 
-fn read_targets(at: &Cursor<'_>) -> Result<Vec<IpAddr>, Fault> {
+fn read_targets(at: &Cursor<'_>, ipv6: bool) -> Result<Vec<IpAddr>, Fault> {
     let items = at.items("[192.0.2.1, \"2001:db8::1\"]")?;
     check_count(at, items.len(), schema::TARGETS, "targets")?;
     let mut targets = Vec::with_capacity(items.len());
@@ -258,6 +260,12 @@ fn read_targets(at: &Cursor<'_>) -> Result<Vec<IpAddr>, Fault> {
                 !address.is_unspecified() && !address.is_loopback() && !address.is_multicast();
             usable.then_some(address)
         })?;
+        if target.is_ipv6() && !ipv6 {
+            return Err(item.fault(
+                format!("`{target}` has no effect: no WAN has an `ipv6_prefix`"),
+                "give a WAN the prefix its provider routes to it, or remove this",
+            ));
+        }
         if targets.contains(&target) {
             return Err(item.fault(format!("`{target}` is given twice"), "remove one of the two"));
         }

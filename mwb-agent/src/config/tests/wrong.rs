@@ -134,6 +134,7 @@ fn a_wrong_section_is_refused_at_the_place() {
         ("health: {targets: []}", "6:19", "0 targets", "1 to 8"),
         ("health: {targets: [example.net]}", "6:20", "not an address to ping", "192.0.2.1"),
         ("health: {targets: [192.0.2.1, 192.0.2.1]}", "6:31", "given twice", "remove"),
+        ("health: {targets: [\"2001:db8::1\"]}", "6:20", "no WAN has an `ipv6_prefix`", "remove"),
         ("health: {degraded: {loss: 0.05}}", "6:27", "`0.05` is not a percentage", "5%"),
         ("health: {degraded: {loss: 101%}}", "6:27", "`101%` is out of range", "0.1% to 100%"),
         ("health: {degraded: {latency: 1h}}", "6:30", "out of range", "1ms to 10s"),

@@ -143,12 +143,14 @@ impl<'n> Cursor<'n> {
 
     /// The value as a time in `range`.
     pub(super) fn duration(&self, range: &RangeInclusive<Duration>) -> Result<Duration, Fault> {
+        self.check_unit(&["ms", "s"])?;
         let value = self.parsed("a time", "200ms, 5s or 2h4m", units::parse_duration)?;
         self.within(value, range, |value| units::show_duration(*value))
     }
 
     /// The value as a rate in bit/s in `range`.
     pub(super) fn rate(&self, range: &RangeInclusive<u64>) -> Result<u64, Fault> {
+        self.check_unit(&["kbit", "mbit"])?;
         let value = self.parsed("a rate", "500kbit, 40mbit or 1.5gbit", units::parse_rate)?;
         self.within(value, range, |value| units::show_rate(*value))
     }
@@ -177,6 +179,19 @@ impl<'n> Cursor<'n> {
             None => format!("use {}", list(&known)),
         };
         Err(self.fault(format!("unknown value `{}`", self.show()), fix))
+    }
+
+    /// A bare number is the likeliest slip; the fix shows that number.
+    fn check_unit(&self, units: &[&str]) -> Result<(), Fault> {
+        let number = self.show();
+        if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(());
+        }
+        let with_units: Vec<String> = units.iter().map(|unit| format!("{number}{unit}")).collect();
+        Err(self.fault(
+            format!("`{number}` has no unit"),
+            format!("write it like {}", list(&with_units)),
+        ))
     }
 
     fn within<T: PartialOrd>(

@@ -85,8 +85,8 @@ fn a_wrong_wan_is_refused_at_the_place() {
         (
             "{name: b, device: wan1, capacity: {up: 100}}",
             "6:44",
-            "wans[1].capacity.up: `100` is not a rate",
-            "40mbit",
+            "wans[1].capacity.up: `100` has no unit",
+            "`100mbit`",
         ),
         (
             "{name: b, device: wan1, capacity: {up: 1kbit}}",
@@ -123,7 +123,9 @@ fn a_wrong_section_is_refused_at_the_place() {
         ("bypass: [192.0.2.1/24]", "6:10", "bits set", "write 192.0.2.0/24"),
         ("bypass: [192.0.2.0/24, 192.0.2.0/24]", "6:24", "bypass[1]:", "remove one"),
         ("bypass: [somewhere]", "6:10", "`somewhere` is not a prefix", "192.0.2.0/24"),
-        ("failover: {failback_after: 5}", "6:28", "`5` is not a time", "5s"),
+        ("failover: {failback_after: 5}", "6:28", "`5` has no unit", "`5ms` or `5s`"),
+        ("failover: {failback_after: \"1\"}", "6:28", "`1` has no unit", "`1s`"),
+        ("failover: {failback_after: 1.5s}", "6:28", "`1.5s` is not a time", "200ms"),
         ("failover: {failback_after: 2h}", "6:28", "`2h` is out of range", "0s to 1h"),
         ("failover: {dead_after: 150ms}", "6:12", "not in this version", "remove it"),
         ("health: {interval: 50ms}", "6:20", "`50ms` is out of range", "100ms to 5s"),

@@ -12,12 +12,22 @@
 //! Every test builds the lab it needs and names it in one sentence. A test that
 //! runs with both hooks has a name for each.
 
+mod accounts;
+mod agent;
 mod checks;
+mod config;
+mod cuts;
+mod frames;
+mod host;
 mod lab;
+mod prober;
+mod scene;
+mod spread;
+mod traffic;
 
 use std::{ffi::OsString, fmt, process::ExitCode, time::Instant};
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 
 use crate::lab::exit_code;
 use crate::outcome::{Outcome, Verdict};
@@ -50,10 +60,7 @@ impl Case {
             let run = std::panic::AssertUnwindSafe(&self.run);
             match std::panic::catch_unwind(run) {
                 Ok(Ok(())) => Verdict::Passed,
-                Ok(Err(error)) => match error.downcast_ref::<Skip>() {
-                    Some(Skip(why)) => Verdict::Skipped(why.clone()),
-                    None => Verdict::Failed(format!("{error:#}")),
-                },
+                Ok(Err(error)) => Verdict::Failed(format!("{error:#}")),
                 Err(_) => Verdict::Failed("it panicked; see above".to_owned()),
             }
         } else {
@@ -72,7 +79,19 @@ impl fmt::Debug for Case {
 /// Every test of the lab, in the order they run.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    [lab::cases()].into_iter().flatten().collect()
+    [
+        lab::cases(),
+        config::cases(),
+        traffic::cases(),
+        host::cases(),
+        accounts::cases(),
+        spread::cases(),
+        agent::cases(),
+        cuts::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Becomes the process that a test needs to come to a bad end, if the command
@@ -81,21 +100,4 @@ pub fn cases() -> Vec<Case> {
 pub fn helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let _program = arguments.next();
     (arguments.next()? == lab::VICTIM).then(|| exit_code(&lab::victim()))
-}
-
-/// Why a test cannot run here.
-#[derive(Debug)]
-struct Skip(String);
-
-impl fmt::Display for Skip {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Skip {}
-
-/// Ends a test as skipped.
-fn skip<T>(why: &str) -> Result<T> {
-    Err(Error::new(Skip(why.to_owned())))
 }

@@ -20,6 +20,7 @@ mod janitor;
 pub mod link;
 mod namespace;
 mod process;
+pub(crate) mod raw;
 mod relay;
 mod topology;
 pub mod traffic;

@@ -9,6 +9,7 @@ use super::{
         net_uplink4, net_uplink6, outside6, provider_uplink4, provider_uplink6, provider4,
         provider6, wan4, wan6,
     },
+    capture::{Capture, Passing},
     link::{Direction, LinkSpec, LinkStats},
     namespace::Namespace,
     relay::Relay,
@@ -161,6 +162,16 @@ impl Wan {
         self.relay()?.stats()
     }
 
+    /// Captures what passes between the gateway and the relay, where nothing is
+    /// merged; [`Passing::In`] is what the gateway sends.
+    ///
+    /// # Errors
+    /// When the link is a plain veth pair, or tcpdump does not come up.
+    pub fn capture(&self, passing: Passing, filter: &str) -> Result<Capture> {
+        let (_, namespace) = self.relay.as_ref().with_context(|| self.plain())?;
+        Capture::start(namespace, &format!("a{}", self.index), passing, filter)
+    }
+
     /// Process id of the relay, for tests that kill it.
     ///
     /// # Errors
@@ -180,10 +191,12 @@ impl Wan {
         format!("route replace {} via {}\n", outside6(self.index), wan6(self.index))
     }
 
+    fn plain(&self) -> String {
+        format!("{} is a plain veth pair: give it a shape to control it", self.device())
+    }
+
     fn relay(&self) -> Result<std::sync::MutexGuard<'_, Relay>> {
-        let (relay, _) = self.relay.as_ref().with_context(|| {
-            format!("{} is a plain veth pair: give it a shape to control it", self.device())
-        })?;
+        let (relay, _) = self.relay.as_ref().with_context(|| self.plain())?;
         Ok(relay.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }

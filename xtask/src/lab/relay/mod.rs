@@ -13,7 +13,6 @@
 
 mod pipe;
 mod process;
-mod socket;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

@@ -13,12 +13,11 @@ use nix::{
     sys::time::{TimeSpec, TimeValLike as _},
 };
 
-use super::{
-    Request,
-    pipe::Pipe,
-    socket::{BATCH, RawSocket},
+use super::{Request, pipe::Pipe};
+use crate::lab::{
+    link::{Direction, LinkSpec, LinkStats},
+    raw::{BATCH, RawSocket},
 };
-use crate::lab::link::{Direction, LinkSpec, LinkStats};
 
 /// Batches read from one device before the other has its turn.
 const TURN: usize = 4;
@@ -41,10 +40,13 @@ pub(in crate::lab) fn main(mut arguments: impl Iterator<Item = OsString>) -> Res
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     control.set_nonblocking(true)?;
     be_punctual();
+    let (near, far) = (RawSocket::open(&near)?, RawSocket::open(&far)?);
+    near.bypass_queues()?;
+    far.bypass_queues()?;
     Relay {
         start: Instant::now(),
-        near: RawSocket::open(&near)?,
-        far: RawSocket::open(&far)?,
+        near,
+        far,
         up: Pipe::new(LinkSpec::default()),
         down: Pipe::new(LinkSpec::default()),
         control,

@@ -8,6 +8,7 @@ mod iperf;
 mod ping;
 mod tcp;
 mod udp;
+mod who;
 
 pub use self::{
     http::{Download, FileServer, content_hash, curl},
@@ -15,4 +16,5 @@ pub use self::{
     ping::{PingReport, ping},
     tcp::{EchoServer, EchoStream, Transfer, connect_tcp, tcp_connects, transfer},
     udp::{UdpDirection, UdpReport, UdpRun, UdpServer, UdpStream},
+    who::WhoServer,
 };

@@ -158,8 +158,8 @@ pub fn connect_tcp(namespace: &Namespace, to: SocketAddr, timeout: Duration) -> 
     })
 }
 
-/// Opens `count` connections to an [`EchoServer`] one after another, all held
-/// until the last is made, and says how often the server saw which address.
+/// Opens `count` connections to an [`EchoServer`] one after another, each closed
+/// before the next, and says how often the server saw which address.
 ///
 /// # Errors
 /// When a connection cannot be made.
@@ -168,20 +168,16 @@ pub fn tcp_connects(
     to: SocketAddr,
     count: usize,
 ) -> Result<BTreeMap<IpAddr, usize>> {
-    let streams = namespace.enter(|| {
-        (0..count)
-            .map(|number| {
-                let stream = TcpStream::connect_timeout(&to, PATIENCE)
-                    .with_context(|| format!("connection {number} to {to}"))?;
-                EchoStream::greet(stream, PATIENCE)
-            })
-            .collect::<Result<Vec<_>>>()
-    })?;
-    let mut seen = BTreeMap::new();
-    for stream in &streams {
-        *seen.entry(stream.seen_as().ip()).or_default() += 1;
-    }
-    Ok(seen)
+    namespace.enter(|| {
+        let mut seen = BTreeMap::new();
+        for number in 0..count {
+            let stream = TcpStream::connect_timeout(&to, PATIENCE)
+                .with_context(|| format!("connection {number} to {to}"))?;
+            let stream = EchoStream::greet(stream, PATIENCE)?;
+            *seen.entry(stream.seen_as().ip()).or_default() += 1;
+        }
+        Ok(seen)
+    })
 }
 
 /// What a [`transfer`] found.

@@ -319,7 +319,7 @@ fn lock(records: &Records) -> MutexGuard<'_, HashMap<u64, Record>> {
     records.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
+pub(super) fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
     namespace.enter(|| {
         let socket = UdpSocket::bind(address)
             .with_context(|| format!("cannot bind {address} in {}", namespace.name()))?;

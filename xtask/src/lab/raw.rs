@@ -9,16 +9,15 @@ use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 
 /// Frames per system call.
-pub(super) const BATCH: usize = 64;
-/// Largest frame. A merged one (GRO) would be larger: the relay's devices do
-/// not merge.
+pub(crate) const BATCH: usize = 64;
+/// Largest frame. One that segments were merged to would be larger.
 const FRAME: usize = 2048;
 /// Bytes of frames that the kernel may keep for us while we do not run.
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
 /// A packet socket bound to one device.
 #[derive(Debug)]
-pub(super) struct RawSocket {
+pub(crate) struct RawSocket {
     fd: OwnedFd,
     buffers: Vec<[u8; FRAME]>,
     lengths: [usize; BATCH],
@@ -27,7 +26,7 @@ pub(super) struct RawSocket {
 
 impl RawSocket {
     /// Opens a device of the current namespace.
-    pub(super) fn open(device: &str) -> Result<Self> {
+    pub(crate) fn open(device: &str) -> Result<Self> {
         let index = if_nametoindex(device).with_context(|| format!("no device {device}"))?;
         // SAFETY: plain system call; the result is checked before it is owned.
         let fd = unsafe {
@@ -46,8 +45,6 @@ impl RawSocket {
             Self { fd, buffers: vec![[0; FRAME]; BATCH], lengths: [0; BATCH], oversized: 0 };
         // What we send must not come back to us.
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
-        // A queue of the device would be one more place to wait and to drop.
-        socket.set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
         socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
         // Bound last: from here on frames come in.
         let address = libc::sockaddr_ll {
@@ -74,10 +71,16 @@ impl RawSocket {
         Ok(socket)
     }
 
+    /// Sends past the queues of the device, which would be one more place to
+    /// wait and to drop. Captures do not see what is sent so.
+    pub(crate) fn bypass_queues(&self) -> Result<()> {
+        self.set(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)
+    }
+
     /// Reads up to [`BATCH`] frames and gives them to `take`. Gives the number;
     /// 0 when there is none, or when the device is down. A frame that is too
     /// large is not given, but counted.
-    pub(super) fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<usize> {
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<usize> {
         let mut parts: Vec<libc::iovec> = self
             .buffers
             .iter_mut()
@@ -116,7 +119,7 @@ impl RawSocket {
 
     /// Sends frames; gives how many frames and bytes the device took. A refused
     /// frame is not tried again.
-    pub(super) fn send(&self, frames: &[Vec<u8>]) -> Result<(usize, usize)> {
+    pub(crate) fn send(&self, frames: &[Vec<u8>]) -> Result<(usize, usize)> {
         let (mut taken, mut bytes) = (0, 0);
         let mut done = 0;
         while done < frames.len() {
@@ -157,13 +160,13 @@ impl RawSocket {
     }
 
     /// Frames that were too large, since the last call.
-    pub(super) fn oversized(&mut self) -> u64 {
+    pub(crate) fn oversized(&mut self) -> u64 {
         mem::take(&mut self.oversized)
     }
 
     /// Frames that the kernel dropped because we did not read fast enough,
     /// since the last call.
-    pub(super) fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         // SAFETY: all zeros is a valid tpacket_stats.
         let mut stats: libc::tpacket_stats = unsafe { mem::zeroed() };
         let mut length = socklen::<libc::tpacket_stats>();

@@ -1,0 +1,129 @@
+//! A lab with our gateway in it, as most tests want one.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Case;
+use crate::lab::{Gateway, GatewayConfig, Lab, LabSpec};
+
+/// How the gateway's programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// XDP, on devices whose packets look as they do on a wire.
+    Xdp,
+    /// TCX, on devices whose far ends leave checksums and segmentation to
+    /// others, as local hosts on veth do.
+    Tcx,
+}
+
+impl Hook {
+    pub(super) const BOTH: [Hook; 2] = [Hook::Xdp, Hook::Tcx];
+
+    /// In the configuration and in status.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Hook::Xdp => "xdp",
+            Hook::Tcx => "tcx",
+        }
+    }
+
+    /// The hosts of the lab as this hook meets them in the field.
+    fn suit(self, spec: LabSpec) -> LabSpec {
+        match self {
+            Hook::Xdp => spec,
+            Hook::Tcx => spec.with_offloads(),
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A lab with a gateway that is up.
+pub(super) struct Scene {
+    pub(super) gateway: Gateway,
+    pub(super) lab: Lab,
+}
+
+impl Scene {
+    /// Builds it.
+    pub(super) fn new(
+        hook: Hook,
+        spec: LabSpec,
+        configure: impl FnOnce(GatewayConfig) -> GatewayConfig,
+    ) -> Result<Self> {
+        let lab = Lab::new(&hook.suit(spec))?;
+        let config = configure(GatewayConfig::new(&lab).with("hook", hook.name()));
+        let gateway = Gateway::start(&lab, &config)?;
+        let status = gateway.api().status()?;
+        let hooks = status.lan.iter().map(|lan| &lan.hook);
+        for used in hooks.chain(status.wans.iter().map(|wan| &wan.hook)) {
+            ensure!(used.as_deref() == Some(hook.name()), "a device uses {used:?}: {status:#?}");
+        }
+        Ok(Self { gateway, lab })
+    }
+
+    /// Packets counted so far in rows that `wanted` takes.
+    pub(super) fn packets(
+        &self,
+        wanted: impl Fn(&crate::lab::api::CounterRow) -> bool,
+    ) -> Result<u64> {
+        let rows = self.gateway.api().counters()?;
+        Ok(rows.iter().filter(|row| wanted(row)).map(|row| row.packets).sum())
+    }
+
+    /// Packets counted so far under a reason, in one direction.
+    pub(super) fn counted(&self, direction: &str, reason: &str) -> Result<u64> {
+        self.packets(|row| row.direction == direction && row.reason == reason)
+    }
+
+    /// What a reader of a failure wants to know.
+    fn evidence(&self) -> String {
+        let log = self.gateway.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+        let counters = match self.gateway.api().counters() {
+            Ok(rows) => rows
+                .iter()
+                .map(|row| {
+                    format!(
+                        "{} {} {} {} {}",
+                        row.direction, row.wan, row.reason, row.protocol, row.packets
+                    )
+                })
+                .collect::<Vec<_>>()
+                .join("\n"),
+            Err(error) => format!("{error:#}"),
+        };
+        format!("counters:\n{counters}\nthe end of the agent's log:\n{tail}")
+    }
+}
+
+/// A test in a scene, with evidence when it fails.
+pub(super) fn play(scene: Scene, test: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
+    let mut scene = scene;
+    let result = test(&mut scene);
+    result.with_context(|| scene.evidence())
+}
+
+/// A case for each hook, in a plain lab of `wans` WANs and with the
+/// configuration of [`GatewayConfig::new`] but for `configure`.
+pub(super) fn both_hooks(
+    name: &str,
+    spec: fn() -> LabSpec,
+    configure: fn(GatewayConfig) -> GatewayConfig,
+    test: fn(&mut Scene) -> Result<()>,
+) -> Vec<Case> {
+    Hook::BOTH
+        .into_iter()
+        .map(|hook| {
+            Case::new(&format!("{name}_by_{hook}"), move || {
+                play(Scene::new(hook, spec(), configure)?, test)
+            })
+        })
+        .collect()
+}

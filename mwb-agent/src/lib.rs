@@ -4,5 +4,6 @@ pub mod config;
 pub mod dataplane;
 pub mod events;
 pub mod failover;
+pub mod flows;
 pub mod health;
 pub mod net;

@@ -42,6 +42,8 @@ impl Tables {
         paths: &Array<MapData, Path>,
         devices: &Array<MapData, Device>,
     ) -> Result<Self, Error> {
+        // The kernel rounds the values of per-CPU maps up to 8 bytes each.
+        const { assert!(size_of::<Counter>().is_multiple_of(8)) };
         let cpus = aya::util::nr_cpus().map_err(|(path, source)| Error::Cpus { path, source })?;
         let flows4: HashMap<_, FlowKey4, Flow> = take(object, names::FLOWS4)?;
         let flows6: HashMap<_, FlowKey6, Flow> = take(object, names::FLOWS6)?;

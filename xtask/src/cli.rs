@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{build, setup, test, verify};
+use crate::{bench, build, setup, test, verify};
 
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
@@ -15,7 +15,7 @@ pub struct Cli {
     command: Command,
 }
 
-// Slots for `run` (run::Args) and `bench` (bench::Args) open when those modules are in.
+// A slot for `run` (run::Args) opens when that module is in.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Detect the toolchain and tools, and install what is missing.
@@ -24,6 +24,8 @@ enum Command {
     Build(build::Args),
     /// Load every program and compare what the verifier walked through with the budget.
     Verify(verify::Args),
+    /// Measure the gateway against its peers.
+    Bench(bench::Args),
     /// Prove everything; the last line counts what passed, failed and was skipped.
     Test(test::Args),
     /// What the repository's CI runs: all of `test`.
@@ -39,6 +41,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Setup(args) => setup::command(&args),
         Command::Build(args) => build::command(&args),
         Command::Verify(args) => verify::command(&args),
+        Command::Bench(args) => bench::command(&args),
         Command::Test(args) => test::command(&args),
         Command::Ci => test::command(&test::Args::default()),
     }

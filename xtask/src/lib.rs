@@ -2,6 +2,7 @@
 //! that run, test and bench share. It never links the agent, so that it builds
 //! before the eBPF toolchain is there.
 
+pub mod bench;
 pub mod build;
 pub mod cli;
 pub mod e2e;

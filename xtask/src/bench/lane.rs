@@ -1,0 +1,265 @@
+//! A lane: one lab, one way for packets through it, and everything needed to
+//! push frames in at one end and count them at the other.
+//!
+//! ```text
+//! host lan0 ── lan0 gw wan0 ── gw0 isp1
+//!   generator   gateway          sink       out
+//!   sink        gateway          generator  back
+//! ```
+//! Three lanes stand beside each other, so that what is compared is measured in
+//! turns: the gateway under test, Linux forwarding with nftables masquerade,
+//! and the floor, where the sink sits on the gateway's first device.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddrV4,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{
+    frames::{self, Endpoints, Received, TTL},
+    gateway::Gateway,
+    generator::Generator,
+    prog_run::{self, Cost},
+    sink::Sink,
+};
+use crate::lab::{
+    Lab, LabSpec, Namespace,
+    address::{HOST4, NET4, wan4},
+    wait_until,
+};
+
+/// The port that every flow goes to: nobody listens.
+const SERVER_PORT: u16 = 9;
+/// Inside port of flow 0.
+const FIRST_PORT: u16 = 20_000;
+/// While measuring, one frame in 2^12 is kept and looked at.
+const KEEP_SHIFT: u8 = 12;
+/// How long a gateway may take until every flow passes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Which way frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// LAN to WAN: the source is translated.
+    Out,
+    /// WAN to LAN, through flows that went out before: the destination is.
+    Back,
+}
+
+/// What frames of a measurement look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Which way they go.
+    pub(super) way: Way,
+    /// Bytes of each, Ethernet header included.
+    pub(super) bytes: usize,
+    /// Number of flows, in turn.
+    pub(super) flows: usize,
+}
+
+/// What came out of one repetition.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Rate {
+    /// Frames per second that arrived at the sink.
+    pub(super) pps: f64,
+    /// Share of the frames sent that did not.
+    pub(super) lost: f64,
+}
+
+/// One end of a lane.
+struct End {
+    generator: Generator,
+    sink: Sink,
+    mac: [u8; 6],
+    gateway_mac: [u8; 6],
+}
+
+/// See the module's head.
+pub(super) struct Lane {
+    gateway: Gateway,
+    host: End,
+    isp: End,
+    load: Load,
+    /// Outside endpoint by flow, as last proved.
+    outside: BTreeMap<usize, SocketAddrV4>,
+    // Last: what runs in the lab goes before it.
+    lab: Lab,
+}
+
+impl Lane {
+    /// Builds the lane around what `start` makes of its lab.
+    pub(super) fn new(object: &[u8], start: impl FnOnce(&Lab) -> Result<Gateway>) -> Result<Self> {
+        let lab = Lab::new(&LabSpec::direct(1))?;
+        let gateway = start(&lab)?;
+        let floor = matches!(gateway, Gateway::Floor);
+        let end = |namespace: &Namespace, device: &str, near: &str, far: &str| {
+            let (sink_place, sink_device) =
+                if floor { (lab.gw(), far) } else { (namespace, device) };
+            Ok::<_, anyhow::Error>(End {
+                generator: Generator::new(object, namespace, device)?,
+                sink: Sink::new(object, sink_place, sink_device)?,
+                mac: mac_of(namespace, device)?,
+                gateway_mac: mac_of(lab.gw(), near)?,
+            })
+        };
+        // On the floor, frames end where they first arrive: the sink of each end
+        // is on the gateway's device at the other.
+        let host = end(lab.host(), "lan0", "lan0", "wan0")?;
+        let isp = end(lab.isp(0), "gw0", "wan0", "lan0")?;
+        let load = Load { way: Way::Out, bytes: frames::LEAST, flows: 1 };
+        Ok(Self { gateway, host, isp, load, outside: BTreeMap::new(), lab })
+    }
+
+    /// Sets what is sent from now on and proves, for every flow, that the right
+    /// frame comes out. Back needs the same flows to have gone out before.
+    pub(super) fn aim(&mut self, load: Load) -> Result<()> {
+        self.load = load;
+        let frames = self.frames()?;
+        let (near, far) = self.ends();
+        near.generator.aim(&frames)?;
+        far.sink.keep_one_in(0)?;
+        let round = u32::try_from(load.flows)?;
+        let what = format!("all {} flows pass the {} right", load.flows, self.gateway.name());
+        let mut outside = BTreeMap::new();
+        wait_until(&what, PATIENCE, || {
+            self.ends().0.generator.send_some(round)?;
+            outside = self.look()?;
+            Ok(outside.len() == load.flows)
+        })?;
+        if load.way == Way::Out {
+            self.outside = outside;
+        }
+        self.ends().1.sink.keep_one_in(KEEP_SHIFT)
+    }
+
+    /// Sends for about `time` and counts what arrives; what was kept of it must
+    /// be right.
+    pub(super) fn measure(&mut self, time: Duration) -> Result<Rate> {
+        let (near, far) = self.ends();
+        let before = far.sink.taken()?;
+        let burst = near.generator.run(time)?;
+        let taken = far.sink.taken()? - before;
+        let seen = self.look()?;
+        ensure!(!seen.is_empty(), "the {} let nothing through", self.gateway.name());
+        self.gateway.check(&self.lab)?;
+        Ok(Rate {
+            pps: taken as f64 / burst.took.as_secs_f64(),
+            lost: 1.0 - taken as f64 / burst.sent as f64,
+        })
+    }
+
+    /// What the program costs that takes these frames on the gateway. The flows
+    /// must have been established by [`Self::aim`].
+    pub(super) fn program_cost(&mut self, object: &[u8], load: Load) -> Result<Cost> {
+        self.load = load;
+        let device = match load.way {
+            Way::Out => "lan0",
+            Way::Back => "wan0",
+        };
+        prog_run::measure(object, self.lab.gw(), device, &self.frames()?)
+    }
+
+    fn frames(&self) -> Result<Vec<Vec<u8>>> {
+        (0..self.load.flows).map(|flow| self.frame(flow)).collect()
+    }
+
+    /// The frame of a flow as it is sent now.
+    fn frame(&self, flow: usize) -> Result<Vec<u8>> {
+        let End { mac, gateway_mac, .. } = match self.load.way {
+            Way::Out => &self.host,
+            Way::Back => &self.isp,
+        };
+        frames::build(flow, (*mac, *gateway_mac), self.sent(flow)?, self.load.bytes)
+    }
+
+    /// Addresses of a flow's frame as it is sent now.
+    fn sent(&self, flow: usize) -> Result<Endpoints> {
+        let server = SocketAddrV4::new(NET4, SERVER_PORT);
+        Ok(match self.load.way {
+            Way::Out => Endpoints { source: inside(flow)?, destination: server },
+            Way::Back => {
+                let outside = match (&self.gateway, self.outside.get(&flow)) {
+                    (Gateway::Floor, _) => SocketAddrV4::new(wan4(0), inside(flow)?.port()),
+                    (_, Some(outside)) => *outside,
+                    (_, None) => bail!("flow {flow} has not gone out"),
+                };
+                Endpoints { source: server, destination: outside }
+            }
+        })
+    }
+
+    /// Looks at every kept frame and gives the outside endpoints by flow.
+    fn look(&mut self) -> Result<BTreeMap<usize, SocketAddrV4>> {
+        let Load { bytes, flows, .. } = self.load;
+        let mut outside = BTreeMap::new();
+        for frame in self.ends().1.sink.kept()? {
+            let received = frames::read(&frame, bytes)?;
+            let flow = received.flow;
+            ensure!(flow < flows, "flow {flow} was never sent");
+            let now = self.outside_of(&received)?;
+            if let Some(before) = outside.insert(flow, now) {
+                ensure!(before == now, "flow {flow} changed from {before} to {now}");
+            }
+        }
+        let distinct: HashSet<_> = outside.values().collect();
+        ensure!(distinct.len() == outside.len(), "two flows share an outside endpoint");
+        Ok(outside)
+    }
+
+    /// The outside endpoint of a frame's flow. Refuses a frame that is not what
+    /// was sent, translated (or, on the floor, untouched).
+    fn outside_of(&self, received: &Received) -> Result<SocketAddrV4> {
+        let sent = self.sent(received.flow)?;
+        let came = received.endpoints;
+        if matches!(self.gateway, Gateway::Floor) {
+            ensure!(came == sent && received.ttl == TTL, "{sent:?} was touched: {received:?}");
+            return inside(received.flow);
+        }
+        let (outside, right, far) = match self.load.way {
+            Way::Out => {
+                let source = came.source;
+                let right = *source.ip() == wan4(0)
+                    && self.gateway.ports().contains(&source.port())
+                    && came.destination == sent.destination;
+                (source, right, &self.isp)
+            }
+            Way::Back => {
+                let right =
+                    came.destination == inside(received.flow)? && came.source == sent.source;
+                (sent.destination, right, &self.host)
+            }
+        };
+        ensure!(
+            right && received.ttl == TTL - 1 && received.destination_mac == far.mac,
+            "{sent:?} came out wrong: {received:?}"
+        );
+        Ok(outside)
+    }
+
+    /// Where frames start, and where they end.
+    fn ends(&mut self) -> (&mut End, &mut End) {
+        match self.load.way {
+            Way::Out => (&mut self.host, &mut self.isp),
+            Way::Back => (&mut self.isp, &mut self.host),
+        }
+    }
+}
+
+/// The inside endpoint of a flow.
+fn inside(flow: usize) -> Result<SocketAddrV4> {
+    Ok(SocketAddrV4::new(HOST4, FIRST_PORT + u16::try_from(flow)?))
+}
+
+fn mac_of(namespace: &Namespace, device: &str) -> Result<[u8; 6]> {
+    let link = namespace.link_json(device)?;
+    let text = link.get("address").and_then(|address| address.as_str()).context("no MAC")?;
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("not a MAC: {text}"))?;
+    bytes.try_into().map_err(|_| anyhow::anyhow!("not a MAC: {text}"))
+}

@@ -1,0 +1,98 @@
+//! `cargo xtask bench`: benchmarks, each of which measures the gateway against a
+//! peer in the same run and answers with a ratio. New ones go into [`BENCHES`].
+//!
+//! Must not know: the inside of the agent. It is started, and judged by the
+//! packets that come out.
+
+mod frames;
+mod gateway;
+mod generator;
+mod kernel;
+mod lane;
+mod prog_run;
+pub mod report;
+mod sink;
+mod stats;
+mod steer_nat_pps;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::report::Report;
+use crate::{build, workspace};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The benchmark to run; all of them without it.
+    name: Option<String>,
+    /// Print one JSON object: name, headline, rows.
+    #[arg(long, requires = "name")]
+    json: bool,
+    /// Show what there is, and run nothing.
+    #[arg(long, conflicts_with_all = ["name", "json"])]
+    list: bool,
+}
+
+/// A benchmark. It stays under four minutes.
+pub struct Bench {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it compares, in one line.
+    pub about: &'static str,
+    /// Runs it with the lab's object.
+    pub run: fn(object: &[u8]) -> Result<Report>,
+}
+
+/// Every benchmark.
+pub const BENCHES: &[Bench] = &[steer_nat_pps::BENCH];
+
+/// Runs the command.
+///
+/// # Errors
+/// An unknown name, or whatever keeps a benchmark from measuring.
+pub fn command(args: &Args) -> Result<ExitCode> {
+    if args.list {
+        for bench in BENCHES {
+            println!("{}  {}", bench.name, bench.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = choose(args.name.as_deref())?;
+    workspace::require_root("a benchmark")?;
+    let file = build::artifacts()?.objects_dir.join(build::LAB_OBJECT);
+    let object = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    for bench in chosen {
+        let report = (bench.run)(&object).with_context(|| bench.name)?;
+        if args.json {
+            println!("{}", serde_json::to_string(&report).context("a report is plain data")?);
+        } else {
+            println!("{}", report.table());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The benchmark of that name, or all.
+fn choose(name: Option<&str>) -> Result<Vec<&'static Bench>> {
+    let chosen: Vec<_> =
+        BENCHES.iter().filter(|bench| name.is_none_or(|name| bench.name == name)).collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!("no benchmark {}; there are: {}", name.unwrap_or_default(), names.join(", "));
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_benchmark_is_refused_with_the_names_there_are() {
+        let text = choose(Some("nonsense")).err().map_or_else(String::new, |e| e.to_string());
+        assert!(text.contains("nonsense") && text.contains("steer-nat-pps"), "{text}");
+        assert!(choose(None).is_ok_and(|all| all.len() == BENCHES.len()));
+    }
+}

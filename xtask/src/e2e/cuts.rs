@@ -11,13 +11,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     Case, checks,
-    prober::{Prober, outage},
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
     Direction, LabSpec, Wan,
     address::NET4,
-    traffic::{EchoServer, EchoStream},
+    traffic::{EchoServer, EchoStream, Prober, outage},
     wait_until,
 };
 

@@ -20,7 +20,6 @@ mod cuts;
 mod frames;
 mod host;
 mod lab;
-mod prober;
 mod scene;
 mod spread;
 mod traffic;

@@ -1,9 +1,10 @@
-//! The gateways that stand between the lab's LAN and its WANs: ours, through
-//! its binaries and its API, and plain Linux to prove the tests by and to
-//! measure against.
+//! Our gateway between the lab's LAN and its WANs, through its binaries and its
+//! API.
 
 use std::{
     fs,
+    net::TcpListener,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -19,7 +20,7 @@ use super::{
     Lab, Process,
     address::{INSIDE6, NET4, NET6, outside6},
     api::{Api, Status},
-    wait::{wait_for, wait_until},
+    wait::wait_for,
 };
 
 /// How long an agent may take until it answers and its WANs are up.
@@ -111,6 +112,7 @@ pub struct Gateway {
     config: PathBuf,
     instance: String,
     wans: Vec<String>,
+    listener: Option<TcpListener>,
 }
 
 impl Gateway {
@@ -129,16 +131,44 @@ impl Gateway {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(lab: &Lab, config: &GatewayConfig) -> Result<Self> {
+        Self::launch_listening(lab, config, None)
+    }
+
+    /// The same with a listening socket for its API, handed in as systemd does:
+    /// it may be of another namespace.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_listening(
+        lab: &Lab,
+        config: &GatewayConfig,
+        listener: Option<TcpListener>,
+    ) -> Result<Self> {
         let path = lab.scratch().join("gateway.yaml");
         fs::write(&path, config.text()).context("cannot write the configuration")?;
         let instance = lab.prefix().to_owned();
-        let process = Self::spawn(lab, &path, &instance)?;
+        let process = Self::spawn(lab, &path, &instance, listener.as_ref())?;
         let api = Api::new(&config.socket()?);
-        Ok(Self { process, api, config: path, instance, wans: config.wan_names() })
+        Ok(Self { process, api, config: path, instance, wans: config.wan_names(), listener })
     }
 
-    fn spawn(lab: &Lab, config: &Path, instance: &str) -> Result<Process> {
-        let mut command = lab.gw().command(&build::artifacts()?.agent);
+    fn spawn(
+        lab: &Lab,
+        config: &Path,
+        instance: &str,
+        listener: Option<&TcpListener>,
+    ) -> Result<Process> {
+        let agent = &build::artifacts()?.agent;
+        let mut command = match listener {
+            None => lab.gw().command(agent),
+            Some(listener) => {
+                let mut command = lab.gw().command("/bin/sh");
+                // The shell becomes the agent, so that its process id is right.
+                command.arg("-c").arg("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"").arg(agent);
+                hand_in(&mut command, listener);
+                command
+            }
+        };
         command.arg("--config").arg(config).args(["--instance", instance]);
         command.env("RUST_BACKTRACE", "0");
         Process::spawn(command, lab.scratch())
@@ -235,7 +265,7 @@ impl Gateway {
     /// When it does not come up.
     pub fn restart(&mut self, lab: &Lab) -> Result<()> {
         self.process.kill()?;
-        self.process = Self::spawn(lab, &self.config, &self.instance)?;
+        self.process = Self::spawn(lab, &self.config, &self.instance, self.listener.as_ref())?;
         self.wait_until_up()
     }
 
@@ -259,68 +289,19 @@ impl Gateway {
     }
 }
 
-/// Linux forwarding and masquerading in the lab's `gw`.
-#[derive(Debug)]
-pub struct KernelGateway {
-    gw: super::Namespace,
-}
-
-/// Which WAN plain Linux uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KernelRouting {
-    /// The first one that has a route.
-    First,
-    /// All, by the hash of the flow.
-    Multipath,
-}
-
-impl KernelGateway {
-    /// Lets the kernel masquerade what leaves through a WAN.
-    ///
-    /// # Errors
-    /// When nftables or the routes are refused.
-    pub fn start(lab: &Lab, routing: KernelRouting) -> Result<Self> {
-        let gw = lab.gw().clone();
-        gw.nft(
-            "table inet mwb_masquerade {\n  chain postrouting {\n    \
-             type nat hook postrouting priority srcnat;\n    \
-             oifname \"wan*\" masquerade\n  }\n}\n",
-        )?;
-        if routing == KernelRouting::Multipath {
-            use super::address::{provider4, provider6};
-            let mut hops4 = String::new();
-            let mut hops6 = String::new();
-            for index in 0..lab.wans().len() {
-                hops4.push_str(&format!(" nexthop via {} dev wan{index}", provider4(index)));
-                hops6.push_str(&format!(" nexthop via {} dev wan{index}", provider6(index)));
-            }
-            gw.sysctl(&[
-                ("net/ipv4/fib_multipath_hash_policy", "1"),
-                ("net/ipv6/fib_multipath_hash_policy", "1"),
-            ])?;
-            gw.ip(&format!(
-                "route add default metric 10{hops4}\nroute add ::/0 metric 10{hops6}\n"
-            ))?;
-        }
-        Ok(Self { gw })
-    }
-
-    /// Waits until conntrack has let go of everything: for a clean start.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn wait_until_idle(&self, deadline: Duration) -> Result<()> {
-        wait_until("conntrack is empty", deadline, || {
-            Ok(self.gw.read_sysctl("net/netfilter/nf_conntrack_count")? == "0")
-        })
-        .map(drop)
-    }
-}
-
-impl Drop for KernelGateway {
-    fn drop(&mut self) {
-        // The namespace may be gone already.
-        let _ = self.gw.nft("delete table inet mwb_masquerade\n");
-        let _ = self.gw.ip("route del default metric 10\nroute del ::/0 metric 10\n");
+/// Gives a command the socket as its descriptor 3, the first that systemd hands in.
+fn hand_in(command: &mut Command, listener: &TcpListener) {
+    const FIRST: libc::c_int = 3;
+    let fd = listener.as_raw_fd();
+    // SAFETY: between fork and exec only `dup2` and `fcntl` are called, which
+    // are async-signal-safe; the listener outlives the spawn, which its caller
+    // does while holding it.
+    unsafe {
+        command.pre_exec(move || {
+            // dup2 onto itself would keep the flag that closes it.
+            let result =
+                if fd == FIRST { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, FIRST) };
+            if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        });
     }
 }

@@ -19,6 +19,7 @@ mod gateway;
 mod janitor;
 pub mod link;
 mod namespace;
+mod plain;
 mod process;
 pub(crate) mod raw;
 mod relay;
@@ -36,9 +37,10 @@ use std::{
 use anyhow::Result;
 
 pub use self::{
-    gateway::{Gateway, GatewayConfig, KernelGateway, KernelRouting},
+    gateway::{Gateway, GatewayConfig},
     link::{Direction, DirectionStats, LinkSpec, LinkStats, Loss},
     namespace::Namespace,
+    plain::{KernelGateway, KernelRouting},
     process::Process,
     topology::{Lab, LabSpec, Shape, WanSpec, connect, kernel_release},
     wait::{wait_for, wait_until},

@@ -89,10 +89,12 @@ impl Namespace {
             .with_context(|| format!("cannot start thread {name}"))
     }
 
-    /// A command that will run inside the namespace.
+    /// A command that will run inside the namespace, in a process group of its
+    /// own: the terminal's Ctrl-C is for us, and we end what we started.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        command.process_group(0);
         let file = Arc::clone(&self.file);
         // SAFETY: between fork and exec only `setns` is called, which is
         // async-signal-safe, on a handle that the closure keeps open.

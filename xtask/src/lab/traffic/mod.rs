@@ -6,6 +6,7 @@
 mod http;
 mod iperf;
 mod ping;
+mod prober;
 mod tcp;
 mod udp;
 mod who;
@@ -13,7 +14,8 @@ mod who;
 pub use self::{
     http::{Download, FileServer, content_hash, curl},
     iperf::{Iperf, IperfReport, IperfRun, IperfServer},
-    ping::{PingReport, ping},
+    ping::{PingReport, PingRun, ping},
+    prober::{Attempt, EVERY, Prober, outage},
     tcp::{EchoServer, EchoStream, Transfer, connect_tcp, tcp_connects, transfer},
     udp::{UdpDirection, UdpReport, UdpRun, UdpServer, UdpStream},
     who::WhoServer,

@@ -3,8 +3,9 @@
 use std::{net::IpAddr, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 
-use crate::lab::Namespace;
+use crate::lab::{Namespace, Process};
 
 /// What ping says at its end.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,6 +64,38 @@ pub fn ping(
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     parse(&text).with_context(|| format!("ping said:\n{text}"))
+}
+
+/// Echo requests until it is stopped.
+#[derive(Debug)]
+pub struct PingRun {
+    process: Process,
+}
+
+impl PingRun {
+    /// Starts a request every `interval`.
+    ///
+    /// # Errors
+    /// When ping cannot be started.
+    pub fn start(namespace: &Namespace, to: IpAddr, interval: Duration) -> Result<Self> {
+        let (interval, to) = (format!("{:.3}", interval.as_secs_f64()), to.to_string());
+        // -q: the log must not grow with time.
+        Ok(Self {
+            process: namespace.spawn("ping", ["-n", "-q", "-W", "1", "-i", &interval, &to])?,
+        })
+    }
+
+    /// Ends it and gives its count.
+    ///
+    /// # Errors
+    /// When it had ended before, or says nothing.
+    pub fn stop(mut self) -> Result<PingReport> {
+        self.process.signal(Signal::SIGINT)?;
+        // Its exit code tells of lost replies, which is the report's to tell.
+        self.process.wait(Duration::from_secs(5))?;
+        let text = self.process.log();
+        parse(&text).with_context(|| format!("ping said:\n{text}"))
+    }
 }
 
 fn parse(text: &str) -> Result<PingReport> {

@@ -60,7 +60,9 @@ pub struct UdpReport {
 
 #[derive(Debug, Default)]
 struct Record {
-    seen: BTreeSet<u64>,
+    /// A bit for every datagram.
+    seen: Vec<u64>,
+    received: u64,
     highest: Option<u64>,
     duplicated: u64,
     reordered: u64,
@@ -78,7 +80,7 @@ impl Record {
         }
         self.first.get_or_insert(now);
         self.sources.insert(source);
-        if !self.seen.insert(sequence) {
+        if !self.is_new(sequence) {
             self.duplicated += 1;
         } else if self.highest.is_some_and(|highest| sequence < highest) {
             self.reordered += 1;
@@ -86,11 +88,22 @@ impl Record {
         self.highest = self.highest.max(Some(sequence));
     }
 
+    fn is_new(&mut self, sequence: u64) -> bool {
+        let Ok(word) = usize::try_from(sequence / 64) else { return false };
+        if self.seen.len() <= word {
+            self.seen.resize(word + 1, 0);
+        }
+        let bit = 1 << (sequence % 64);
+        let new = self.seen[word] & bit == 0;
+        self.seen[word] |= bit;
+        self.received += u64::from(new);
+        new
+    }
+
     fn report(&self, sent: u64) -> UdpDirection {
-        let received = self.seen.len() as u64;
         UdpDirection {
-            received,
-            lost: sent.saturating_sub(received),
+            received: self.received,
+            lost: sent.saturating_sub(self.received),
             duplicated: self.duplicated,
             reordered: self.reordered,
             longest_gap: self.longest_gap,

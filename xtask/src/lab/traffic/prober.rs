@@ -13,32 +13,38 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use crate::lab::{Namespace, traffic::EchoStream};
+use super::EchoStream;
+use crate::lab::Namespace;
 
 /// Time between two attempts.
-pub(super) const EVERY: Duration = Duration::from_millis(20);
+pub const EVERY: Duration = Duration::from_millis(20);
 /// How long an attempt may take before it counts as failed: less than TCP's
 /// first repetition, so that each attempt tells of its own moment.
 const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// One attempt to connect.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
     /// When it began.
-    pub(super) start: Instant,
+    pub start: Instant,
     /// What the server saw as our address; `None`: it failed.
-    pub(super) seen_as: Option<SocketAddr>,
+    pub seen_as: Option<SocketAddr>,
 }
 
 /// Attempts to connect until it is stopped.
-pub(super) struct Prober {
+#[derive(Debug)]
+pub struct Prober {
     attempts: Arc<Mutex<Vec<Attempt>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Prober {
-    pub(super) fn start(namespace: &Namespace, to: SocketAddr) -> Result<Self> {
+    /// Begins to connect from `namespace` to an [`EchoServer`](super::EchoServer).
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn start(namespace: &Namespace, to: SocketAddr) -> Result<Self> {
         let attempts = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (namespace, list, flag) = (namespace.clone(), Arc::clone(&attempts), Arc::clone(&stop));
@@ -69,19 +75,24 @@ impl Prober {
     }
 
     /// Finished attempts so far, by start.
-    pub(super) fn attempts(&self) -> Vec<Attempt> {
+    #[must_use]
+    pub fn attempts(&self) -> Vec<Attempt> {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         attempts.sort_by_key(|attempt| attempt.start);
         attempts
     }
 
     /// The last attempt that is finished.
-    pub(super) fn last(&self) -> Option<Attempt> {
+    #[must_use]
+    pub fn last(&self) -> Option<Attempt> {
         self.attempts().last().copied()
     }
 
     /// Ends it, waits for the attempts on their way, and gives all.
-    pub(super) fn stop(mut self) -> Result<Vec<Attempt>> {
+    ///
+    /// # Errors
+    /// When it has panicked.
+    pub fn stop(mut self) -> Result<Vec<Attempt>> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| anyhow!("the prober panicked"))?;
@@ -101,7 +112,8 @@ impl Drop for Prober {
 
 /// Time from `since` until every attempt succeeds: an attempt that fails later
 /// makes it longer. Looks only at attempts that began before `until`.
-pub(super) fn outage(attempts: &[Attempt], since: Instant, until: Instant) -> Duration {
+#[must_use]
+pub fn outage(attempts: &[Attempt], since: Instant, until: Instant) -> Duration {
     attempts
         .iter()
         .filter(|attempt| attempt.start >= since && attempt.start < until)

@@ -128,6 +128,13 @@ impl Deref for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// A line as the YAML library counts them: it ends them at more characters
+/// than [`str::lines`] does.
 fn line(text: &str, position: Position) -> Option<String> {
-    text.lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
+    let text = text.replace("\r\n", "\n");
+    let mut lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+    let line = lines.nth(position.line.checked_sub(1)?)?;
+    // It goes to a terminal.
+    let printable = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
+    Some(line.chars().map(printable).collect())
 }

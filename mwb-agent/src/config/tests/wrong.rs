@@ -195,9 +195,20 @@ fn columns_count_characters_and_anchors_lead_to_where_the_value_is_written() {
 }
 
 #[test]
+fn lines_are_counted_and_shown_alike_whatever_ends_them() {
+    for end in ["\n", "\r\n", "\r", "\u{85}", "\u{2028}"] {
+        let error = wrong(&format!("{LEAST}balance: adaptve\n").replace('\n', end));
+        assert_eq!(error.position, Some(Position { line: 6, column: 10 }), "{end:?}: {error}");
+        assert_eq!(error.source_line.as_deref(), Some("balance: adaptve"), "{end:?}");
+    }
+}
+
+#[test]
 fn a_long_value_is_cut_and_a_control_character_never_reaches_the_terminal() {
     let error = wrong(&format!("{LEAST}balance: \"{}\\e[2J\"\n", "x".repeat(500)));
     assert!(error.message.len() < 120, "{error}");
     let error = wrong(&format!("{LEAST}balance: \"\\e[2J\"\n"));
     assert!(!error.to_string().contains('\u{1b}'), "{error:?}");
+    let error = wrong(&format!("{LEAST}balance: \u{1b}[2J\n"));
+    assert!(!error.render().contains('\u{1b}'), "{error:?}");
 }

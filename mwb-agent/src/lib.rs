@@ -1,6 +1,7 @@
 //! The agent.
 pub mod api;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod events;
 pub mod failover;

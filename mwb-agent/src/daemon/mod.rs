@@ -1,0 +1,300 @@
+//! The daemon: opens the data plane, starts what watches, and runs the loop
+//! that ties them together.
+//!
+//! Start-up takes over what an earlier run has pinned, and changes nothing
+//! that is still right: a restart moves no flow. The end leaves everything
+//! pinned and forwarding.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mwb_common::maps::Control as ControlEntry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+mod beat;
+mod control;
+#[cfg(test)]
+mod fixture;
+mod ports;
+mod prefixes;
+mod rates;
+mod view;
+mod wan;
+
+use beat::Plane;
+use control::Control;
+use rates::Totals;
+use view::{Answers, View};
+
+use crate::api::{self, ListenError, Listeners};
+use crate::config::{Balance, Config};
+use crate::dataplane::{self, DataPlane, Tables};
+use crate::events::{Bus, EventKind};
+use crate::flows::{Sweeper, Timeouts, Usage};
+use crate::health::icmp::IcmpChecker;
+use crate::health::machine::Settings;
+use crate::health::quality::Thresholds;
+use crate::health::watch::Schedule;
+use crate::health::{self, Report};
+use crate::net::{self, Requests, Snapshot, Watcher};
+
+/// Time between two decisions when nothing happens.
+const DECIDE: Duration = Duration::from_millis(100);
+/// Time between two looks at next hops and refused attachments.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time between two readings of the counters when no decision rests on them.
+const COUNT: Duration = Duration::from_secs(2);
+/// Time between two sweeps of the flow tables.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The network cannot be read.
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    /// The data plane cannot be had.
+    #[error(transparent)]
+    DataPlane(#[from] dataplane::Error),
+    /// Nobody could ask.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// LAN ports that are not there.
+    #[error("no such device: {0} (lan); these are there: {1}")]
+    LanMissing(String, String),
+    /// The system refused something that the daemon needs.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start. What happens later is an event or in the log.
+pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Error> {
+    let system = |what| move |source| Error::System { what, source };
+    // Signals first: one that comes while we start must find us listening.
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("SIGINT"))?;
+    let started = Instant::now();
+    let bus = Bus::default();
+    // The socket next: whoever holds it is the only agent.
+    let listeners = Listeners::bind(config.api.listen, &config.api.socket)?;
+
+    let requests = Requests::open()?;
+    let devices = config.wans.iter().map(|wan| wan.device.clone()).collect();
+    let (watcher, mut network) = Watcher::start(requests.clone(), devices).await?;
+    let first = network.borrow_and_update().clone();
+    refuse_missing_lan(&config, &first)?;
+    let missing = |wan: &&crate::config::Wan| first.device(&wan.device).is_none();
+    if config.wans.iter().all(|wan| missing(&wan)) {
+        tracing::warn!("not one WAN device is there yet; waiting for them");
+    }
+
+    let plane = DataPlane::open(options)?;
+    let tables = plane.tables();
+    let health = &config.health;
+    let dead_after = health.interval * health.retries + health.interval / 2;
+    let plane = Plane::new(plane, dead_after);
+    write_control(&plane, &config)?;
+
+    let (view_sender, view) = watch::channel(Arc::new(View::default()));
+    let mut control =
+        Control::new(config.clone(), plane.clone(), bus.clone(), &first, view_sender)?;
+    control.begin(&first)?;
+    plane.start().map_err(system("starting the liveness thread"))?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watcher.run());
+    let (reports, mut heard) = mpsc::channel(64);
+    watch_health(&mut tasks, &config, &control, &reports);
+    let (usage_sender, usage) = watch::channel(Usage::default());
+    tasks.spawn(Sweeper::new(tables.clone(), timeouts(&config)).run(SWEEP, usage_sender));
+    let mut totals = count(&mut tasks, tables.clone(), needs_rates(&config));
+    let answers = Answers {
+        instance: options.instance.clone(),
+        mode: config.mode.name(),
+        balance: config.balance.name(),
+        started,
+        view,
+        usage,
+        tables,
+        bus: bus.clone(),
+    };
+    let api = tokio::spawn(api::serve(listeners, Arc::new(answers)));
+    bus.publish(
+        EventKind::AgentStarted,
+        None,
+        format!("agent {} runs", env!("CARGO_PKG_VERSION")),
+        format!("mode {}, balance {}", config.mode.name(), config.balance.name()),
+    );
+    resolve(&requests, &control, &first);
+
+    let mut decide = interval(DECIDE);
+    decide.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let why = loop {
+        let done = tokio::select! {
+            biased;
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            Some(report) = heard.recv() => control.report(report),
+            Ok(()) = network.changed() => {
+                let now = network.borrow_and_update().clone();
+                let done = control.network(&now);
+                resolve(&requests, &control, &now);
+                done
+            }
+            Some((at, totals)) = totals.recv() => {
+                control.rates.sample(at, totals);
+                Ok(())
+            }
+            _ = decide.tick() => control.decide(Instant::now()),
+            _ = look.tick() => {
+                let now = network.borrow().clone();
+                let done = control.network(&now);
+                resolve(&requests, &control, &now);
+                done
+            }
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "the data plane could not be told");
+        }
+    };
+    bus.publish(EventKind::AgentStopping, None, "the agent stops; the data plane goes on", why);
+    api.abort();
+    // Dropping the listeners removes the socket; the answer does not matter.
+    let _ = api.await;
+    Ok(())
+}
+
+fn refuse_missing_lan(config: &Config, network: &Snapshot) -> Result<(), Error> {
+    let missing: Vec<&str> = config
+        .lan
+        .iter()
+        .map(|lan| lan.device.as_str())
+        .filter(|device| network.device(device).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let there: Vec<&str> = network.devices.iter().map(|device| device.name.as_str()).collect();
+    Err(Error::LanMissing(missing.join(", "), there.join(", ")))
+}
+
+/// The seed stays the same over restarts, so that `per_flow` does.
+fn write_control(plane: &Plane, config: &Config) -> Result<(), dataplane::Error> {
+    let before = plane.with(|plane| plane.control())?;
+    let seed = if before.seed == 0 { random() as u32 | 1 } else { before.seed };
+    let now = ControlEntry { port_min: config.nat.port_min, port_max: config.nat.port_max, seed };
+    if now == before { Ok(()) } else { plane.with(|plane| plane.set_control(&now)) }
+}
+
+/// A number that an outsider cannot guess: the standard library's hashers are
+/// keyed by the system's random source.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    let timeouts = config.nat.timeouts;
+    Timeouts {
+        udp: timeouts.udp,
+        icmp: timeouts.icmp,
+        tcp_established: timeouts.tcp_established,
+        tcp_transitory: timeouts.tcp_transitory,
+    }
+}
+
+fn watch_health(
+    tasks: &mut JoinSet<()>,
+    config: &Config,
+    control: &Control,
+    reports: &mpsc::Sender<Report>,
+) {
+    let crate::config::Health { method, interval, retries, targets, degraded } = &config.health;
+    let crate::config::HealthMethod::Ping = method;
+    for (path, start, link) in control.watched() {
+        let schedule = Schedule {
+            interval: *interval,
+            settings: Settings {
+                retries: *retries,
+                failback_after: config.failover.failback_after,
+            },
+            thresholds: Thresholds {
+                latency: degraded.latency,
+                jitter: degraded.jitter,
+                loss: degraded.loss,
+                recover_after: config.failover.failback_after,
+            },
+            start,
+        };
+        let checker = IcmpChecker::new(path, targets.clone(), random().to_ne_bytes());
+        tasks.spawn(health::watch(path, schedule, checker, link, reports.clone()));
+    }
+}
+
+/// Whether decisions rest on what flows over the WANs.
+fn needs_rates(config: &Config) -> bool {
+    let configured =
+        |wan: &crate::config::Wan| wan.capacity.up.is_some() && wan.capacity.down.is_some();
+    match config.balance {
+        Balance::LeastUsed => true,
+        Balance::Adaptive => config.wans.iter().any(configured),
+        _ => false,
+    }
+}
+
+/// Reads the counters on a thread for blocking work, again and again.
+fn count(
+    tasks: &mut JoinSet<()>,
+    tables: Tables,
+    often: bool,
+) -> mpsc::Receiver<(Instant, Totals)> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut ticks = interval(if often { DECIDE } else { COUNT });
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tasks.spawn(async move {
+        loop {
+            ticks.tick().await;
+            let reader = tables.clone();
+            let rows =
+                tokio::task::spawn_blocking(move || (Instant::now(), reader.counters())).await;
+            let sample = match rows {
+                Ok((at, Ok(rows))) => (at, Totals::of(&rows)),
+                Ok((_, Err(error))) => {
+                    tracing::warn!(%error, "counters could not be read");
+                    continue;
+                }
+                Err(_) => return,
+            };
+            if sender.send(sample).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Asks the kernel for the next hops that it should know and does not.
+fn resolve(requests: &Requests, control: &Control, network: &Snapshot) {
+    for (ifindex, address) in control.to_resolve(network) {
+        let requests = requests.clone();
+        tokio::spawn(async move {
+            if let Err(error) = requests.resolve(ifindex, address).await {
+                tracing::debug!(%error, "next hop");
+            }
+        });
+    }
+}

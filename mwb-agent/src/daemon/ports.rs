@@ -1,0 +1,155 @@
+//! Devices and their programs: attached when they are there, again when they
+//! are made anew, with the result for the operator.
+
+use std::time::{Duration, Instant};
+
+use super::beat::Plane;
+use crate::config;
+use crate::dataplane::{Attachment, DeviceSpec, Error, HookChoice, Role};
+use crate::events::{Bus, EventKind};
+use crate::net::{self, Snapshot};
+
+/// Wait before a refused attachment is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// One device that is to have our programs.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) device: String,
+    role: Role,
+    path: u8,
+    choice: HookChoice,
+    /// The WAN's name, for events.
+    wan: Option<String>,
+    /// The device as it was last seen.
+    pub(super) ifindex: Option<u32>,
+    /// What is attached, to which index and MAC.
+    attached: Option<((u32, Option<[u8; 6]>), Attachment)>,
+    /// Why nothing is, and when it was last tried.
+    refused: Option<(Instant, String)>,
+    reported_missing: bool,
+}
+
+impl Port {
+    /// A LAN port.
+    pub(super) fn lan(lan: &config::Lan) -> Self {
+        Self::new(&lan.device, Role::Inside, 0, lan.hook, None)
+    }
+
+    /// The port of the WAN with this path id.
+    pub(super) fn wan(path: u8, wan: &config::Wan) -> Self {
+        Self::new(&wan.device, Role::Outside, path, wan.hook, Some(wan.name.clone()))
+    }
+
+    fn new(
+        device: &str,
+        role: Role,
+        path: u8,
+        hook: config::HookChoice,
+        wan: Option<String>,
+    ) -> Self {
+        let choice = match hook {
+            config::HookChoice::Auto => HookChoice::Auto,
+            config::HookChoice::Xdp => HookChoice::Xdp,
+            config::HookChoice::Tcx => HookChoice::Tcx,
+        };
+        Self {
+            device: device.to_owned(),
+            role,
+            path,
+            choice,
+            wan,
+            ifindex: None,
+            attached: None,
+            refused: None,
+            reported_missing: false,
+        }
+    }
+
+    /// Whether our programs run on the device that is there now.
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.as_ref().is_some_and(|((ifindex, _), _)| Some(*ifindex) == self.ifindex)
+    }
+
+    /// Hook, mode and reason for status.
+    pub(super) fn hook(&self) -> (Option<String>, Option<String>, String) {
+        match &self.attached {
+            Some((_, Attachment { hook, mode, reason })) if self.is_attached() => {
+                (Some(hook.name().to_owned()), Some(mode.name().to_owned()), reason.clone())
+            }
+            _ => {
+                let why = self.refused.as_ref().map_or("device missing", |(_, why)| why);
+                (None, None, why.to_owned())
+            }
+        }
+    }
+
+    /// Follows the device: attaches what is there and not attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses. It is tried again at a later call.
+    pub(super) fn follow(
+        &mut self,
+        plane: &Plane,
+        bus: &Bus,
+        network: &Snapshot,
+    ) -> Result<(), Error> {
+        let Some(device) = network.device(&self.device) else {
+            self.ifindex = None;
+            if !self.reported_missing {
+                self.reported_missing = true;
+                let message = format!("{} is missing", self.device);
+                bus.publish(
+                    EventKind::DeviceMissing,
+                    self.wan.as_deref(),
+                    message,
+                    "no such device",
+                );
+            }
+            return Ok(());
+        };
+        self.reported_missing = false;
+        let moved = self.ifindex != Some(device.ifindex);
+        self.ifindex = Some(device.ifindex);
+        let early = self.refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
+        let identity = (device.ifindex, device.mac);
+        let done = self.attached.as_ref().is_some_and(|(attached, _)| *attached == identity);
+        if done || early && !moved {
+            return Ok(());
+        }
+        let driver = net::driver(device).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the hook is chosen without knowing the driver");
+            String::new()
+        });
+        let spec = DeviceSpec {
+            name: self.device.clone(),
+            ifindex: device.ifindex,
+            role: self.role,
+            path: self.path,
+            mac: device.mac.unwrap_or_default(),
+            hook: self.choice,
+            driver,
+        };
+        match plane.with(|plane| plane.attach(&spec)) {
+            Ok(attachment) => {
+                let Attachment { hook, mode, reason } = &attachment;
+                let message = format!(
+                    "{} ({}) has its programs: {}, {}",
+                    self.device,
+                    self.role.name(),
+                    hook.name(),
+                    mode.name()
+                );
+                bus.publish(EventKind::HookAttached, self.wan.as_deref(), message, reason.clone());
+                self.attached = Some((identity, attachment));
+                self.refused = None;
+                Ok(())
+            }
+            Err(error) => {
+                let known = self.refused.as_ref().is_some_and(|(_, why)| *why == error.to_string());
+                self.refused = Some((Instant::now(), error.to_string()));
+                if known { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Which destinations are not for a WAN of our choice. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mwb_common::maps::{PREFIX_ENTRIES, Prefix, prefix_class};
+
+use crate::config::Config;
+use crate::dataplane::PrefixRule;
+use crate::net::{Device, Snapshot};
+
+/// The rules of both families. Of two rules for one prefix the later counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) v4: Vec<PrefixRule<Ipv4Addr>>,
+    pub(super) v6: Vec<PrefixRule<Ipv6Addr>>,
+}
+
+/// Never forwarded to a WAN: multicast, broadcast, link-local, loopback.
+const NOT_FORWARDED4: [(Ipv4Addr, u8); 5] = [
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::BROADCAST, 32),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::UNSPECIFIED, 8),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+];
+const NOT_FORWARDED6: [(Ipv6Addr, u8); 4] = [
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    (Ipv6Addr::UNSPECIFIED, 128),
+    (Ipv6Addr::LOCALHOST, 128),
+];
+
+impl Rules {
+    fn add(&mut self, net: IpNet, class: u8, path: u8) {
+        let prefix = Prefix { class, path, ..Prefix::default() };
+        let length = net.prefix_len();
+        match net.addr() {
+            IpAddr::V4(address) => self.v4.push(PrefixRule { address, length, prefix }),
+            IpAddr::V6(address) => self.v6.push(PrefixRule { address, length, prefix }),
+        }
+    }
+}
+
+/// The rules that follow from the configuration and the devices.
+pub(super) fn rules(config: &Config, network: &Snapshot) -> Rules {
+    let mut rules = Rules::default();
+    for (address, length) in NOT_FORWARDED4 {
+        let prefix = Prefix { class: prefix_class::MULTICAST, ..Prefix::default() };
+        rules.v4.push(PrefixRule { address, length, prefix });
+    }
+    for (address, length) in NOT_FORWARDED6 {
+        let prefix = Prefix { class: prefix_class::MULTICAST, ..Prefix::default() };
+        rules.v6.push(PrefixRule { address, length, prefix });
+    }
+    add_routes(&mut rules, config, network);
+    // WANs may share a subnet: the first of the file has it.
+    let wans = (1u8..).zip(&config.wans).collect::<Vec<_>>();
+    for (path, wan) in wans.into_iter().rev() {
+        for net in subnets(network, &wan.device) {
+            // Without a prefix to translate to, the WAN carries no IPv6.
+            if matches!(net, IpNet::V4(_)) || wan.ipv6_prefix.is_some() {
+                rules.add(net, prefix_class::VIA_PATH, path);
+            }
+        }
+    }
+    // All of the inside prefix is ours, assigned to a LAN port or not.
+    if let Some(inside) = config.ipv6_prefix {
+        rules.add(IpNet::V6(inside), prefix_class::LAN, 0);
+    }
+    for lan in &config.lan {
+        for net in subnets(network, &lan.device) {
+            rules.add(net, prefix_class::LAN, 0);
+        }
+    }
+    for net in &config.bypass {
+        rules.add(*net, prefix_class::BYPASS, 0);
+    }
+    let served = config.lan.iter().map(|lan| &lan.device);
+    for device in served.chain(config.wans.iter().map(|wan| &wan.device)) {
+        for broadcast in subnets(network, device).filter_map(broadcast) {
+            rules.add(IpNet::V4(broadcast), prefix_class::MULTICAST, 0);
+        }
+    }
+    for address in network.devices.iter().flat_map(|device| &device.addresses) {
+        rules.add(host(address.ip), prefix_class::LOCAL, 0);
+    }
+    rules
+}
+
+/// What the kernel routes elsewhere than to a WAN stays with the kernel: hosts
+/// behind LAN routers, and networks on devices that are not ours.
+fn add_routes(rules: &mut Rules, config: &Config, network: &Snapshot) {
+    let name = |ifindex: u32| {
+        let device = network.devices.iter().find(|device| device.ifindex == ifindex);
+        device.map(|device: &Device| device.name.as_str())
+    };
+    let room = PREFIX_ENTRIES / 4;
+    let mut routes = Rules::default();
+    for route in network.routes.iter().filter(|route| route.destination.prefix_len() > 0) {
+        let Some(device) = name(route.ifindex) else { continue };
+        if config.lan.iter().any(|lan| lan.device == device) {
+            routes.add(route.destination, prefix_class::LAN, 0);
+        } else if device != "lo" && !config.wans.iter().any(|wan| wan.device == device) {
+            routes.add(route.destination, prefix_class::BYPASS, 0);
+        }
+    }
+    if routes.v4.len().max(routes.v6.len()) > room {
+        tracing::warn!(
+            v4 = routes.v4.len(),
+            v6 = routes.v6.len(),
+            room,
+            "too many routes beside the WANs: they are left out, name what matters in bypass"
+        );
+        return;
+    }
+    rules.v4.append(&mut routes.v4);
+    rules.v6.append(&mut routes.v6);
+}
+
+fn subnets<'a>(network: &'a Snapshot, device: &str) -> impl Iterator<Item = IpNet> + use<'a> {
+    network.device(device).into_iter().flat_map(Device::subnets)
+}
+
+/// The directed broadcast address of a subnet that has one.
+fn broadcast(net: IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) if net.prefix_len() <= 30 => Ipv4Net::new(net.broadcast(), 32).ok(),
+        _ => None,
+    }
+}
+
+fn host(ip: IpAddr) -> IpNet {
+    match ip {
+        IpAddr::V4(ip) => IpNet::V4(Ipv4Net::from(ip)),
+        IpAddr::V6(ip) => IpNet::V6(Ipv6Net::from(ip)),
+    }
+}
+
+#[cfg(test)]
+#[path = "prefixes_tests.rs"]
+mod tests;

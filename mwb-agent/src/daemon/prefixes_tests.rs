@@ -1,0 +1,101 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::daemon::fixture::{config, network, route};
+
+/// Class and path of the longest match, as the kernel side finds it.
+fn place(rules: &Rules, destination: &str) -> Option<(u8, u8)> {
+    let destination: IpAddr = destination.parse().ok()?;
+    let mut table = BTreeMap::new();
+    let v4 = rules.v4.iter().map(|r| (IpNet::new(r.address.into(), r.length), r.prefix));
+    let v6 = rules.v6.iter().map(|r| (IpNet::new(r.address.into(), r.length), r.prefix));
+    for (net, prefix) in v4.chain(v6) {
+        table.insert(net.ok()?.trunc(), (prefix.class, prefix.path));
+    }
+    let matches = table.into_iter().filter(|(net, _)| net.contains(&destination));
+    matches.max_by_key(|(net, _)| net.prefix_len()).map(|(_, place)| place)
+}
+
+const LOCAL: Option<(u8, u8)> = Some((prefix_class::LOCAL, 0));
+const LAN: Option<(u8, u8)> = Some((prefix_class::LAN, 0));
+const MULTICAST: Option<(u8, u8)> = Some((prefix_class::MULTICAST, 0));
+const BYPASS: Option<(u8, u8)> = Some((prefix_class::BYPASS, 0));
+
+fn via(path: u8) -> Option<(u8, u8)> {
+    Some((prefix_class::VIA_PATH, path))
+}
+
+#[test]
+fn every_destination_has_its_place() {
+    let rules = rules(&config(), &network());
+    for (destination, wanted) in [
+        // Our own addresses, on whatever device.
+        ("10.1.0.1", LOCAL),
+        ("198.51.100.2", LOCAL),
+        ("10.9.0.1", LOCAL),
+        ("2001:db8:a:1::1", LOCAL),
+        ("2001:db8:102::2", LOCAL),
+        ("fe80::3", LOCAL),
+        // The LAN, what is behind its routers, and all of the inside prefix.
+        ("10.1.0.77", LAN),
+        ("10.2.3.4", LAN),
+        ("2001:db8:a:1::77", LAN),
+        ("2001:db8:a:ffff::1", LAN),
+        // A WAN's own subnet; IPv6 only where the WAN carries it.
+        ("198.51.100.1", via(1)),
+        ("203.0.113.9", via(2)),
+        ("2001:db8:101::9", via(1)),
+        ("2001:db8:102::9", None),
+        // What the kernel routes by devices that are not ours.
+        ("10.9.0.5", BYPASS),
+        ("192.0.2.200", BYPASS),
+        ("224.0.0.1", MULTICAST),
+        ("255.255.255.255", MULTICAST),
+        ("10.1.0.255", MULTICAST),
+        ("198.51.100.255", MULTICAST),
+        ("169.254.1.1", MULTICAST),
+        ("127.0.0.53", MULTICAST),
+        ("ff02::1", MULTICAST),
+        ("fe80::77", MULTICAST),
+        // The Internet, outside prefixes included.
+        ("192.0.2.1", None),
+        ("2001:db8:101:ffff::1", None),
+        ("2001:db8:ff::1", None),
+    ] {
+        assert_eq!(place(&rules, destination), wanted, "{destination}");
+    }
+}
+
+#[test]
+fn of_two_wans_on_one_subnet_the_first_has_it() {
+    let mut network = network();
+    network.devices[3].addresses = network.devices[2].addresses.clone();
+    assert_eq!(place(&rules(&config(), &network), "198.51.100.1"), via(1));
+}
+
+#[test]
+fn the_lan_wins_over_a_wan_on_the_same_subnet() {
+    let mut network = network();
+    network.devices[2].addresses = network.devices[1].addresses.clone();
+    assert_eq!(place(&rules(&config(), &network), "10.1.0.77"), LAN);
+}
+
+#[test]
+fn a_full_routing_table_is_left_out() {
+    let mut network = network();
+    for i in 0..2000u16 {
+        let [a, b] = i.to_be_bytes();
+        network.routes.push(route(&format!("172.16.{a}.{b}/32"), None, 5));
+    }
+    let rules = rules(&config(), &network);
+    assert!(rules.v4.len() < PREFIX_ENTRIES);
+    assert_eq!(place(&rules, "172.16.0.1"), None);
+    assert_eq!(place(&rules, "10.1.0.77"), LAN);
+}
+
+#[test]
+fn missing_devices_have_no_rules() {
+    let rules = rules(&config(), &Snapshot::default());
+    assert_eq!(place(&rules, "198.51.100.1"), None);
+    assert_eq!(place(&rules, "224.0.0.1"), MULTICAST);
+}

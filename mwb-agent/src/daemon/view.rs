@@ -1,0 +1,124 @@
+//! What the API is told: snapshots of the control loop, completed with the data
+//! plane's counters at the moment of the question.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mwb_common::reason::Verdict;
+use tokio::sync::watch;
+
+use super::rates::{Total, Totals};
+use crate::api::snapshot::{
+    CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
+};
+use crate::api::{Source, Unavailable};
+use crate::dataplane::{self, Tables};
+use crate::events::Bus;
+use crate::flows::Usage;
+
+/// What the control loop knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    pub(super) lan: Vec<LanStatus>,
+    /// Without traffic: counters are read when somebody asks.
+    pub(super) wans: Vec<WanStatus>,
+    pub(super) failover: FailoverStatus,
+}
+
+/// Answers for the API.
+pub(super) struct Answers {
+    pub(super) instance: String,
+    pub(super) mode: &'static str,
+    pub(super) balance: &'static str,
+    pub(super) started: Instant,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) usage: watch::Receiver<Usage>,
+    pub(super) tables: Tables,
+    pub(super) bus: Bus,
+}
+
+impl Answers {
+    async fn rows(&self) -> Result<Vec<dataplane::CounterRow>, Unavailable> {
+        let tables = self.tables.clone();
+        let rows = tokio::task::spawn_blocking(move || tables.counters()).await;
+        rows.map_err(|error| Unavailable(format!("reading counters: {error}")))?
+            .map_err(|error| Unavailable(error.to_string()))
+    }
+
+    fn nat(&self, wans: &[WanStatus]) -> NatStatus {
+        let usage = self.usage.borrow();
+        let used = |path: u8| usage.ports_used.get(usize::from(path)).copied().unwrap_or(0) as u64;
+        let ports_used: BTreeMap<String, u64> =
+            wans.iter().map(|wan| (wan.name.clone(), used(wan.path))).collect();
+        NatStatus {
+            mappings: usage.mappings as u64,
+            flows4: usage.flows4 as u64,
+            flows6: usage.flows6 as u64,
+            ports_used,
+            flow_capacity: usage.flow_capacity as u64,
+        }
+    }
+}
+
+impl Source for Answers {
+    async fn status(&self) -> Result<Status, Unavailable> {
+        let totals = Totals::of(&self.rows().await?);
+        let View { lan, mut wans, failover } = View::clone(&self.view.borrow());
+        for wan in &mut wans {
+            let of =
+                |totals: &[Total]| totals.get(usize::from(wan.path)).copied().unwrap_or_default();
+            (wan.tx, wan.rx) = (traffic(of(&totals.up)), traffic(of(&totals.down)));
+        }
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            mode: self.mode.to_owned(),
+            balance: self.balance.to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            lan,
+            nat: self.nat(&wans),
+            wans,
+            failover,
+        })
+    }
+
+    async fn counters(&self) -> Result<Vec<CounterRow>, Unavailable> {
+        let rows = self.rows().await?;
+        let view = self.view.borrow();
+        let name = |path: u8| {
+            let wan = view.wans.iter().find(|wan| wan.path == path);
+            // A path of an earlier configuration has counters and no name.
+            wan.map_or_else(
+                || if path == 0 { "none".to_owned() } else { format!("path{path}") },
+                |wan| wan.name.clone(),
+            )
+        };
+        let row = |row: dataplane::CounterRow| CounterRow {
+            direction: row.direction.name().to_owned(),
+            wan: name(row.path),
+            reason: row.reason.name().to_owned(),
+            verdict: verdict(row.reason.verdict()).to_owned(),
+            protocol: row.protocol.to_owned(),
+            packets: row.packets,
+            bytes: row.bytes,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    fn events(&self) -> &Bus {
+        &self.bus
+    }
+}
+
+fn traffic(total: Total) -> Traffic {
+    Traffic { packets: total.packets, bytes: total.bytes }
+}
+
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Forward => "forward",
+        Verdict::Kernel => "kernel",
+        Verdict::Drop => "drop",
+    }
+}

@@ -1,0 +1,126 @@
+use super::*;
+use crate::daemon::fixture::{OUR_MAC, ROUTER_MAC, config, neighbour, network};
+use crate::net::Reachability;
+
+fn now(index: usize, network: &Snapshot, before: &Path) -> Present {
+    let config = config();
+    present(&config, &config.wans[index], network, before)
+}
+
+fn has(present: &Present, flag: u32) -> bool {
+    present.path.flags & flag != 0
+}
+
+#[test]
+fn a_wan_is_what_its_device_and_default_route_say() {
+    let wan = now(0, &network(), &Path::default());
+    let path = wan.path;
+    assert_eq!((path.ifindex, path.mtu, path.generation), (3, 1500, 1));
+    assert_eq!((path.address4, path.gateway4), ([198, 51, 100, 2], [198, 51, 100, 1]));
+    assert_eq!(Ipv6Addr::from(path.gateway6).to_string(), "fe80::1");
+    assert_eq!(Ipv6Addr::from(path.inside6).to_string(), "2001:db8:a::");
+    assert_eq!(Ipv6Addr::from(path.outside6).to_string(), "2001:db8:101::");
+    assert_eq!(path.npt_length, 48);
+    assert_eq!(path.npt_adjustment, nptv6::adjustment(path.inside6, path.outside6, 48));
+    assert_eq!(
+        (path.source_mac, path.next_hop_mac4, path.next_hop_mac6),
+        (OUR_MAC, ROUTER_MAC, ROUTER_MAC)
+    );
+    let all = path_flag::PRESENT
+        | path_flag::HAS_V4
+        | path_flag::HAS_V6
+        | path_flag::NEXT_HOP4
+        | path_flag::NEXT_HOP6;
+    assert_eq!(path.flags, all);
+    assert_eq!(wan.link.ifindex, Some(3));
+    assert_eq!(wan.link.v4.map(|hop| hop.mac), Some(NextHop::Mac(ROUTER_MAC)));
+    assert_eq!(wan.link.v6.map(|hop| hop.source.to_string()).as_deref(), Some("2001:db8:101::2"));
+}
+
+#[test]
+fn a_configured_gateway_counts_and_a_wan_without_prefix_has_no_ipv6() {
+    let wan = now(1, &network(), &Path::default());
+    assert_eq!(wan.path.gateway4, [203, 0, 113, 9]);
+    assert_eq!(wan.path.flags, path_flag::PRESENT | path_flag::HAS_V4);
+    assert_eq!(wan.link.v4.map(|hop| hop.mac), Some(NextHop::Unresolved));
+    assert_eq!(wan.link.v6, None);
+}
+
+#[test]
+fn a_generation_lasts_as_long_as_the_addresses() {
+    let mut network = network();
+    let first = now(0, &network, &Path::default()).path;
+    // Another gateway, MAC, MTU or no carrier at all: flows stay valid.
+    network.routes.clear();
+    network.neighbours.clear();
+    network.devices[2].mtu = 1400;
+    network.devices[2].carrier = false;
+    let second = now(0, &network, &first).path;
+    assert_eq!(second.generation, first.generation);
+    assert_eq!(second.flags & path_flag::NEXT_HOP4, 0);
+    // The device goes and comes back with the same address, then another.
+    let gone = now(0, &Snapshot::default(), &second);
+    assert_eq!((gone.path.flags, gone.path.generation), (0, first.generation));
+    assert_eq!(gone.link, Link::default());
+    let back = now(0, &network, &gone.path).path;
+    assert_eq!(back.generation, first.generation);
+    network.devices[2].addresses[0].ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 3));
+    let moved = now(0, &network, &back).path;
+    assert_eq!(moved.generation, first.generation + 1);
+    assert_eq!(moved.address4, [198, 51, 100, 3]);
+}
+
+#[test]
+fn a_lost_default_route_is_remembered_while_the_address_stays() {
+    let mut network = network();
+    let first = now(0, &network, &Path::default()).path;
+    network.routes.clear();
+    let wan = now(0, &network, &first);
+    assert!(has(&wan, path_flag::HAS_V4 | path_flag::HAS_V6));
+    assert_eq!(wan.path.gateway4, [198, 51, 100, 1]);
+    network.devices[2].addresses[0].ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 3));
+    let wan = now(0, &network, &first);
+    assert!(!has(&wan, path_flag::HAS_V4));
+    assert_eq!(wan.link.v4, None);
+}
+
+#[test]
+fn a_wan_without_an_address_is_present_and_carries_nothing() {
+    let mut network = network();
+    network.devices[3].addresses.clear();
+    let wan = now(1, &network, &Path::default());
+    assert_eq!(wan.path.flags, path_flag::PRESENT);
+    assert_eq!(wan.path.generation, 0);
+    assert_eq!(wan.link.ifindex, Some(4));
+}
+
+#[test]
+fn a_point_to_point_wan_needs_no_next_hop() {
+    let mut network = network();
+    network.devices[2].resolves = false;
+    network.devices[2].mac = None;
+    network.routes[0].gateway = None;
+    let wan = now(0, &network, &Path::default());
+    assert!(has(&wan, path_flag::HAS_V4));
+    assert!(!has(&wan, path_flag::NEXT_HOP4));
+    assert_eq!(wan.link.v4.map(|hop| (hop.gateway, hop.mac)), Some((None, NextHop::NotNeeded)));
+    assert_eq!(to_resolve(&wan, &network), []);
+}
+
+#[test]
+fn next_hops_are_resolved_when_unknown_stale_or_failed() {
+    let mut network = network();
+    let asked = |network: &Snapshot| {
+        let wan = now(0, network, &Path::default());
+        to_resolve(&wan, network).into_iter().map(|(_, ip)| ip.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&network), ["fe80::1"]);
+    network.neighbours[1] = neighbour(3, "fe80::1", Reachability::Incomplete);
+    assert_eq!(asked(&network), [] as [&str; 0]);
+    network.neighbours[0] = neighbour(3, "198.51.100.1", Reachability::Failed);
+    assert_eq!(asked(&network), ["198.51.100.1"]);
+    network.neighbours.clear();
+    assert_eq!(asked(&network), ["198.51.100.1", "fe80::1"]);
+    network.devices[2].carrier = false;
+    assert_eq!(asked(&network), [] as [&str; 0]);
+}

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 /// Lines of a failed step that are shown again.
-const TAIL: usize = 30;
+const TAIL: usize = 60;
 /// How often a step says that it is alive where no terminal is.
 const QUIET_PERIOD: Duration = Duration::from_secs(15);
 
@@ -22,15 +23,24 @@ pub fn ask(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Option<S
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The file that `name` stands for on the search path.
+/// The file that `name` stands for on [`search_path`].
 #[must_use]
-pub fn find(name: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    // Debian keeps network tools in sbin, which a user's search path may lack.
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
+pub fn find(name: &str) -> Option<PathBuf> {
+    search_path().into_iter().map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// The search path, and what a login may have left out of it: where
+/// `cargo install` puts programs, and where Debian keeps network tools.
+#[must_use]
+pub fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    directories.extend(cargo_home.map(|home| home.join("bin")));
+    directories.extend(["/usr/sbin".into(), "/sbin".into()]);
+    directories
 }
 
 /// Runs a step that may take long, showing elapsed time and its latest line.
@@ -73,12 +83,13 @@ pub fn watch(
                 if source == Source::Out {
                     on_line(&line);
                 }
-                // Machine-readable output is not for people.
-                if !line.starts_with('{') && !line.trim().is_empty() {
-                    progress.line(&line);
-                    tail.push_back(line);
-                    if tail.len() > TAIL {
-                        tail.pop_front();
+                if let Some(text) = readable(&line) {
+                    progress.line(text);
+                    if !is_progress(text) {
+                        tail.push_back(line);
+                        if tail.len() > TAIL {
+                            tail.pop_front();
+                        }
                     }
                 }
             }
@@ -102,6 +113,23 @@ pub fn watch(
     }
     progress.end("failed");
     bail!("{what}: {status}\n{}", join(&tail))
+}
+
+/// What of a line is for people; `None` for machine-readable and empty lines.
+fn readable(line: &str) -> Option<&str> {
+    // A build script's own build comes out as warnings of its package.
+    let text = match line.strip_prefix("warning: ").and_then(|rest| rest.split_once(": ")) {
+        Some((package, text)) if package.contains('@') => text,
+        _ => line,
+    };
+    (!text.starts_with('{') && !text.trim().is_empty()).then_some(text)
+}
+
+/// Cargo telling what it does, which explains no failure.
+fn is_progress(text: &str) -> bool {
+    ["Compiling", "Checking", "Finished", "Downloading", "Downloaded", "Locking", "Updating"]
+        .iter()
+        .any(|word| text.trim_start().starts_with(&format!("{word} ")))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -213,8 +241,24 @@ mod tests {
     #[test]
     fn a_failed_step_shows_its_last_lines() {
         let failed = run_step("break", &mut shell("echo because >&2; exit 3"), LIMIT);
-        let text = format!("{:#}", failed.err().map_or_else(String::new, |e| e.to_string()));
+        let text = failed.err().map_or_else(String::new, |error| error.to_string());
         assert!(text.contains("because") && text.contains('3'), "{text}");
+    }
+
+    #[test]
+    fn a_kernel_side_build_reads_like_any_other() {
+        let line = "warning: mwb-agent@0.1.0:    Compiling aya-ebpf v0.2.1";
+        assert_eq!(readable(line).map(str::trim), Some("Compiling aya-ebpf v0.2.1"));
+        assert_eq!(readable("warning: unused import: `x`"), Some("warning: unused import: `x`"));
+        assert_eq!(readable("{\"reason\":\"x\"}"), None);
+    }
+
+    #[test]
+    fn what_explains_a_failure_is_not_pushed_out_by_progress() {
+        let script =
+            "echo error: the cause >&2; for i in $(seq 200); do echo '   Compiling a'; done; false";
+        let failed = run_step("break", &mut shell(script), LIMIT);
+        assert!(failed.is_err_and(|error| error.to_string().contains("the cause")));
     }
 
     #[test]

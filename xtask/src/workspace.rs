@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{Metadata, MetadataCommand};
 
+use crate::exec;
+
 /// Name of the variable that tells `mwb-agent`'s build script which toolchain
 /// builds the kernel side.
 pub const TOOLCHAIN_VARIABLE: &str = "MWB_EBPF_TOOLCHAIN";
@@ -66,6 +68,8 @@ pub fn cargo(toolchain: &str) -> Result<Command> {
             command.env_remove(&name);
         }
     }
+    // The compiler looks for bpf-linker on the search path.
+    command.env("PATH", std::env::join_paths(exec::search_path())?);
     if toolchain == DEFAULT_TOOLCHAIN {
         command.env_remove(TOOLCHAIN_VARIABLE);
     } else {

@@ -45,7 +45,7 @@ impl Check {
 
 fn format(record: &Record) -> Result<Option<String>> {
     let mut command = workspace::cargo(&record.toolchain)?;
-    command.args(["fmt", "--all", "--", "--check"]);
+    command.args(["fmt", "--all", "--", "--check", "--color", "never"]);
     exec::run_step("cargo fmt", &mut command, LIMIT)?;
     Ok(None)
 }

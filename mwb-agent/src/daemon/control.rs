@@ -2,7 +2,7 @@
 //! writes what has changed, and tells what it did.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mwb_common::maps::{Family, MAX_PATHS, Path, Selection, path_flag};
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStat
 use crate::config::Config;
 use crate::dataplane::Error;
 use crate::events::{Bus, EventKind};
-use crate::failover::{self, Change, Decision, Ledger, Load, Member, Memory};
+use crate::failover::{self, Carries, Change, Decision, Ledger, Load, Member, Memory};
 use crate::health::{Link, Measured, NextHop, Reason, Report, Start, State};
 use crate::net::Snapshot;
 
@@ -33,7 +33,12 @@ struct Wan {
     measured: Measured,
     failovers: u64,
     last_change: Option<u64>,
+    /// Since when the next hop of IPv4 and IPv6 has not told its MAC.
+    mute: [Option<Instant>; 2],
 }
+
+/// A next hop that has been mute for so long takes no new flows of its family.
+const MUTE: Duration = Duration::from_secs(2);
 
 /// The control loop's state.
 pub(super) struct Control {
@@ -86,6 +91,7 @@ impl Control {
                 measured: Measured::default(),
                 failovers: 0,
                 last_change: None,
+                mute: [None; 2],
             });
         }
         let down = (1u8..).zip(&wans).filter(|(_, wan)| wan.state == State::Down).map(|(id, _)| id);
@@ -174,6 +180,10 @@ impl Control {
                 self.plane.with(|plane| plane.set_path(path, &present.path))?;
                 wan.written = present.path;
             }
+            for (mute, next_hop) in wan.mute.iter_mut().zip(wan::next_hops(&present)) {
+                let unresolved = next_hop == Some(NextHop::Unresolved);
+                *mute = unresolved.then(|| mute.unwrap_or_else(Instant::now));
+            }
             wan.link.send_if_modified(|link| {
                 let changed = *link != present.link;
                 link.clone_from(&present.link);
@@ -218,7 +228,7 @@ impl Control {
     /// not get another flow.
     pub(super) fn decide(&mut self, now: Instant) -> Result<(), Error> {
         let members: Vec<Member> =
-            (1u8..).zip(&self.wans).map(|(id, w)| self.member(id, w)).collect();
+            (1u8..).zip(&self.wans).map(|(id, wan)| self.member(id, wan, now)).collect();
         let decision = failover::decide(self.config.balance, &members, &mut self.memory, now);
         if self.decision.as_ref().map(|before| &before.alive) != Some(&decision.alive) {
             self.plane.set_alive(decision.alive.clone())?;
@@ -239,21 +249,27 @@ impl Control {
         Ok(())
     }
 
-    fn member(&self, path: u8, wan: &Wan) -> Member {
+    fn member(&self, path: u8, wan: &Wan, now: Instant) -> Member {
         let configured = self.config.wans.get(usize::from(path) - 1);
         let (up, down) = configured.map_or((None, None), |c| (c.capacity.up, c.capacity.down));
         let load = |rates: &[super::rates::Rate], capacity| {
             let rate = rates.get(usize::from(path)).copied().unwrap_or_default();
             Load { rate: rate.now, peak: rate.peak, capacity }
         };
-        let has = |flag| wan.present.path.flags & flag != 0;
+        let [mute4, mute6] =
+            wan.mute.map(|since| since.is_some_and(|since| now.duration_since(since) >= MUTE));
+        let carries = |flag, mute| match (wan.present.path.flags & flag != 0, mute) {
+            (false, _) => Carries::No,
+            (true, true) => Carries::Mute,
+            (true, false) => Carries::Yes,
+        };
         Member {
             path,
             priority: configured.map_or(u8::MAX, |c| c.priority),
             weight: configured.map_or(1, |c| u32::from(c.weight)),
             state: wan.state,
-            has4: has(path_flag::HAS_V4),
-            has6: has(path_flag::HAS_V6),
+            v4: carries(path_flag::HAS_V4, mute4),
+            v6: carries(path_flag::HAS_V6, mute6),
             measured: wan.measured,
             up: load(&self.rates.up, up),
             down: load(&self.rates.down, down),

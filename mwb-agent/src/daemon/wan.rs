@@ -18,6 +18,9 @@ pub(super) struct Present {
     pub(super) path: Path,
     /// What probes need.
     pub(super) link: Link,
+    /// How frames reach the IPv6 next hop, if there is one: it is there even if
+    /// the WAN has no IPv6 address to probe from.
+    pub(super) next_hop6: Option<NextHop>,
 }
 
 /// What a WAN is now. `before` is its entry so far: what is lost for a while,
@@ -27,11 +30,11 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
     let Some(device) = network.device(&wan.device) else {
         // Addresses stay for comparison; without flags nobody uses them.
         let path = Path { flags: 0, ifindex: 0, ..*before };
-        return Present { path, link: Link::default() };
+        return Present { path, ..Present::default() };
     };
     let v4 = hop4(wan, device, network, before);
-    let v6 = hop6(wan, device, network, before);
     let npt = config.ipv6_prefix.zip(wan.ipv6_prefix);
+    let v6 = npt.and_then(|_| hop6(wan, device, network, before));
     let mut path = Path {
         ifindex: device.ifindex,
         flags: path_flag::PRESENT,
@@ -39,9 +42,12 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
         source_mac: device.mac.unwrap_or_default(),
         ..*before
     };
+    if let Some(source) = device.source4().filter(|source| source.octets() != before.address4) {
+        // A gateway that is remembered belongs to the address.
+        (path.address4, path.gateway4) = (source.octets(), [0; 4]);
+    }
     if let Some(hop) = v4 {
         path.flags |= path_flag::HAS_V4;
-        path.address4 = hop.source.octets();
         path.gateway4 = hop.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
         if let NextHop::Mac(mac) = hop.mac {
             path.flags |= path_flag::NEXT_HOP4;
@@ -52,7 +58,7 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
         Some((inside, outside)) => translate(&mut path, inside, outside),
         None => (path.inside6, path.outside6, path.npt_length) = ([0; 16], [0; 16], 0),
     }
-    if let (Some((gateway, mac)), Some(_)) = (v6, npt) {
+    if let Some((gateway, mac)) = v6 {
         path.flags |= path_flag::HAS_V6;
         path.gateway6 = gateway.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
         if let NextHop::Mac(mac) = mac {
@@ -63,14 +69,14 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
     if identity(&path) != identity(before) {
         path.generation = before.generation.wrapping_add(1);
     }
-    let probe6 = v6.zip(npt.and(device.source6()));
+    let probe6 = v6.zip(device.source6());
     let link = Link {
         ifindex: Some(device.ifindex),
         carrier: device.carrier,
         v4,
         v6: probe6.map(|((gateway, mac), source)| Hop { source, gateway, mac }),
     };
-    Present { path, link }
+    Present { path, link, next_hop6: v6.map(|(_, mac)| mac) }
 }
 
 /// What flows of a WAN rest on: with another one they are void.
@@ -105,7 +111,6 @@ fn hop6(
     network: &Snapshot,
     before: &Path,
 ) -> Option<(Option<Ipv6Addr>, NextHop)> {
-    wan.ipv6_prefix?;
     let gateway = match wan.gateway6 {
         Gateway::Address(gateway) => Some(gateway),
         Gateway::Auto => network.gateway6(device.ifindex).or_else(|| {
@@ -124,6 +129,12 @@ fn next_hop(device: &Device, network: &Snapshot, gateway: Option<IpAddr>) -> Opt
     }
     let neighbour = network.neighbour(device.ifindex, gateway?);
     Some(neighbour.and_then(|n| n.mac).map_or(NextHop::Unresolved, NextHop::Mac))
+}
+
+/// How frames reach the next hop of IPv4 and of IPv6; `None` for a family that
+/// the WAN does not carry.
+pub(super) fn next_hops(present: &Present) -> [Option<NextHop>; 2] {
+    [present.link.v4.map(|hop| hop.mac), present.next_hop6]
 }
 
 /// The next hops of a WAN that the kernel should be asked to resolve.

@@ -81,7 +81,9 @@ fn a_lost_default_route_is_remembered_while_the_address_stays() {
     network.devices[2].addresses[0].ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 3));
     let wan = now(0, &network, &first);
     assert!(!has(&wan, path_flag::HAS_V4));
-    assert_eq!(wan.link.v4, None);
+    assert_eq!((wan.link.v4, wan.path.generation), (None, first.generation + 1));
+    // Not even later: the gateway belongs to the address of before.
+    assert_eq!(now(0, &network, &wan.path).link.v4, None);
 }
 
 #[test]

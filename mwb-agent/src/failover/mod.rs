@@ -39,16 +39,28 @@ pub struct Member {
     pub weight: u32,
     /// Health.
     pub state: State,
-    /// Whether it can carry IPv4.
-    pub has4: bool,
-    /// Whether it can carry IPv6.
-    pub has6: bool,
+    /// Whether it carries IPv4.
+    pub v4: Carries,
+    /// Whether it carries IPv6.
+    pub v6: Carries,
     /// How good it is.
     pub measured: Measured,
     /// What flows over it now.
     pub up: Load,
     /// What flows over it now.
     pub down: Load,
+}
+
+/// Whether a WAN carries a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// It has no address or no gateway of the family.
+    No,
+    /// It should, but the next hop does not tell its MAC: the WAN may work for
+    /// the other family. Taken only if no usable WAN is better off.
+    Mute,
+    /// It does.
+    Yes,
 }
 
 /// One direction of a WAN, in bit/s.
@@ -136,11 +148,20 @@ impl Decision {
 
 /// Decides. `members` are in the order of the configuration.
 pub fn decide(balance: Balance, members: &[Member], memory: &mut Memory, now: Instant) -> Decision {
-    let of = |has: fn(&Member) -> bool| members.iter().filter(|m| has(m)).collect::<Vec<_>>();
     Decision {
-        v4: plan(balance, &of(|m| m.has4), &mut memory.v4, now),
-        v6: plan(balance, &of(|m| m.has6), &mut memory.v6, now),
+        v4: plan(balance, &candidates(members, |m| m.v4), &mut memory.v4, now),
+        v6: plan(balance, &candidates(members, |m| m.v6), &mut memory.v6, now),
         alive: members.iter().filter(|m| m.state.is_usable()).map(|m| m.path).collect(),
+    }
+}
+
+fn candidates(members: &[Member], carries: fn(&Member) -> Carries) -> Vec<&Member> {
+    let able = |m: &&Member| carries(m) != Carries::No;
+    let speaks = |m: &&Member| carries(m) == Carries::Yes;
+    if members.iter().any(|m| speaks(&m) && m.state.is_usable()) {
+        members.iter().filter(speaks).collect()
+    } else {
+        members.iter().filter(able).collect()
     }
 }
 

@@ -9,8 +9,8 @@ fn member(path: u8, priority: u8, state: State) -> Member {
         priority,
         weight: 100,
         state,
-        has4: true,
-        has6: false,
+        v4: Carries::Yes,
+        v6: Carries::No,
         measured: Measured { rtt: Some(20 * MS), jitter: Some(MS), loss: Some(0.0) },
         up: Load::default(),
         down: Load::default(),
@@ -103,13 +103,26 @@ fn when_nothing_is_usable_everything_is_listed_as_if_it_were() {
 #[test]
 fn a_wan_without_the_family_gets_none_of_it() {
     let mut members = [member(1, 0, State::Up), member(2, 1, State::Up)];
-    members[1].has6 = true;
+    members[1].v6 = Carries::Yes;
     let decision = decided(Balance::RoundRobin, &members);
     assert_eq!(parts(&decision.v4), [(1, 100.0)]);
     assert_eq!(parts(&decision.v6), [(2, 100.0)]);
     assert_eq!(decision.active(), [1, 2]);
-    members[1].has6 = false;
+    members[1].v6 = Carries::No;
     assert_eq!(decided(Balance::RoundRobin, &members).v6, Plan::default());
+}
+
+#[test]
+fn a_family_whose_next_hop_is_mute_goes_by_other_wans() {
+    let mut members = [member(1, 0, State::Up), member(2, 1, State::Up)];
+    members[0].v4 = Carries::Mute;
+    assert_eq!(parts(&decided(Balance::RoundRobin, &members).v4), [(2, 100.0)]);
+    // Better a mute one than a dead one, or none.
+    members[1].state = State::Down;
+    assert_eq!(parts(&decided(Balance::RoundRobin, &members).v4), [(1, 100.0)]);
+    members[1].v4 = Carries::Mute;
+    members[1].state = State::Up;
+    assert_eq!(parts(&decided(Balance::RoundRobin, &members).v4), [(1, 100.0)]);
 }
 
 #[test]
@@ -298,12 +311,16 @@ fn state() -> impl Strategy<Value = State> {
     ]
 }
 
+fn carries() -> impl Strategy<Value = Carries> {
+    prop_oneof![Just(Carries::No), Just(Carries::Mute), Just(Carries::Yes)]
+}
+
 prop_compose! {
     fn any_member()(
         priority in 0u8..4,
         weight in 1u32..=1000,
         state in state(),
-        (has4, has6) in any::<(bool, bool)>(),
+        (v4, v6) in (carries(), carries()),
         rtt in prop::option::of(0u64..5_000_000),
         jitter in prop::option::of(0u64..1_000_000),
         loss in prop::option::of(0.0..=1.0),
@@ -312,7 +329,7 @@ prop_compose! {
     ) -> Member {
         let micros = |time: Option<u64>| time.map(Duration::from_micros);
         Member {
-            path: 0, priority, weight, state, has4, has6,
+            path: 0, priority, weight, state, v4, v6,
             measured: Measured { rtt: micros(rtt), jitter: micros(jitter), loss },
             up: Load { rate: rates.0, peak: rates.0, capacity: capacity.0 },
             down: Load { rate: rates.1, peak: rates.1, capacity: capacity.1 },
@@ -342,7 +359,14 @@ proptest! {
             let usable = |m: &&Member| m.state.is_usable();
             let alive: Vec<u8> = members.iter().filter(usable).map(|m| m.path).collect();
             prop_assert_eq!(&decision.alive, &alive);
-            for (plan, has) in [(&decision.v4, (|m: &&Member| m.has4) as fn(&&Member) -> bool), (&decision.v6, |m| m.has6)] {
+            for (plan, v6) in [(&decision.v4, false), (&decision.v6, true)] {
+                let carries = |m: &Member| if v6 { m.v6 } else { m.v4 };
+                let speaks = members.iter().any(|m| m.state.is_usable() && carries(m) == Carries::Yes);
+                let has = |m: &&Member| match carries(m) {
+                    Carries::No => false,
+                    Carries::Mute => !speaks,
+                    Carries::Yes => true,
+                };
                 let able: Vec<&Member> = members.iter().filter(has).collect();
                 // As long as one WAN has the family, somebody gets its flows.
                 prop_assert_eq!(plan.shares.is_empty(), able.is_empty());

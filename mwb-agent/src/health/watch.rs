@@ -152,9 +152,11 @@ impl Watcher {
                 continue;
             }
             if let Some(rtt) = self.probes.answered(answer.round, now) {
-                // What was before the outage says nothing about after.
+                // What was before the outage says nothing about after; nor
+                // does what was sent into it.
                 if self.machine.state() == State::Down {
                     self.quality.reset();
+                    self.probes.forget();
                 }
                 self.quality.answered(now, rtt);
                 news.push(self.observe(now, Input::Answer(self.quality.poor())));

@@ -22,8 +22,6 @@ pub enum EventKind {
     AgentStarted,
     /// The agent stops; the data plane goes on.
     AgentStopping,
-    /// A configuration is in force.
-    ConfigLoaded,
     /// A WAN's health changed.
     WanState,
     /// Traffic left a WAN for others.
@@ -40,8 +38,6 @@ pub enum EventKind {
     HookAttached,
     /// A configured device is not there.
     DeviceMissing,
-    /// A NAT table or port range is full.
-    NatExhausted,
 }
 
 /// One thing that happened.
@@ -115,14 +111,8 @@ impl Bus {
             message,
             reason,
         };
-        tracing::info!(
-            id = event.id,
-            kind = kind.name(),
-            wan,
-            reason = event.reason,
-            "{}",
-            event.message
-        );
+        let reason = (!event.reason.is_empty()).then_some(event.reason.as_str());
+        tracing::info!(id = event.id, kind = kind.name(), wan, reason, "{}", event.message);
         if ring.events.len() == ring.capacity {
             ring.events.pop_front();
         }
@@ -165,7 +155,6 @@ impl EventKind {
         match self {
             EventKind::AgentStarted => "agent_started",
             EventKind::AgentStopping => "agent_stopping",
-            EventKind::ConfigLoaded => "config_loaded",
             EventKind::WanState => "wan_state",
             EventKind::Failover => "failover",
             EventKind::Failback => "failback",
@@ -174,7 +163,6 @@ impl EventKind {
             EventKind::Neighbour => "neighbour",
             EventKind::HookAttached => "hook_attached",
             EventKind::DeviceMissing => "device_missing",
-            EventKind::NatExhausted => "nat_exhausted",
         }
     }
 }

@@ -159,8 +159,8 @@ async fn follow(socket: &Path, mut since: u64, json: bool) -> Result<()> {
         let events: Vec<Event> = read(&body)?;
         let Some(last) = events.last() else { continue };
         since = last.id;
-        let style = show::Style { colour: wants_colour(), now_ms: now_ms() };
-        if json { print(&(body + "\n"))? } else { print(&show::events(&events, &style))? }
+        let text = if json { body + "\n" } else { events.iter().map(show::event_line).collect() };
+        print(&text)?;
     }
 }
 

@@ -7,7 +7,7 @@ use mwb_agent::api::snapshot::{CounterRow, LanStatus, Status, Traffic, WanState,
 use mwb_agent::events::Event;
 
 use crate::table::{Align, Cell, Colour, Table};
-use crate::units::{ago, bytes, grouped, millis, percent, span};
+use crate::units::{ago, bytes, counted, grouped, millis, percent, span};
 
 /// How to show.
 pub(crate) struct Style {
@@ -45,8 +45,8 @@ pub(crate) fn status(
         nat.ports_used.iter().map(|(wan, used)| format!("{wan} {}", grouped(*used))).collect();
     let _ = writeln!(
         out,
-        "\nNAT: {} mappings; flows: IPv4 {}, IPv6 {}, of {} each; ports: {}",
-        grouped(nat.mappings),
+        "\nNAT: {}; flows: IPv4 {}, IPv6 {}, of {} each; ports: {}",
+        counted(nat.mappings, "mapping"),
         grouped(nat.flows4),
         grouped(nat.flows6),
         grouped(nat.flow_capacity),
@@ -58,7 +58,8 @@ pub(crate) fn status(
     let last = failover
         .last_unix_ms
         .map_or_else(String::new, |then| format!(", the last {}", ago(then, style.now_ms)));
-    let _ = writeln!(out, "New flows go to: {active}; {} failovers{last}", grouped(failover.count));
+    let _ =
+        writeln!(out, "New flows go to: {active}; {}{last}", counted(failover.count, "failover"));
     let _ = writeln!(out, "Dropped packets: {}", dropped(counters));
     if !events.is_empty() {
         out.push_str("\nLatest events\n");
@@ -207,6 +208,18 @@ fn dropped(counters: Result<&[CounterRow], &str>) -> String {
     texts.join(", ")
 }
 
+/// An event on a line of its own, for a stream that has no end.
+pub(crate) fn event_line(event: &Event) -> String {
+    let wan = event.wan.as_deref().unwrap_or("-");
+    let mut line =
+        format!("{:>4}  {:<14} {wan:<15} {}", event.id, event.kind.name(), event.message);
+    if !event.reason.is_empty() {
+        let _ = write!(line, " ({})", event.reason);
+    }
+    line.push('\n');
+    line
+}
+
 fn traffic(traffic: Traffic) -> String {
     bytes(traffic.bytes)
 }
@@ -248,8 +261,8 @@ mod tests {
     const EVENTS: &str = r#"[
         {"id": 41, "unix_ms": 1700000000000, "kind": "failover", "wan": "lte",
          "message": "new flows leave lte for fiber", "reason": "carrier lost"},
-        {"id": 42, "unix_ms": 1700000060000, "kind": "config_loaded", "wan": null,
-         "message": "configuration in force", "reason": ""}]"#;
+        {"id": 42, "unix_ms": 1700000060000, "kind": "agent_started", "wan": null,
+         "message": "agent 0.1.0 runs", "reason": ""}]"#;
     const PLAIN: Style = Style { colour: false, now_ms: 1_700_000_065_000 };
 
     type Result = std::result::Result<(), Box<dyn Error>>;
@@ -306,6 +319,18 @@ mod tests {
         status.wans[0].address4 = None;
         let text = super::wans(&status.wans, &PLAIN);
         assert!(text.contains("no IPv4 address"), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_followed_event_is_one_line_with_its_reason() -> Result {
+        let events: Vec<Event> = serde_json::from_str(EVENTS)?;
+        let lines: String = events.iter().map(event_line).collect();
+        assert_eq!(
+            lines,
+            "  41  failover       lte             new flows leave lte for fiber (carrier lost)\n  \
+             42  agent_started  -               agent 0.1.0 runs\n"
+        );
         Ok(())
     }
 

@@ -56,9 +56,18 @@ pub(crate) fn ago(then_ms: u64, now_ms: u64) -> String {
     }
 }
 
-/// `20.5 ms`, or a dash.
+/// `20.5 ms`, with more figures below 1 ms, or a dash.
 pub(crate) fn millis(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
+    match value {
+        None => "-".to_owned(),
+        Some(ms) if ms < 1.0 => format!("{ms:.2} ms"),
+        Some(ms) => format!("{ms:.1} ms"),
+    }
+}
+
+/// `1 failover`, `2 failovers`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 /// `6.0 %`, or a dash.
@@ -92,6 +101,14 @@ mod tests {
         assert_eq!(
             (grouped(7), grouped(1_000), grouped(1_234_567)),
             ("7".into(), "1,000".into(), "1,234,567".into())
+        );
+        assert_eq!(
+            (millis(Some(0.049)), millis(Some(20.54))),
+            ("0.05 ms".into(), "20.5 ms".into())
+        );
+        assert_eq!(
+            (counted(1, "flow"), counted(1_000, "flow")),
+            ("1 flow".into(), "1,000 flows".into())
         );
         assert_eq!((ago(5_000, 5_400), ago(5_000, 66_000)), ("now".into(), "1m 1s ago".into()));
         assert_eq!(ago(5_000, 0), "now", "a clock that was set back");

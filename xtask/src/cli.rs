@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, build, setup, test, verify};
+use crate::{bench, build, run, setup, test, verify};
 
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
@@ -15,13 +15,14 @@ pub struct Cli {
     command: Command,
 }
 
-// A slot for `run` (run::Args) opens when that module is in.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Detect the toolchain and tools, and install what is missing.
     Setup(setup::Args),
     /// Build the agent, the operator's command and the kernel side.
     Build(build::Args),
+    /// Run a gateway with real traffic over three WANs in the lab, and show what it does.
+    Run(run::Args),
     /// Load every program and compare what the verifier walked through with the budget.
     Verify(verify::Args),
     /// Measure the gateway against its peers.
@@ -40,6 +41,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Setup(args) => setup::command(&args),
         Command::Build(args) => build::command(&args),
+        Command::Run(args) => run::command(&args),
         Command::Verify(args) => verify::command(&args),
         Command::Bench(args) => bench::command(&args),
         Command::Test(args) => test::command(&args),

@@ -9,6 +9,7 @@ pub mod e2e;
 pub mod exec;
 pub mod lab;
 pub mod outcome;
+pub mod run;
 pub mod setup;
 pub mod test;
 pub mod verify;

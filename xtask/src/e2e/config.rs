@@ -87,7 +87,8 @@ fn a_missing_device_is_named() -> Result<()> {
         },
     )?;
     let second = &status.wans[1];
-    ensure!(second.state != "up" && second.reason.contains("wan9"), "{second:?}");
+    ensure!(second.state != "up" && second.device == "wan9", "{second:?}");
+    ensure!(second.reason.contains("missing"), "{second:?}");
     ensure!(gateway.log().contains("wan9"), "the log does not name it:\n{}", gateway.log());
     checks::pings_pass(&lab)?;
     lab.gw().ip("link set wan1 down\nlink set wan1 name wan9\nlink set wan9 up\n")?;

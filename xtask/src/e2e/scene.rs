@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use super::Case;
 use crate::lab::{Gateway, GatewayConfig, Lab, LabSpec};
@@ -106,8 +106,7 @@ impl Scene {
 /// A test in a scene, with evidence when it fails.
 pub(super) fn play(scene: Scene, test: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
     let mut scene = scene;
-    let result = test(&mut scene);
-    result.with_context(|| scene.evidence())
+    test(&mut scene).map_err(|error| anyhow!("{error:#}\n\n{}", scene.evidence()))
 }
 
 /// A case for each hook, in a plain lab of `wans` WANs and with the

@@ -170,7 +170,8 @@ impl Gateway {
             }
         };
         command.arg("--config").arg(config).args(["--instance", instance]);
-        command.env("RUST_BACKTRACE", "0");
+        // The log is for reading in a failure.
+        command.env("RUST_BACKTRACE", "0").env("NO_COLOR", "1");
         Process::spawn(command, lab.scratch())
     }
 

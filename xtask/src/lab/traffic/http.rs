@@ -34,6 +34,12 @@ impl FileServer {
         Ok(Self { address, stop })
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// URL of a file of `length` bytes.
     #[must_use]
     pub fn url(&self, length: u64) -> String {
@@ -109,6 +115,42 @@ pub fn content_hash(length: u64) -> String {
         done += part.len() as u64;
     }
     hex(&hash.finalize())
+}
+
+/// Fetches `length` bytes from a [`FileServer`] by a plain client of our own, in
+/// the namespace of the calling thread, and compares every byte. `arrived` is
+/// told of bytes as they come.
+///
+/// # Errors
+/// When the connection breaks, nothing comes for `patience`, or a byte differs.
+pub fn fetch(
+    server: SocketAddr,
+    length: u64,
+    patience: Duration,
+    mut arrived: impl FnMut(u64),
+) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&server, patience).context("no connection")?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(format!("GET /{length} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).context("no answer")?;
+    ensure!(line.contains(" 200 "), "answered {line:?}");
+    while reader.read_line(&mut line).context("no answer")? > 2 {}
+    let (mut buffer, mut expected) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut done = 0;
+    loop {
+        let count = reader.read(&mut buffer).context("the file stopped")?;
+        if count == 0 {
+            break;
+        }
+        fill_content(done, &mut expected[..count]);
+        ensure!(buffer[..count] == expected[..count], "the file differs near byte {done}");
+        done += count as u64;
+        arrived(count as u64);
+    }
+    ensure!(done == length, "{done} of {length} bytes came");
+    Ok(())
 }
 
 /// What curl fetched.

@@ -12,7 +12,7 @@ mod udp;
 mod who;
 
 pub use self::{
-    http::{Download, FileServer, content_hash, curl},
+    http::{Download, FileServer, content_hash, curl, fetch},
     iperf::{Iperf, IperfReport, IperfRun, IperfServer},
     ping::{PingReport, PingRun, ping},
     prober::{Attempt, EVERY, Prober, outage},

@@ -118,7 +118,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(())
     }
 
-    fn read(&self, key: &K) -> Result<Option<Vec<V>>, Error> {
+    /// Reads one element: a value per lane.
+    pub(super) fn read(&self, key: &K) -> Result<Option<Vec<V>>, Error> {
         let mut values = vec![V::zeroed(); self.lanes];
         let found = sys::lookup_into(self.fd(), key, &mut values)
             .map_err(self.call("BPF_MAP_LOOKUP_ELEM"))?;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use mwb_common::maps::{Control, Family, Liveness, Path, Selection};
+use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection};
 
 mod attach;
 mod batch;
@@ -109,6 +109,15 @@ impl DataPlane {
     /// When the kernel refuses to read.
     pub fn control(&self) -> Result<Control, Error> {
         self.settings.control()
+    }
+
+    /// Writes a device's entry without attaching anything: for test runs. What
+    /// [`DataPlane::attach`] needs it writes by itself.
+    ///
+    /// # Errors
+    /// When the index is beyond the table, or the kernel refuses the write.
+    pub fn set_device(&mut self, ifindex: u32, device: Device) -> Result<(), Error> {
+        self.settings.set_device("the device", ifindex, device)
     }
 
     /// Writes a WAN's entry, in one update.

@@ -9,9 +9,9 @@ use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Pod;
 use mwb_common::maps::{
     Counter, Device, Direction, Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS,
-    PROTOCOLS, Path, PortKey, PortOwner, names,
+    PROTOCOLS, Path, PortKey, PortOwner, counter_index, names,
 };
-use mwb_common::reason::{REASON_SLOTS, Reason};
+use mwb_common::reason::{REASON_SLOTS, Reason, Verdict};
 
 use super::batch::Table;
 use super::error::Error;
@@ -131,6 +131,26 @@ impl Tables {
         })?;
         Ok(rows)
     }
+
+    /// What was forwarded in one direction by one path, ever: a few look-ups,
+    /// for who asks many times a second.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn forwarded(&self, direction: Direction, path: u8) -> Result<Counter, Error> {
+        let mut total = Counter::default();
+        let forwarded = |reason: &&Reason| reason.verdict() == Verdict::Forward;
+        for reason in Reason::ALL.iter().filter(forwarded) {
+            for protocol in 0..u8::try_from(PROTOCOLS.len()).unwrap_or(u8::MAX) {
+                let index = counter_index(direction, path, *reason, protocol);
+                for counter in self.inner.counters.read(&index)?.unwrap_or_default() {
+                    total.packets += counter.packets;
+                    total.bytes += counter.bytes;
+                }
+            }
+        }
+        Ok(total)
+    }
 }
 
 /// The opposite of `mwb_common::maps::counter_index`; `None` for a number that
@@ -172,7 +192,7 @@ fn table<K: Pod, V: Pod>(
 
 #[cfg(test)]
 mod tests {
-    use mwb_common::maps::{COUNTER_SLOTS, counter_index};
+    use mwb_common::maps::COUNTER_SLOTS;
 
     use super::*;
 

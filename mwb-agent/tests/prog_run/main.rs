@@ -1,0 +1,156 @@
+//! One packet at a time through the real programs, by `BPF_PROG_TEST_RUN`: for
+//! every verdict reason, in both forms and both address families, what comes in,
+//! what must come out to the byte, and the one counter that must move.
+//!
+//! `world.rs` draws the addresses, `packet.rs` builds packets with checksums
+//! from scratch, `row.rs` runs a row; the rows are in `frames.rs`, `outward.rs`
+//! and `inward.rs`. Every test has a network namespace of its own, and every row
+//! starts from an empty data plane that no pin outlives.
+
+mod frames;
+mod inward;
+mod outward;
+mod packet;
+mod row;
+mod world;
+
+use std::collections::BTreeSet;
+use std::net::{TcpListener, UdpSocket};
+use std::process::Command;
+use std::thread;
+
+use mwb_agent::dataplane::Hook;
+use mwb_common::reason::Reason;
+use nix::sched::{CloneFlags, unshare};
+
+use crate::row::{From, Gateways, Row, forwarded};
+use crate::world::{PORT, from_port, host_tcp, host_udp, out_by1};
+
+/// Runs `test` in a network of its own with the little world's LAN in it; its
+/// argument is the index of the LAN device. Says why if that cannot be had here.
+fn in_the_world(name: &str, test: impl FnOnce(u32) + Send) {
+    let result = thread::scope(|scope| {
+        scope
+            .spawn(|| match make_network() {
+                Ok(lan) => test(lan),
+                Err(why) => println!("skipped: {name}: {why}"),
+            })
+            .join()
+    });
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// The thread's namespace ends with the thread.
+fn make_network() -> Result<u32, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("needs root".to_owned());
+    }
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| format!("no network namespace: {errno}"))?;
+    for line in world::NETWORK {
+        let status = Command::new("ip")
+            .args(line.split_whitespace())
+            .status()
+            .map_err(|error| format!("no `ip` (Debian: iproute2): {error}"))?;
+        assert!(status.success(), "`ip {line}` failed");
+    }
+    for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{switch}"), "1")
+            .map_err(|error| format!("{switch}: {error}"))?;
+    }
+    nix::net::if_::if_nametoindex("lan0").map_err(|errno| format!("lan0: {errno}"))
+}
+
+/// Runs rows in all their forms and names every one that failed.
+fn run(name: &str, rows: Vec<Row>) {
+    in_the_world(name, |lan| {
+        let mut gateways = Gateways::new(lan);
+        let mut failed = String::new();
+        let mut runs = 0;
+        for row in &rows {
+            for form in row.forms {
+                runs += 1;
+                if let Err(wrong) = row.run(&mut gateways, *form) {
+                    failed += &format!("{} ({}):\n{wrong}", row.name, form.name());
+                }
+            }
+        }
+        assert!(failed.is_empty(), "of {runs} runs these failed:\n{failed}");
+        assert!(runs >= rows.len(), "a row has no form to run in");
+    });
+}
+
+fn all_rows() -> Vec<Row> {
+    [frames::rows(), outward::rows(), inward::rows()].into_iter().flatten().collect()
+}
+
+#[test]
+fn frames_that_are_not_ours_are_left_alone() {
+    run("frames_that_are_not_ours_are_left_alone", frames::rows());
+}
+
+#[test]
+fn packets_from_the_lan_end_as_the_rows_say() {
+    run("packets_from_the_lan_end_as_the_rows_say", outward::rows());
+}
+
+#[test]
+fn packets_from_a_wan_end_as_the_rows_say() {
+    run("packets_from_a_wan_end_as_the_rows_say", inward::rows());
+}
+
+#[test]
+fn every_reason_has_a_row() {
+    let covered: BTreeSet<Reason> = all_rows().iter().filter_map(Row::reason).collect();
+    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !covered.contains(reason)).collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
+#[test]
+fn every_reason_has_a_row_in_both_forms_where_both_give_it() {
+    for reason in Reason::ALL {
+        let forms: BTreeSet<&str> = all_rows()
+            .iter()
+            .filter(|row| row.reason() == Some(*reason))
+            .flat_map(|row| row.forms.iter().map(|form| form.name()))
+            .collect();
+        let expected: BTreeSet<&str> = match reason {
+            // Only the TC form can have the kernel resolve, only XDP hands over.
+            Reason::NeighbourUnresolved => [Hook::Tcx.name()].into(),
+            Reason::HandoverFailed => [Hook::Xdp.name()].into(),
+            _ => [Hook::Xdp.name(), Hook::Tcx.name()].into(),
+        };
+        assert_eq!(forms, expected, "{reason:?}");
+    }
+}
+
+#[test]
+fn rows_have_names_of_their_own() {
+    let mut names = BTreeSet::new();
+    for row in all_rows() {
+        let key = (row.from.direction().name(), row.name);
+        assert!(names.insert(key), "two rows `{}`", row.name);
+    }
+}
+
+#[test]
+fn a_port_that_the_gateway_itself_uses_is_not_given_out() {
+    let name = "a_port_that_the_gateway_itself_uses_is_not_given_out";
+    in_the_world(name, |lan| {
+        let mut gateways = Gateways::new(lan);
+        let udp = UdpSocket::bind(("0.0.0.0", PORT)).expect("a socket");
+        let tcp = TcpListener::bind(("0.0.0.0", PORT)).expect("a socket");
+        for (packet, protocol) in [(host_udp(PORT), "udp4"), (host_tcp(PORT), "tcp4")] {
+            let out = from_port(&out_by1(&packet), PORT + 1);
+            let row = forwarded("a socket has the port", From::Lan, &packet, &out, (1, protocol))
+                .given(|gateway| outward::only_ports(gateway, PORT, PORT + 1));
+            for form in [Hook::Xdp, Hook::Tcx] {
+                if let Err(wrong) = row.run(&mut gateways, form) {
+                    panic!("{protocol} ({}):\n{wrong}", form.name());
+                }
+            }
+        }
+        drop((udp, tcp));
+    });
+}

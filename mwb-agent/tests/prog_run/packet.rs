@@ -1,0 +1,216 @@
+//! A packet as a struct that is easy to change, and its bytes with checksums
+//! computed from scratch by etherparse: what a translated packet must look like
+//! is the same struct with other addresses.
+
+use std::net::IpAddr;
+
+use etherparse::{
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber,
+    Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader,
+};
+
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMP6: u8 = 58;
+
+/// TCP flags by their bits.
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const ACK: u8 = 0x10;
+
+/// Upper layer of a packet.
+#[derive(Clone, Debug)]
+pub(crate) enum Transport {
+    Tcp {
+        source: u16,
+        destination: u16,
+        flags: u8,
+    },
+    /// `checksum: false` sends a checksum of zero: none (RFC 768).
+    Udp {
+        source: u16,
+        destination: u16,
+        checksum: bool,
+    },
+    Echo {
+        reply: bool,
+        id: u16,
+    },
+    /// Any other, as it is.
+    Raw {
+        protocol: u8,
+        bytes: Vec<u8>,
+    },
+}
+
+/// A packet on Ethernet.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) to: [u8; 6],
+    pub(crate) from: [u8; 6],
+    /// VLAN tags, outer first: EtherType and identifier.
+    pub(crate) tags: Vec<(u16, u16)>,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) ttl: u8,
+    /// IPv4 options, a multiple of 4 bytes.
+    pub(crate) options: Vec<u8>,
+    /// IPv6 extension headers: number, and what follows its next-header byte.
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    /// IPv4: offset in units of 8 bytes, and whether more follow.
+    pub(crate) fragment: (u16, bool),
+    pub(crate) transport: Transport,
+    pub(crate) payload: Vec<u8>,
+    /// Ethernet padding behind the packet.
+    pub(crate) padding: usize,
+}
+
+impl Packet {
+    /// The same packet with something else about it.
+    pub(crate) fn with(&self, change: impl FnOnce(&mut Packet)) -> Packet {
+        let mut packet = self.clone();
+        change(&mut packet);
+        packet
+    }
+
+    /// The frame.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut frame = [self.to, self.from].concat();
+        for (ethertype, id) in &self.tags {
+            frame.extend(ethertype.to_be_bytes());
+            frame.extend(id.to_be_bytes());
+        }
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                frame.extend(0x0800_u16.to_be_bytes());
+                frame.extend(self.ipv4(source.octets(), destination.octets()));
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                frame.extend(0x86dd_u16.to_be_bytes());
+                frame.extend(self.ipv6(source.octets(), destination.octets()));
+            }
+            _ => panic!("one address family per packet: {self:?}"),
+        }
+        frame.resize(frame.len() + self.padding, 0);
+        frame
+    }
+
+    fn ipv4(&self, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+        let (protocol, upper) = self.upper(|header, payload| match header {
+            Header::Tcp(h) => h.calc_checksum_ipv4_raw(source, destination, payload).ok(),
+            Header::Udp(h) => h.calc_checksum_ipv4_raw(source, destination, payload).ok(),
+            Header::Echo(echo, reply) => {
+                let kind = if reply { Icmpv4Type::EchoReply } else { Icmpv4Type::EchoRequest };
+                Some(Icmpv4Header::with_checksum(kind(echo), payload).checksum)
+            }
+        });
+        let length = u16::try_from(upper.len()).expect("a payload that fits");
+        let mut header = Ipv4Header::new(length, self.ttl, IpNumber(protocol), source, destination)
+            .expect("a payload that fits");
+        header.identification = 0x1234;
+        header.options = Ipv4Options::try_from(self.options.as_slice()).expect("options that fit");
+        header.total_len += u16::try_from(self.options.len()).expect("options that fit");
+        header.fragment_offset = IpFragOffset::try_new(self.fragment.0).expect("13 bits");
+        header.more_fragments = self.fragment.1;
+        header.header_checksum = header.calc_header_checksum();
+        [header.to_bytes().to_vec(), upper].concat()
+    }
+
+    fn ipv6(&self, source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
+        let (protocol, upper) = self.upper(|header, payload| match header {
+            Header::Tcp(h) => h.calc_checksum_ipv6_raw(source, destination, payload).ok(),
+            Header::Udp(h) => h.calc_checksum_ipv6_raw(source, destination, payload).ok(),
+            Header::Echo(echo, reply) => {
+                let kind = if reply { Icmpv6Type::EchoReply } else { Icmpv6Type::EchoRequest };
+                let header = Icmpv6Header::with_checksum(kind(echo), source, destination, payload);
+                header.ok().map(|header| header.checksum)
+            }
+        });
+        let mut next = self.extensions.iter().skip(1).map(|(number, _)| *number);
+        let mut behind = Vec::new();
+        for (_, body) in &self.extensions {
+            behind.push(next.next().unwrap_or(protocol));
+            behind.extend(body);
+        }
+        behind.extend(upper);
+        let header = Ipv6Header {
+            traffic_class: 0,
+            flow_label: Ipv6FlowLabel::ZERO,
+            payload_length: u16::try_from(behind.len()).expect("a payload that fits"),
+            next_header: IpNumber(self.extensions.first().map_or(protocol, |(number, _)| *number)),
+            hop_limit: self.ttl,
+            source,
+            destination,
+        };
+        [header.to_bytes().to_vec(), behind].concat()
+    }
+
+    /// Protocol number and bytes of the upper layer; `checksum` computes it.
+    fn upper(&self, checksum: impl FnOnce(Header<'_>, &[u8]) -> Option<u16>) -> (u8, Vec<u8>) {
+        let v6 = self.source.is_ipv6();
+        let sum = |header: Header<'_>| checksum(header, &self.payload).expect("a checksum");
+        let (protocol, mut bytes) = match &self.transport {
+            Transport::Tcp { source, destination, flags } => {
+                let mut header = TcpHeader::new(*source, *destination, 0x0102_0304, 4_096);
+                header.syn = flags & SYN != 0;
+                header.ack = flags & ACK != 0;
+                header.rst = flags & 0x04 != 0;
+                header.fin = flags & 0x01 != 0;
+                header.checksum = sum(Header::Tcp(&header));
+                (TCP, header.to_bytes().to_vec())
+            }
+            Transport::Udp { source, destination, checksum } => {
+                let length = self.payload.len();
+                let mut header = UdpHeader::without_ipv4_checksum(*source, *destination, length)
+                    .expect("a payload that fits");
+                if *checksum {
+                    header.checksum = sum(Header::Udp(&header));
+                }
+                (UDP, header.to_bytes().to_vec())
+            }
+            Transport::Echo { reply, id } => {
+                let echo = IcmpEchoHeader { id: *id, seq: 7 };
+                let [id0, id1] = id.to_be_bytes();
+                let [sum0, sum1] = sum(Header::Echo(echo, *reply)).to_be_bytes();
+                let kind = match (v6, reply) {
+                    (false, false) => 8,
+                    (false, true) => 0,
+                    (true, false) => 128,
+                    (true, true) => 129,
+                };
+                let protocol = if v6 { ICMP6 } else { ICMP };
+                (protocol, vec![kind, 0, sum0, sum1, id0, id1, 0, 7])
+            }
+            Transport::Raw { protocol, bytes } => (*protocol, bytes.clone()),
+        };
+        bytes.extend(&self.payload);
+        (protocol, bytes)
+    }
+}
+
+enum Header<'a> {
+    Tcp(&'a TcpHeader),
+    Udp(&'a UdpHeader),
+    Echo(IcmpEchoHeader, bool),
+}
+
+#[test]
+fn the_builder_makes_what_an_independent_parser_reads() {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    let packet = crate::world::host_udp(5_000).with(|p| {
+        p.options = vec![1, 1, 1, 0];
+        p.payload = b"hello".to_vec();
+    });
+    let bytes = packet.bytes();
+    let parsed = SlicedPacket::from_ethernet(&bytes).expect("a packet");
+    let Some(NetSlice::Ipv4(ip)) = &parsed.net else { panic!("no IPv4 in {parsed:?}") };
+    let header = ip.header().to_header();
+    assert_eq!(header.header_checksum, header.calc_header_checksum());
+    assert_eq!(header.options.as_slice(), [1, 1, 1, 0]);
+    let Some(TransportSlice::Udp(udp)) = &parsed.transport else { panic!("no UDP in {parsed:?}") };
+    assert_eq!((udp.source_port(), udp.payload()), (5_000, b"hello".as_slice()));
+    let expected =
+        udp.to_header().calc_checksum_ipv4_raw(header.source, header.destination, b"hello");
+    assert_eq!(Ok(udp.checksum()), expected);
+}

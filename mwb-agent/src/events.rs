@@ -38,6 +38,8 @@ pub enum EventKind {
     HookAttached,
     /// A configured device is not there.
     DeviceMissing,
+    /// A NAT table or port range is full.
+    NatExhausted,
 }
 
 /// One thing that happened.
@@ -163,6 +165,7 @@ impl EventKind {
             EventKind::Neighbour => "neighbour",
             EventKind::HookAttached => "hook_attached",
             EventKind::DeviceMissing => "device_missing",
+            EventKind::NatExhausted => "nat_exhausted",
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mwb_common::maps::{Family, MAX_PATHS, Path, Selection, path_flag};
 use tokio::sync::watch;
 
+use super::alarms::Shortage;
 use super::beat::Plane;
 use super::ports::Port;
 use super::prefixes::{self, Rules};
@@ -17,7 +18,7 @@ use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStat
 use crate::config::Config;
 use crate::dataplane::Error;
 use crate::events::{Bus, EventKind};
-use crate::failover::{self, Carries, Change, Decision, Ledger, Load, Member, Memory};
+use crate::failover::{self, Carries, Change, Decision, Ledger, Load, Member, Memory, Plan};
 use crate::health::{Link, Measured, NextHop, Reason, Report, Start, State};
 use crate::net::Snapshot;
 
@@ -51,7 +52,8 @@ pub(super) struct Control {
     memory: Memory,
     ledger: Ledger,
     decision: Option<Decision>,
-    selections: [Option<Selection>; 2],
+    /// What the kernel side has, by family.
+    written: [Option<(Plan, Selection)>; 2],
     failovers: u64,
     last_failover: Option<u64>,
     pub(super) rates: Rates,
@@ -106,7 +108,7 @@ impl Control {
             memory: Memory::default(),
             ledger,
             decision: None,
-            selections: [None, None],
+            written: [None, None],
             failovers: 0,
             last_failover: None,
             rates: Rates::new(),
@@ -234,11 +236,11 @@ impl Control {
             self.plane.set_alive(decision.alive.clone())?;
         }
         for (family, plan) in [(Family::V4, &decision.v4), (Family::V6, &decision.v6)] {
-            let selection = plan.compile();
-            let written = &mut self.selections[family as usize];
-            if written.as_ref() != Some(&selection) {
+            let written = &mut self.written[family as usize];
+            if written.as_ref().map(|(plan, _)| plan) != Some(plan) {
+                let selection = plan.compile();
                 self.plane.with(|plane| plane.set_selection(family, &selection))?;
-                *written = Some(selection);
+                *written = Some((plan.clone(), selection));
             }
         }
         for change in self.ledger.enter(&decision, &members) {
@@ -309,6 +311,14 @@ impl Control {
         }
     }
 
+    /// Tells of packets that were refused for want of room.
+    pub(super) fn exhausted(&self, shortage: &Shortage) {
+        let index = usize::from(shortage.path).wrapping_sub(1);
+        let wan = self.config.wans.get(index).map(|wan| wan.name.as_str());
+        let message = format!("{} packets were dropped", shortage.packets);
+        self.bus.publish(EventKind::NatExhausted, wan, message, shortage.reason.describe());
+    }
+
     /// Lets the API see what is now.
     pub(super) fn publish(&self) {
         let active = self.decision.as_ref().map(Decision::active).unwrap_or_default();
@@ -331,7 +341,7 @@ impl Control {
         let (hook, hook_mode, hook_reason) = wan.port.hook();
         let link = &wan.present.link;
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
-        let slots = self.selections[Family::V4 as usize].map_or(0.0, |selection| {
+        let slots = self.written[Family::V4 as usize].as_ref().map_or(0.0, |(_, selection)| {
             let own = selection.slots.iter().filter(|slot| **slot == path).count();
             own as f64 / selection.slots.len() as f64
         });

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+mod alarms;
 mod beat;
 mod control;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod rates;
 mod view;
 mod wan;
 
+use alarms::{Alarms, Shortage};
 use beat::Plane;
 use control::Control;
 use rates::Totals;
@@ -47,8 +49,8 @@ use crate::net::{self, Requests, Snapshot, Watcher};
 const DECIDE: Duration = Duration::from_millis(100);
 /// Time between two looks at next hops and refused attachments.
 const LOOK: Duration = Duration::from_secs(1);
-/// Time between two readings of the counters when no decision rests on them.
-const COUNT: Duration = Duration::from_secs(2);
+/// Time between two looks for shortages.
+const CHECK: Duration = Duration::from_secs(5);
 /// Time between two sweeps of the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -120,7 +122,9 @@ pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Err
     watch_health(&mut tasks, &config, &control, &reports);
     let (usage_sender, usage) = watch::channel(Usage::default());
     tasks.spawn(Sweeper::new(tables.clone(), timeouts(&config)).run(SWEEP, usage_sender));
-    let mut totals = count(&mut tasks, tables.clone(), needs_rates(&config));
+    let mut totals = needs_rates(&config)
+        .then(|| count(&mut tasks, tables.clone(), u8::try_from(config.wans.len()).unwrap_or(0)));
+    let mut shortages = check(&mut tasks, tables.clone());
     let answers = Answers {
         instance: options.instance.clone(),
         mode: config.mode.name(),
@@ -156,8 +160,12 @@ pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Err
                 resolve(&requests, &control, &now);
                 done
             }
-            Some((at, totals)) = totals.recv() => {
+            (at, totals) = next(&mut totals) => {
                 control.rates.sample(at, totals);
+                Ok(())
+            }
+            Some(shortage) = shortages.recv() => {
+                control.exhausted(&shortage);
                 Ok(())
             }
             _ = decide.tick() => control.decide(Instant::now()),
@@ -251,28 +259,26 @@ fn needs_rates(config: &Config) -> bool {
         |wan: &crate::config::Wan| wan.capacity.up.is_some() && wan.capacity.down.is_some();
     match config.balance {
         Balance::LeastUsed => true,
-        Balance::Adaptive => config.wans.iter().any(configured),
+        Balance::Adaptive => config.wans.iter().filter(|wan| configured(wan)).count() > 1,
         _ => false,
     }
 }
 
-/// Reads the counters on a thread for blocking work, again and again.
-fn count(
-    tasks: &mut JoinSet<()>,
-    tables: Tables,
-    often: bool,
-) -> mpsc::Receiver<(Instant, Totals)> {
+/// What was read of the counters, and when.
+type Sample = (Instant, Totals);
+
+/// Reads what was forwarded, again and again, on a thread for blocking work.
+fn count(tasks: &mut JoinSet<()>, tables: Tables, paths: u8) -> mpsc::Receiver<Sample> {
     let (sender, receiver) = mpsc::channel(1);
-    let mut ticks = interval(if often { DECIDE } else { COUNT });
+    let mut ticks = interval(DECIDE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tasks.spawn(async move {
         loop {
             ticks.tick().await;
             let reader = tables.clone();
-            let rows =
-                tokio::task::spawn_blocking(move || (Instant::now(), reader.counters())).await;
-            let sample = match rows {
-                Ok((at, Ok(rows))) => (at, Totals::of(&rows)),
+            let read = move || (Instant::now(), Totals::read(&reader, paths));
+            let sample = match tokio::task::spawn_blocking(read).await {
+                Ok((at, Ok(totals))) => (at, totals),
                 Ok((_, Err(error))) => {
                     tracing::warn!(%error, "counters could not be read");
                     continue;
@@ -285,6 +291,39 @@ fn count(
         }
     });
     receiver
+}
+
+/// Looks for shortages again and again, on a thread for blocking work.
+fn check(tasks: &mut JoinSet<()>, tables: Tables) -> mpsc::Receiver<Shortage> {
+    let (sender, receiver) = mpsc::channel(16);
+    let mut ticks = interval(CHECK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut alarms = Alarms::default();
+    tasks.spawn(async move {
+        loop {
+            ticks.tick().await;
+            let reader = tables.clone();
+            let Ok(rows) = tokio::task::spawn_blocking(move || reader.counters()).await else {
+                return;
+            };
+            for shortage in alarms.check(&rows.unwrap_or_default(), Instant::now()) {
+                if sender.send(shortage).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+/// The next sample; never, if nobody counts.
+async fn next(samples: &mut Option<mpsc::Receiver<Sample>>) -> Sample {
+    if let Some(samples) = samples
+        && let Some(sample) = samples.recv().await
+    {
+        return sample;
+    }
+    std::future::pending().await
 }
 
 /// Asks the kernel for the next hops that it should know and does not.

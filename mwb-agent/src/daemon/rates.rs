@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use mwb_common::maps::{Direction, PATH_SLOTS};
+use mwb_common::maps::{Counter, Direction, PATH_SLOTS};
 use mwb_common::reason::Verdict;
 
-use crate::dataplane::CounterRow;
+use crate::dataplane::{CounterRow, Error, Tables};
 
 /// Time constant of the smoothing, in seconds.
 const SMOOTHING: f64 = 0.5;
@@ -27,16 +27,37 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// Nothing.
+    pub(super) fn zero() -> Self {
+        Self { up: [Total::default(); PATH_SLOTS], down: [Total::default(); PATH_SLOTS] }
+    }
+
+    /// Reads those of the first `paths` paths.
+    pub(super) fn read(tables: &Tables, paths: u8) -> Result<Self, Error> {
+        let mut totals = Self::zero();
+        for path in 1..=paths {
+            for direction in Direction::ALL {
+                let Counter { packets, bytes } = tables.forwarded(direction, path)?;
+                if let Some(total) = totals.of_direction(direction).get_mut(usize::from(path)) {
+                    *total = Total { packets, bytes };
+                }
+            }
+        }
+        Ok(totals)
+    }
+
+    fn of_direction(&mut self, direction: Direction) -> &mut [Total; PATH_SLOTS] {
+        match direction {
+            Direction::Out => &mut self.up,
+            Direction::In => &mut self.down,
+        }
+    }
+
     /// Sums up what counters say.
     pub(super) fn of(rows: &[CounterRow]) -> Self {
-        let mut totals =
-            Self { up: [Total::default(); PATH_SLOTS], down: [Total::default(); PATH_SLOTS] };
+        let mut totals = Self::zero();
         for row in rows.iter().filter(|row| row.reason.verdict() == Verdict::Forward) {
-            let direction = match row.direction {
-                Direction::Out => &mut totals.up,
-                Direction::In => &mut totals.down,
-            };
-            if let Some(total) = direction.get_mut(usize::from(row.path)) {
+            if let Some(total) = totals.of_direction(row.direction).get_mut(usize::from(row.path)) {
                 total.packets += row.packets;
                 total.bytes += row.bytes;
             }

@@ -57,11 +57,13 @@ pub async fn watch<C: Checker>(
     let mut watcher = Watcher::new(path, schedule);
     let mut rounds = tokio::time::interval(schedule.interval);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    link.mark_changed();
+    // Before the first round: without a link it would be sent nowhere.
+    let first = link.borrow_and_update().clone();
+    let mut news: Vec<Report> = watcher.relink(&mut checker, first).into_iter().collect();
     loop {
         // What has arrived is told first, whatever woke us: an answer that
         // waits in the socket is no miss.
-        let mut news = watcher.hear(&mut checker);
+        news.extend(watcher.hear(&mut checker));
         news.extend(watcher.judge(now()));
         for report in news.drain(..) {
             if reports.send(report).await.is_err() {
@@ -84,11 +86,6 @@ pub async fn watch<C: Checker>(
                 news.extend(watcher.round(&mut checker));
             }
             () = reports.closed() => return,
-        }
-        for report in news {
-            if reports.send(report).await.is_err() {
-                return;
-            }
         }
     }
 }
@@ -240,3 +237,7 @@ impl Watcher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut add = |name, spec, test| cases.extend(both_hooks(name, spec, |config| config, test));
     add("offered_is_delivered_plus_counted", || LabSpec::direct(2), offered_is_accounted_for);
     add("each_bad_packet_is_counted_under_its_reason", || LabSpec::direct(1), bad_packets);
-    add("fragments_and_icmp_errors_are_never_mangled", || LabSpec::direct(1), nothing_is_mangled);
+    add("fragments_and_icmp_errors_are_never_mangled", || LabSpec::relayed(1), nothing_is_mangled);
     add("checksums_are_right_and_nothing_inside_leaks", || LabSpec::relayed(2), audited);
     cases
 }
@@ -103,7 +103,7 @@ fn bad_packets(scene: &mut Scene) -> Result<()> {
 
 /// What is not translated yet is dropped or left to the kernel as it is.
 fn nothing_is_mangled(scene: &mut Scene) -> Result<()> {
-    let arriving = Capture::start(scene.lab.isp(0), "gw0", Passing::In, "ip or ip6")?;
+    let arriving = scene.lab.wan(0).capture(Passing::In, "ip or ip6")?;
     let delivered = Capture::start(scene.lab.host(), "lan0", Passing::In, "ip or ip6")?;
     for to in checks::FAMILIES {
         // Fragments from the LAN.

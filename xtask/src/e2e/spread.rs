@@ -59,6 +59,14 @@ pub(super) fn cases() -> Vec<Case> {
                 Duration::from_secs(5),
                 |status| status.wans.iter().all(|wan| wan.rtt_ms.is_some_and(|rtt| rtt > 5.0)),
             )?;
+            // The choice waits a moment before it leaves a link for a quicker one.
+            let server = EchoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
+            wait_until("all new flows take the quickest link", Duration::from_secs(5), || {
+                let used = checks::spread(&scene.lab, server.address(), 10)?;
+                ensure!(used == [0, 10, 0], "flows a WAN: {used:?}");
+                Ok(true)
+            })?;
+            drop(server);
             flows_go_to(scene, 1)
         })
     }));

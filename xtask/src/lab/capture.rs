@@ -11,6 +11,10 @@ use pcap_file::pcap::PcapReader;
 
 use super::{Namespace, Process, address, wait_until};
 
+/// Bytes kept of a frame: a whole one of an MTU of 1,500. More would leave room
+/// for too few frames in tcpdump's ring, which has slots of this size.
+const SNAPLEN: usize = 2048;
+
 /// A running capture.
 #[derive(Debug)]
 pub struct Capture {
@@ -68,7 +72,7 @@ impl Capture {
                 "-Z",
                 "root",
                 "-s",
-                "0",
+                &SNAPLEN.to_string(),
                 "-B",
                 "65536",
                 "--immediate-mode",
@@ -188,6 +192,7 @@ pub fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
 }
 
 fn audit_frame(frame: &[u8], audited: &mut Audited) -> Result<()> {
+    ensure!(frame.len() < SNAPLEN, "a merged frame, not all of it captured");
     let packet = LaxSlicedPacket::from_ethernet(frame).context("not an Ethernet frame")?;
     let (pseudo, fragmented) = match &packet.net {
         Some(LaxNetSlice::Ipv4(ip)) => {

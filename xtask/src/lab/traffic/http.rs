@@ -4,24 +4,20 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::tcp::serve;
+use super::{server::Server, tcp::serve};
 use crate::lab::Namespace;
 
 /// Serves `GET /<length>`: that many bytes of the known content.
 #[derive(Debug)]
 pub struct FileServer {
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
+    _server: Server,
 }
 
 impl FileServer {
@@ -30,8 +26,8 @@ impl FileServer {
     /// # Errors
     /// When the address cannot be bound.
     pub fn start(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
-        let (address, stop) = serve(namespace, address, |connection, _| answer(connection))?;
-        Ok(Self { address, stop })
+        let (address, server) = serve(namespace, address, answer)?;
+        Ok(Self { address, _server: server })
     }
 
     /// Where it listens.
@@ -44,12 +40,6 @@ impl FileServer {
     #[must_use]
     pub fn url(&self, length: u64) -> String {
         format!("http://{}/{length}", self.address)
-    }
-}
-
-impl Drop for FileServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@ mod http;
 mod iperf;
 mod ping;
 mod prober;
+mod server;
 mod tcp;
 mod udp;
 mod who;

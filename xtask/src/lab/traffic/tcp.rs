@@ -4,10 +4,8 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    os::fd::AsFd as _,
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sha2::{Digest as _, Sha256};
 
-use super::http::fill_content;
+use super::{http::fill_content, server::Server};
 use crate::lab::Namespace;
 
 /// How often a server looks whether it should end.
@@ -28,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct EchoServer {
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
+    _server: Server,
 }
 
 impl EchoServer {
@@ -37,8 +35,8 @@ impl EchoServer {
     /// # Errors
     /// When the address cannot be bound.
     pub fn start(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
-        let server = serve(namespace, address, |connection, _| echo(connection))?;
-        Ok(Self { address: server.0, stop: server.1 })
+        let (address, server) = serve(namespace, address, echo)?;
+        Ok(Self { address, _server: server })
     }
 
     /// Where it listens.
@@ -48,40 +46,29 @@ impl EchoServer {
     }
 }
 
-impl Drop for EchoServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Accepts in `namespace` until the returned flag is set; a thread a connection.
+/// Accepts in `namespace` for as long as the server lives; a thread a connection.
 pub(super) fn serve(
     namespace: &Namespace,
     address: SocketAddr,
-    work: impl Fn(TcpStream, &AtomicBool) -> Result<()> + Clone + Send + 'static,
-) -> Result<(SocketAddr, Arc<AtomicBool>)> {
+    work: fn(TcpStream) -> Result<()>,
+) -> Result<(SocketAddr, Server)> {
     let listener = namespace.enter(|| {
-        let listener = TcpListener::bind(address)
-            .with_context(|| format!("cannot listen on {address} in {}", namespace.name()))?;
-        Ok(listener)
+        TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address} in {}", namespace.name()))
     })?;
     let address = listener.local_addr()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    thread::Builder::new().name(format!("serve {address}")).spawn(move || {
-        while !flag.load(Ordering::Relaxed) {
-            use std::os::fd::AsFd as _;
+    let server = Server::start(&format!("tcp {address}"), move |stop| {
+        while !stop.load(Ordering::Relaxed) {
             let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             if poll(&mut ready, PollTimeout::from(LOOK)).unwrap_or(0) == 0 {
                 continue;
             }
             let Ok((connection, _)) = listener.accept() else { continue };
-            let (work, flag) = (work.clone(), Arc::clone(&flag));
             // A connection that breaks is the client's finding, not ours.
-            let _ = thread::Builder::new().spawn(move || work(connection, &flag));
+            let _ = thread::Builder::new().spawn(move || work(connection));
         }
     })?;
-    Ok((address, stop))
+    Ok((address, server))
 }
 
 fn echo(mut connection: TcpStream) -> Result<()> {

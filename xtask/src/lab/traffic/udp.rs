@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+use super::server::Server;
 use crate::lab::{Namespace, wait_until};
 
 /// Head of every datagram: mark, stream, sequence, whether an echo is wanted.
@@ -119,7 +120,7 @@ type Records = Arc<Mutex<HashMap<u64, Record>>>;
 pub struct UdpServer {
     address: SocketAddr,
     records: Records,
-    stop: Arc<AtomicBool>,
+    _server: Server,
 }
 
 impl UdpServer {
@@ -131,24 +132,17 @@ impl UdpServer {
         let socket = bind(namespace, address)?;
         let address = socket.local_addr()?;
         let records = Records::default();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (book, flag) = (Arc::clone(&records), Arc::clone(&stop));
-        thread::Builder::new().name(format!("udp {address}")).spawn(move || {
-            receive(&socket, &book, &flag, true);
+        let book = Arc::clone(&records);
+        let server = Server::start(&format!("udp {address}"), move |stop| {
+            receive(&socket, &book, stop, true);
         })?;
-        Ok(Self { address, records, stop })
+        Ok(Self { address, records, _server: server })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-}
-
-impl Drop for UdpServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

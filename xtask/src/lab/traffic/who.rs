@@ -2,24 +2,20 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::udp::bind;
+use super::{server::Server, udp::bind};
 use crate::lab::Namespace;
 
 /// Answers every datagram with the address and port it came from.
 #[derive(Debug)]
 pub struct WhoServer {
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
+    _server: Server,
 }
 
 impl WhoServer {
@@ -30,17 +26,15 @@ impl WhoServer {
     pub fn start(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
         let socket = bind(namespace, address)?;
         let address = socket.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        thread::Builder::new().name(format!("who {address}")).spawn(move || {
+        let server = Server::start(&format!("who {address}"), move |stop| {
             let mut buffer = [0; 64];
-            while !flag.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 let Ok((_, source)) = socket.recv_from(&mut buffer) else { continue };
                 // An answer that cannot be sent is missing at the other end.
                 let _ = socket.send_to(source.to_string().as_bytes(), source);
             }
         })?;
-        Ok(Self { address, stop })
+        Ok(Self { address, _server: server })
     }
 
     /// What the server sees as the address and port of `socket`.
@@ -59,11 +53,5 @@ impl WhoServer {
             }
         }
         Err(anyhow!("no answer from {}", self.address))
-    }
-}
-
-impl Drop for WhoServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }

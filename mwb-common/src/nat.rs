@@ -17,6 +17,38 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
+/// The key of an IPv4 flow. Put together from whole words: a word that the hash
+/// reads right after it was written in pieces stalls the CPU.
+#[inline(always)]
+#[must_use]
+pub fn key4(
+    source: [u8; 4],
+    destination: [u8; 4],
+    ports: [u8; 4],
+    protocol: u8,
+    scope: u8,
+) -> FlowKey4 {
+    let last = u32::from_le(protocol as u32 | (scope as u32) << 8);
+    let (source, destination) = (u32::from_ne_bytes(source), u32::from_ne_bytes(destination));
+    bytemuck::cast([source, destination, u32::from_ne_bytes(ports), last])
+}
+
+/// [`key4`] for IPv6.
+#[inline(always)]
+#[must_use]
+pub fn key6(
+    source: [u8; 16],
+    destination: [u8; 16],
+    ports: [u8; 4],
+    protocol: u8,
+    scope: u8,
+) -> FlowKey6 {
+    let [a, b, c, d]: [u32; 4] = bytemuck::cast(source);
+    let [e, f, g, h]: [u32; 4] = bytemuck::cast(destination);
+    let last = u32::from_le(protocol as u32 | (scope as u32) << 8);
+    bytemuck::cast([a, b, c, d, e, f, g, h, u32::from_ne_bytes(ports), last])
+}
+
 /// How an answer to the outbound flow `key` looks on arrival from path `scope`,
 /// when the flow leaves with `address` and `port`.
 #[inline(always)]
@@ -210,6 +242,19 @@ mod tests {
         assert!(next_hop_is_fresh(until, now + 990_000_000));
         assert!(!next_hop_is_fresh(until, now + 1_010_000_000));
         assert!(!next_hop_is_fresh(0, now));
+    }
+
+    #[test]
+    fn keys_made_of_words_have_their_fields_in_place() {
+        let key = key4([192, 0, 2, 1], [203, 0, 113, 9], [1, 2, 3, 4], 17, 5);
+        assert_eq!((key.source, key.destination), ([192, 0, 2, 1], [203, 0, 113, 9]));
+        assert_eq!((key.source_port, key.destination_port), ([1, 2], [3, 4]));
+        assert_eq!((key.protocol, key.scope, key.reserved), (17, 5, [0; 2]));
+        let (a, b) = ([0xa5; 16], [0x5a; 16]);
+        let key = key6(a, b, [1, 2, 3, 4], 6, 7);
+        assert_eq!((key.source, key.destination), (a, b));
+        assert_eq!((key.source_port, key.destination_port), ([1, 2], [3, 4]));
+        assert_eq!((key.protocol, key.scope, key.reserved), (6, 7, [0; 2]));
     }
 
     proptest! {

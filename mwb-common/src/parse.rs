@@ -258,10 +258,10 @@ pub mod tcp_flag {
 /// What NAT needs of a transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// Source port, network byte order. The identifier of an echo request.
-    pub source_port: [u8; 2],
-    /// Destination port. The identifier of an echo reply.
-    pub destination_port: [u8; 2],
+    /// Source and destination port, network byte order. The identifier of an
+    /// echo request stands in the place of the source port, that of a reply in
+    /// the place of the destination port; the other is 0.
+    pub ports: [u8; 4],
     /// Flags of a TCP segment, else 0.
     pub tcp_flags: u8,
     /// Offset of the checksum field.
@@ -310,14 +310,11 @@ pub fn parse_transport<B: Bytes + ?Sized>(
                 (protocol::ICMPV6, 0..=127) => return Err(Refusal::IcmpError),
                 _ => return Err(Refusal::Unsupported),
             };
-            let id = [h[4], h[5]];
-            let (source_port, destination_port) = match kind {
-                Echo::Request => (id, [0; 2]),
-                Echo::Reply => ([0; 2], id),
-            };
             Ok(Transport {
-                source_port,
-                destination_port,
+                ports: match kind {
+                    Echo::Request => [h[4], h[5], 0, 0],
+                    Echo::Reply => [0, 0, h[4], h[5]],
+                },
                 tcp_flags: 0,
                 check: offset + 2,
                 source_field: offset + 4,
@@ -345,8 +342,7 @@ fn read_within<T: Pod, B: Bytes + ?Sized>(bytes: &B, offset: u32, end: u32) -> R
 #[inline(always)]
 fn with_ports(ports: [u8; 4], offset: u32, check: u32) -> Transport {
     Transport {
-        source_port: [ports[0], ports[1]],
-        destination_port: [ports[2], ports[3]],
+        ports,
         tcp_flags: 0,
         check: offset + check,
         source_field: offset,

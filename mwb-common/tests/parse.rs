@@ -119,7 +119,8 @@ fn walk(frame: &[u8]) -> Option<(bool, u8, [u8; 2], [u8; 2])> {
     for field in [t.check, t.source_field, t.destination_field] {
         assert!(field + 2 <= end, "a field outside of the packet");
     }
-    Some((v6, protocol, t.source_port, t.destination_port))
+    let [a, b, c, d] = t.ports;
+    Some((v6, protocol, [a, b], [c, d]))
 }
 
 proptest! {

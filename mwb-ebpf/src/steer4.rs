@@ -3,7 +3,7 @@
 use mwb_common::{
     checksum::{delta2, update},
     maps::{Device, Family, Flow, FlowKey4, MappingKey, Path, path_flag},
-    nat::{inbound4, next_hop_is_fresh, protocol, rewrite4, v4},
+    nat::{inbound4, key4, next_hop_is_fresh, protocol, rewrite4, v4},
     parse::{Ipv4, Refusal, Transport, parse_ipv4, parse_transport},
     reason::Reason,
 };
@@ -32,7 +32,7 @@ pub(crate) fn outward<F: Frame>(
         Ok(transport) => transport,
         Err(refused) => return Err(refused.inside(place4(ip.header.destination))),
     };
-    let key = key(&ip, &transport, 0);
+    let key = key4(ip.header.source, ip.header.destination, transport.ports, ip.header.protocol, 0);
     let now = now();
     let alive = Alive::at(now)?;
     let (flow, path) = match established(&key, &alive)? {
@@ -79,7 +79,13 @@ pub(crate) fn inward<F: Frame>(
         Ok(transport) => transport,
         Err(refused) => return Err(unmatched(&ip, refused.outside())),
     };
-    let key = key(&ip, &transport, device.path);
+    let key = key4(
+        ip.header.source,
+        ip.header.destination,
+        transport.ports,
+        ip.header.protocol,
+        device.path,
+    );
     // SAFETY: a racing update of a flow's plain fields does no harm.
     let found = FLOWS4.get_ptr_mut(key).map(|flow| unsafe { &mut *flow });
     let Some(flow) = found.filter(|flow| {
@@ -131,19 +137,6 @@ fn read_transport<F: Frame>(frame: &F, ip: &Ipv4) -> Result<Transport, Refused> 
 }
 
 #[inline(always)]
-fn key(ip: &Ipv4, transport: &Transport, scope: u8) -> FlowKey4 {
-    FlowKey4 {
-        source: ip.header.source,
-        destination: ip.header.destination,
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol: ip.header.protocol,
-        scope,
-        reserved: [0; 2],
-    }
-}
-
-#[inline(always)]
 fn unmatched(ip: &Ipv4, reason: Reason) -> Reason {
     outside_reason(place4(ip.header.destination), || place4(ip.header.source), reason)
 }
@@ -152,9 +145,7 @@ fn unmatched(ip: &Ipv4, reason: Reason) -> Reason {
 /// configured yet.
 #[inline(always)]
 fn is_dhcp(ip: &Ipv4, transport: &Transport) -> bool {
-    ip.header.protocol == protocol::UDP
-        && transport.source_port == 67u16.to_be_bytes()
-        && transport.destination_port == 68u16.to_be_bytes()
+    ip.header.protocol == protocol::UDP && transport.ports == [0, 67, 0, 68]
 }
 
 /// The entry of an outbound flow that is valid now, with its path: of the path's

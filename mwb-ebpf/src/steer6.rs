@@ -3,7 +3,7 @@
 
 use mwb_common::{
     maps::{Device, Family, Flow, FlowKey6, Path, path_flag},
-    nat::{hash6, inbound6, next_hop_is_fresh},
+    nat::{hash6, inbound6, key6, next_hop_is_fresh},
     nptv6::Translation,
     parse::{Ipv6, Refusal, Transport, parse_ipv6, parse_transport},
     reason::Reason,
@@ -32,7 +32,7 @@ pub(crate) fn outward<F: Frame>(
         Ok(transport) => transport,
         Err(refused) => return Err(refused.inside(place6(ip.header.destination))),
     };
-    let key = key(&ip, &transport, 0);
+    let key = key6(ip.header.source, ip.header.destination, transport.ports, ip.protocol, 0);
     let now = now();
     let alive = Alive::at(now)?;
     let (flow, path) = match established(&key, &alive)? {
@@ -79,7 +79,8 @@ pub(crate) fn inward<F: Frame>(
         Ok(transport) => transport,
         Err(refused) => return Err(unmatched(&ip, refused.outside())),
     };
-    let key = key(&ip, &transport, device.path);
+    let key =
+        key6(ip.header.source, ip.header.destination, transport.ports, ip.protocol, device.path);
     // SAFETY: a racing update of a flow's plain fields does no harm.
     let found = FLOWS6.get_ptr_mut(key).map(|flow| unsafe { &mut *flow });
     let Some(flow) = found.filter(|flow| {
@@ -132,19 +133,6 @@ fn read_transport<F: Frame>(frame: &F, ip: &Ipv6) -> Result<Transport, Refused> 
         return Err(Refused::Parse(Refusal::Unsupported));
     }
     parse_transport(frame, ip.protocol, ip.transport, ip.end).map_err(Refused::Parse)
-}
-
-#[inline(always)]
-fn key(ip: &Ipv6, transport: &Transport, scope: u8) -> FlowKey6 {
-    FlowKey6 {
-        source: ip.header.source,
-        destination: ip.header.destination,
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol: ip.protocol,
-        scope,
-        reserved: [0; 2],
-    }
 }
 
 #[inline(always)]

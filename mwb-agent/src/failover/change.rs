@@ -1,8 +1,8 @@
 //! What a new decision means for the operator: failovers and failbacks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decision, Member};
+use super::{Carries, Decision, Member};
 use crate::health::State;
 
 /// A change of who carries traffic.
@@ -24,52 +24,76 @@ pub enum Change {
     NothingUsable,
 }
 
-/// Remembers which WANs traffic had to leave.
+/// Remembers which WANs traffic had to leave, per family.
 ///
 /// A shift between fit WANs, as `least_latency` makes it, is neither failover
-/// nor failback; nor is the loss of a WAN that carried nothing.
+/// nor failback; nor is the loss of a WAN that carried nothing, or of the only
+/// one that carries a family: who is used for want of any moves nobody. A WAN
+/// that both families leave or return to is told of once.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    given_up: BTreeSet<u8>,
-    active: BTreeSet<u8>,
+    families: [Family; 2],
+    /// Given up before this run of the agent, and not used since.
+    inherited: BTreeSet<u8>,
     stranded: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Family {
+    active: BTreeSet<u8>,
+    given_up: BTreeSet<u8>,
 }
 
 impl Ledger {
     /// Begins with WANs that an earlier run of the agent had given up.
     #[must_use]
     pub fn new(given_up: impl IntoIterator<Item = u8>) -> Self {
-        Self { given_up: given_up.into_iter().collect(), ..Self::default() }
+        Self { inherited: given_up.into_iter().collect(), ..Self::default() }
     }
 
     /// Takes a decision into the books and tells what it changes.
     pub fn enter(&mut self, decision: &Decision, members: &[Member]) -> Vec<Change> {
-        let active: BTreeSet<u8> = decision.active().into_iter().collect();
-        let stranded = decision.alive.is_empty() && !members.is_empty();
-        let mut changes = Vec::new();
-        if stranded {
-            // Who is used now is used for want of any: that moves nobody.
-            if !self.stranded {
-                changes.push(Change::NothingUsable);
-            }
-        } else {
+        let before = self.given_up();
+        let mut to: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+        let carries: [fn(&Member) -> Carries; 2] = [|m| m.v4, |m| m.v6];
+        let plans = [&decision.v4, &decision.v6];
+        for ((family, plan), carries) in self.families.iter_mut().zip(plans).zip(carries) {
             let fit = |path: u8| {
-                let member = members.iter().find(|member| member.path == path);
-                member.is_some_and(|m| matches!(m.state, State::Up | State::Unknown))
+                members.iter().any(|m| {
+                    let good = matches!(m.state, State::Up | State::Unknown);
+                    m.path == path && good && carries(m) == Carries::Yes
+                })
             };
-            for &from in self.active.difference(&active) {
-                if !fit(from) && !active.is_empty() && self.given_up.insert(from) {
-                    changes.push(Change::Failover { from, to: active.iter().copied().collect() });
+            let active: BTreeSet<u8> = plan.shares.keys().copied().collect();
+            if active.iter().any(|path| decision.alive.contains(path)) {
+                for from in family.active.difference(&active) {
+                    if !fit(*from) && family.given_up.insert(*from) {
+                        to.entry(*from).or_default().extend(&active);
+                    }
                 }
+                family.given_up.retain(|path| !active.contains(path));
+                self.inherited.retain(|path| !active.contains(path));
             }
-            for &to in &active {
-                if self.given_up.remove(&to) {
-                    changes.push(Change::Failback { to });
-                }
-            }
+            family.active = active;
         }
-        self.active = active;
+        let after = self.given_up();
+        let mut changes = Vec::new();
+        let stranded = decision.alive.is_empty() && !members.is_empty();
+        if stranded && !self.stranded {
+            changes.push(Change::NothingUsable);
+        }
         self.stranded = stranded;
+        for from in after.difference(&before) {
+            let to = to.remove(from).unwrap_or_default().into_iter().collect();
+            changes.push(Change::Failover { from: *from, to });
+        }
+        changes.extend(before.difference(&after).map(|to| Change::Failback { to: *to }));
         changes
+    }
+
+    /// WANs that some family has left.
+    fn given_up(&self) -> BTreeSet<u8> {
+        let own = self.families.iter().flat_map(|family| &family.given_up);
+        own.chain(&self.inherited).copied().collect()
     }
 }

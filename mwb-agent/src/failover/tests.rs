@@ -282,6 +282,59 @@ fn leaving_a_degraded_wan_is_a_failover_and_the_return_a_failback() {
 }
 
 #[test]
+fn a_family_that_only_one_wan_carries_does_not_hide_the_others_failover() {
+    let mut ledger = Ledger::default();
+    let mut members = [member(1, 0, State::Up), member(2, 0, State::Up)];
+    members[0].v6 = Carries::Yes;
+    let mut enter =
+        |members: &[Member]| ledger.enter(&decided(Balance::RoundRobin, members), members);
+    assert_eq!(enter(&members), []);
+    members[0].state = State::Down;
+    assert_eq!(enter(&members), [Change::Failover { from: 1, to: vec![2] }]);
+    members[0].state = State::Up;
+    assert_eq!(enter(&members), [Change::Failback { to: 1 }]);
+}
+
+#[test]
+fn a_failover_of_both_families_is_told_once() {
+    let mut ledger = Ledger::default();
+    let mut members = [member(1, 0, State::Up), member(2, 1, State::Up), member(3, 2, State::Up)];
+    for member in &mut members {
+        member.v6 = Carries::Yes;
+    }
+    members[1].v6 = Carries::No;
+    let mut enter =
+        |members: &[Member]| ledger.enter(&decided(Balance::Failover, members), members);
+    assert_eq!(enter(&members), []);
+    members[0].state = State::Down;
+    assert_eq!(enter(&members), [Change::Failover { from: 1, to: vec![2, 3] }]);
+    members[0].state = State::Up;
+    assert_eq!(enter(&members), [Change::Failback { to: 1 }]);
+}
+
+#[test]
+fn a_wan_that_was_down_at_a_restart_fails_back() {
+    let mut ledger = Ledger::new([1]);
+    let mut members = [member(1, 0, State::Down), member(2, 0, State::Up)];
+    let mut enter =
+        |members: &[Member]| ledger.enter(&decided(Balance::RoundRobin, members), members);
+    assert_eq!(enter(&members), []);
+    members[0].state = State::Up;
+    assert_eq!(enter(&members), [Change::Failback { to: 1 }]);
+}
+
+#[test]
+fn a_wan_that_loses_its_address_is_left() {
+    let mut ledger = Ledger::default();
+    let mut members = [member(1, 0, State::Up), member(2, 0, State::Up)];
+    let mut enter =
+        |members: &[Member]| ledger.enter(&decided(Balance::RoundRobin, members), members);
+    assert_eq!(enter(&members), []);
+    members[0].v4 = Carries::No;
+    assert_eq!(enter(&members), [Change::Failover { from: 1, to: vec![2] }]);
+}
+
+#[test]
 fn when_all_are_down_that_is_told_and_the_first_to_return_takes_over() {
     use State::{Down, Up};
     let told = ledger(

@@ -42,6 +42,10 @@ impl DataPlane {
         let attachment = match self.attach_forms(&pins, spec, hook, reason) {
             Ok(attachment) => attachment,
             Err(error) => {
+                if !known {
+                    release(&pins.link(&spec.name, pins::TC))?;
+                    clsact::detach(&pins, &spec.name)?;
+                }
                 self.settings.set_device(&spec.name, spec.ifindex, before)?;
                 return Err(error);
             }
@@ -330,3 +334,7 @@ fn describe(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "attach_tests.rs"]
+mod tests;

@@ -62,10 +62,13 @@ impl<K: Pod, V: Pod> Table<K, V> {
     ///
     /// # Errors
     /// When the kernel refuses to read.
-    pub fn for_each(&self, mut each: impl FnMut(&K, &[V])) -> Result<(), Error> {
+    pub fn for_each(&self, each: impl FnMut(&K, &[V])) -> Result<(), Error> {
+        self.walk(BATCH, each)
+    }
+
+    fn walk(&self, mut size: usize, mut each: impl FnMut(&K, &[V])) -> Result<(), Error> {
         // Hash tables want 4 bytes of cursor, all others a key.
         let mut cursor = vec![0_u8; size_of::<K>().max(4)];
-        let mut size = BATCH;
         let mut keys = vec![K::zeroed(); size];
         let mut values = vec![V::zeroed(); size * self.lanes];
         let mut first = true;
@@ -171,3 +174,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(deleted)
     }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

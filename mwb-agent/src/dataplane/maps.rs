@@ -178,7 +178,66 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::in_network;
+    use super::super::{DataPlane, Options};
     use super::*;
+
+    #[test]
+    fn prefix_tables_become_what_is_asked_for() {
+        in_network("prefix_tables_become_what_is_asked_for", || {
+            let options =
+                Options { flow_entries: 64, mapping_entries: 64, ..Options::new("prefixes") };
+            let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
+            let rule = |last: u8, length, class| PrefixRule {
+                address: Ipv4Addr::new(192, 0, 2, last),
+                length,
+                prefix: Prefix { class, ..Prefix::default() },
+            };
+            let wide = PrefixRule {
+                address: Ipv6Addr::LOCALHOST,
+                length: 128,
+                prefix: Prefix { class: 1, ..Prefix::default() },
+            };
+            // One stays, one changes, one goes, one comes.
+            for rules in [
+                vec![rule(1, 32, 1), rule(2, 32, 1), rule(0, 24, 2)],
+                vec![rule(1, 32, 1), rule(2, 32, 3), rule(0, 25, 2)],
+                vec![],
+            ] {
+                plane.set_prefixes(&rules, &[wide]).expect("a write");
+                let mut found: Vec<_> = plane
+                    .settings
+                    .prefixes4
+                    .iter()
+                    .map(|entry| entry.expect("an entry"))
+                    .map(|(key, prefix)| (key.prefix_len(), key.data()[3], prefix.class))
+                    .collect();
+                found.sort_unstable();
+                let mut wanted: Vec<_> = rules
+                    .iter()
+                    .map(|r| (u32::from(r.length), r.address.octets()[3], r.prefix.class))
+                    .collect();
+                wanted.sort_unstable();
+                assert_eq!(found, wanted);
+            }
+            assert_eq!(plane.settings.prefixes6.iter().count(), 1);
+        });
+    }
+
+    #[test]
+    fn a_device_beyond_the_table_is_refused() {
+        in_network("a_device_beyond_the_table_is_refused", || {
+            let options =
+                Options { flow_entries: 64, mapping_entries: 64, ..Options::new("devices") };
+            let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
+            let limit = u32::try_from(DEVICE_SLOTS).expect("a small table");
+            assert!(plane.set_device(limit - 1, Device::default()).is_ok());
+            for ifindex in [0, limit] {
+                let error = plane.set_device(ifindex, Device::default());
+                assert!(matches!(error, Err(Error::IfindexTooHigh { .. })), "{ifindex}");
+            }
+        });
+    }
 
     #[test]
     fn host_bits_of_a_prefix_are_ignored() {

@@ -22,6 +22,8 @@ mod spec;
 mod sys;
 mod tables;
 mod test_run;
+#[cfg(test)]
+mod testing;
 
 pub use batch::Table;
 pub use error::Error;

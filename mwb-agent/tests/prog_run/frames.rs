@@ -2,8 +2,9 @@
 
 use mwb_common::reason::Reason;
 
+use crate::gateway::From;
 use crate::packet::{Packet, Transport};
-use crate::row::{From, Row, untouched};
+use crate::row::{Row, untouched};
 use crate::world::{
     HOST_MAC, LAN_MAC, PORT, STRANGER_MAC, WAN1_MAC, answer, host_tcp, host_udp, out_by1, v6,
 };

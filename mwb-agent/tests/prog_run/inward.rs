@@ -3,9 +3,10 @@
 use mwb_common::maps::Path;
 use mwb_common::reason::Reason;
 
+use crate::gateway::From::{Lan, Wan};
+use crate::gateway::Gateway;
 use crate::packet::{Packet, Transport};
-use crate::row::From::{Lan, Wan};
-use crate::row::{Gateway, Row, forwarded, unresolved, untouched};
+use crate::row::{Row, forwarded, unresolved, untouched};
 use crate::world::{
     BYPASSED, BYPASSED6, GATEWAY6, HOST, HOST6, HOST6_OUT1, LOST, LOST6, LOST6_OUT1, PORT, SILENT,
     SILENT6, SILENT6_OUT1, WAN1_6, answer, delivered, from_port, host_echo, host_tcp, host_udp,

@@ -3,15 +3,18 @@
 //! what must come out to the byte, and the one counter that must move.
 //!
 //! `world.rs` draws the addresses, `packet.rs` builds packets with checksums
-//! from scratch, `row.rs` runs a row; the rows are in `frames.rs`, `outward.rs`
+//! from scratch, `gateway.rs` holds the data plane, `row.rs` runs a row; the rows
+//! are in `frames.rs`, `outward.rs`
 //! and `inward.rs`. Every test has a network namespace of its own, and every row
 //! starts from an empty data plane that no pin outlives.
 
 mod frames;
+mod gateway;
 mod inward;
 mod outward;
 mod packet;
 mod row;
+mod sweep;
 mod world;
 
 use std::collections::BTreeSet;
@@ -23,7 +26,8 @@ use mwb_agent::dataplane::Hook;
 use mwb_common::reason::Reason;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::row::{From, Gateways, Row, forwarded};
+use crate::gateway::{From, Gateways};
+use crate::row::{Row, forwarded};
 use crate::world::{PORT, from_port, host_tcp, host_udp, out_by1};
 
 /// Runs `test` in a network of its own with the little world's LAN in it; its

@@ -3,9 +3,10 @@
 use mwb_common::maps::{Control, Family, Path, SLOTS, Selection, path_flag};
 use mwb_common::reason::Reason;
 
+use crate::gateway::From::Lan;
+use crate::gateway::Gateway;
 use crate::packet::{Packet, Transport};
-use crate::row::From::Lan;
-use crate::row::{Gateway, Row, forwarded, unresolved, untouched};
+use crate::row::{Row, forwarded, unresolved, untouched};
 use crate::world::{
     BYPASSED, BYPASSED6, FOREIGN6, FRIEND, GATEWAY, GATEWAY6, NEIGHBOUR2, OTHER_REMOTE, PORT, WAN1,
     control, from_port, host_echo, host_tcp, host_udp, liveness, out_by1, out_by2, path1, path2,

@@ -1,0 +1,235 @@
+//! Attaching to real devices: what stays, what is taken over, what goes.
+
+use aya::programs::links::{FdLink, PinnedLink};
+use mwb_common::maps::{Device, hook};
+
+use super::super::spec::{Hook, HookChoice, Mode};
+use super::super::testing::{Instance, in_network, make_veth, run, wan};
+use super::*;
+
+/// Link id and program id behind a pin.
+fn link(instance: &Instance, suffix: &str) -> Option<(u32, u32)> {
+    let pin = PinnedLink::from_pin(instance.pin("wan0", suffix)).ok()?;
+    let info = FdLink::from(pin).info().expect("a link");
+    Some((info.id(), info.program_id()))
+}
+
+#[test]
+fn a_restarted_agent_replaces_the_programs_in_the_links_it_finds() {
+    in_network("a_restarted_agent_replaces_the_programs_in_the_links_it_finds", || {
+        let instance = Instance::new("takeover");
+        let ifindex = make_veth("wan0");
+        let spec = wan("wan0", ifindex, HookChoice::Xdp);
+
+        let first = instance.open().attach(&spec).expect("attached");
+        assert_eq!((first.hook, first.mode), (Hook::Xdp, Mode::Native));
+        let before = [pins::XDP, pins::TC].map(|suffix| link(&instance, suffix).expect("pinned"));
+
+        // The first data plane is gone; its links are not.
+        let second = instance.open().attach(&spec).expect("attached");
+        assert_eq!(second, first);
+        let after = [pins::XDP, pins::TC].map(|suffix| link(&instance, suffix).expect("pinned"));
+        for (before, after) in before.iter().zip(after) {
+            assert_eq!(before.0, after.0, "the link must be the same");
+            assert_ne!(before.1, after.1, "the program must be another");
+        }
+    });
+}
+
+#[test]
+fn the_device_table_says_what_is_attached() {
+    in_network("the_device_table_says_what_is_attached", || {
+        let instance = Instance::new("table");
+        let ifindex = make_veth("wan0");
+        let mut plane = instance.open();
+        for (choice, hook) in [(HookChoice::Xdp, hook::XDP), (HookChoice::Tcx, hook::TC)] {
+            let spec = wan("wan0", ifindex, choice);
+            plane.attach(&spec).expect("attached");
+            let expected =
+                Device { role: role::OUTSIDE, path: 1, hook, mac: spec.mac, ..Device::default() };
+            assert_eq!(plane.tables.devices().expect("a read"), [(ifindex, expected)]);
+        }
+        plane.detach("wan0").expect("detached");
+        assert_eq!(plane.tables.devices().expect("a read"), []);
+    });
+}
+
+#[test]
+fn a_changed_hook_detaches_the_other_form() {
+    in_network("a_changed_hook_detaches_the_other_form", || {
+        let instance = Instance::new("change");
+        let ifindex = make_veth("wan0");
+        instance.open().attach(&wan("wan0", ifindex, HookChoice::Xdp)).expect("attached");
+        assert!(run("ip link show wan0").contains("xdp"));
+
+        let tcx = instance.open().attach(&wan("wan0", ifindex, HookChoice::Tcx)).expect("attached");
+        assert_eq!((tcx.hook, tcx.mode), (Hook::Tcx, Mode::Tcx));
+        assert!(!run("ip link show wan0").contains("xdp"));
+        assert_eq!(link(&instance, pins::XDP), None);
+        assert!(link(&instance, pins::TC).is_some());
+    });
+}
+
+#[test]
+fn a_device_made_anew_is_attached_anew() {
+    in_network("a_device_made_anew_is_attached_anew", || {
+        let instance = Instance::new("anew");
+        let old = make_veth("wan0");
+        let mut plane = instance.open();
+        plane.attach(&wan("wan0", old, HookChoice::Xdp)).expect("attached");
+        run("ip link del wan0");
+        let new = make_veth("wan0");
+        assert_ne!(old, new);
+        plane.attach(&wan("wan0", new, HookChoice::Xdp)).expect("attached");
+        assert!(run("ip link show wan0").contains("xdp"));
+        let devices = plane.tables.devices().expect("a read");
+        assert_eq!(devices.iter().map(|(ifindex, _)| *ifindex).collect::<Vec<_>>(), [new]);
+    });
+}
+
+#[test]
+fn a_driver_without_native_xdp_gets_generic_with_the_reason() {
+    in_network("a_driver_without_native_xdp_gets_generic_with_the_reason", || {
+        let instance = Instance::new("generic");
+        run("ip link set lo up");
+        let spec = wan("lo", 1, HookChoice::Xdp);
+        let first = instance.open().attach(&spec).expect("attached");
+        assert_eq!((first.hook, first.mode), (Hook::Xdp, Mode::Generic));
+        assert!(first.reason.contains("does not support"), "{}", first.reason);
+        // A link does not say how it runs; we find out.
+        let second = instance.open().attach(&spec).expect("attached");
+        assert_eq!((second.hook, second.mode), (Hook::Xdp, Mode::Generic));
+    });
+}
+
+#[test]
+fn an_mtu_too_large_for_native_xdp_is_named() {
+    in_network("an_mtu_too_large_for_native_xdp_is_named", || {
+        let instance = Instance::new("mtu");
+        let ifindex = make_veth("wan0");
+        run("ip link set wan0 mtu 9000");
+        run("ip link set wan0p mtu 9000");
+        // As if the driver were one that `auto` knows.
+        let spec = DeviceSpec {
+            driver: "virtio_net".to_owned(),
+            ..wan("wan0", ifindex, HookChoice::Auto)
+        };
+        let attachment = instance.open().attach(&spec).expect("attached");
+        assert_eq!((attachment.hook, attachment.mode), (Hook::Tcx, Mode::Tcx));
+        assert!(attachment.reason.contains("MTU is too large"), "{}", attachment.reason);
+        let forced = DeviceSpec { hook: HookChoice::Xdp, ..spec };
+        let attachment = instance.open().attach(&forced).expect("attached");
+        assert_eq!((attachment.hook, attachment.mode), (Hook::Xdp, Mode::Generic));
+        assert!(attachment.reason.contains("MTU is too large"), "{}", attachment.reason);
+    });
+}
+
+#[test]
+fn a_foreign_xdp_program_is_respected_and_named() {
+    in_network("a_foreign_xdp_program_is_respected_and_named", || {
+        let (theirs, ours) = (Instance::new("theirs"), Instance::new("ours"));
+        let ifindex = make_veth("wan0");
+        let spec = wan("wan0", ifindex, HookChoice::Xdp);
+        theirs.open().attach(&spec).expect("attached");
+        let mut plane = ours.open();
+        let error = plane.attach(&spec).expect_err("the device is taken").to_string();
+        assert!(error.contains("another XDP program"), "{error}");
+        assert_eq!(plane.tables.devices().expect("a read"), [], "nothing of the attempt stays");
+        assert!(link(&theirs, pins::XDP).is_some());
+        assert_eq!(link(&ours, pins::TC), None, "nothing of the attempt stays");
+    });
+}
+
+#[test]
+fn devices_that_the_configuration_lost_are_detached() {
+    in_network("devices_that_the_configuration_lost_are_detached", || {
+        let instance = Instance::new("others");
+        let (wan0, wan1) = (make_veth("wan0"), make_veth("wan1"));
+        let mut before = instance.open();
+        for (name, ifindex) in [("wan0", wan0), ("wan1", wan1)] {
+            before.attach(&wan(name, ifindex, HookChoice::Xdp)).expect("attached");
+        }
+        drop(before);
+        let mut after = instance.open();
+        after.attach(&wan("wan1", wan1, HookChoice::Xdp)).expect("attached");
+        assert_eq!(after.detach_others().expect("detached"), ["wan0"]);
+        assert!(!run("ip link show wan0").contains("xdp"));
+        assert!(run("ip link show wan1").contains("xdp"));
+        let devices = after.tables.devices().expect("a read");
+        assert_eq!(devices.iter().map(|(ifindex, _)| *ifindex).collect::<Vec<_>>(), [wan1]);
+    });
+}
+
+#[test]
+fn remove_leaves_nothing_and_may_be_repeated() {
+    in_network("remove_leaves_nothing_and_may_be_repeated", || {
+        let instance = Instance::new("remove");
+        let ifindex = make_veth("wan0");
+        instance.open().attach(&wan("wan0", ifindex, HookChoice::Xdp)).expect("attached");
+        assert_eq!(DataPlane::remove(&instance.options).expect("removed"), ["wan0"]);
+        assert!(!run("ip link show wan0").contains("xdp"));
+        assert!(!instance.options.pin_root.join(&instance.options.instance).exists());
+        assert!(DataPlane::remove(&instance.options).expect("removed").is_empty());
+    });
+}
+
+#[test]
+fn another_layout_that_is_attached_is_refused_until_it_is_removed() {
+    in_network("another_layout_that_is_attached_is_refused_until_it_is_removed", || {
+        let instance = Instance::new("layout");
+        let ifindex = make_veth("wan0");
+        instance.open().attach(&wan("wan0", ifindex, HookChoice::Tcx)).expect("attached");
+        let directory = instance.options.pin_root.join(&instance.options.instance);
+        let ours = directory.join(format!("v{}", mwb_common::maps::ABI_VERSION));
+        std::fs::rename(ours, directory.join("v999")).expect("renamed");
+
+        let Err(error) = DataPlane::open(&instance.options) else { panic!("two layouts") };
+        assert!(error.to_string().contains("v999"), "{error}");
+        assert!(error.to_string().contains("mwb-agent --detach"), "{error}");
+        assert_eq!(DataPlane::remove(&instance.options).expect("removed"), ["wan0"]);
+        drop(instance.open());
+    });
+}
+
+#[test]
+fn maps_of_another_size_are_refused_with_the_way_out() {
+    in_network("maps_of_another_size_are_refused_with_the_way_out", || {
+        let instance = Instance::new("sizes");
+        drop(instance.open());
+        let larger = Options { flow_entries: 128, ..instance.options.clone() };
+        let Err(error) = DataPlane::open(&larger) else { panic!("other maps were accepted") };
+        let text = error.to_string();
+        for part in ["FLOWS", "max_entries 64", "needs 128", "mwb-agent --detach"] {
+            assert!(text.contains(part), "no `{part}` in: {text}");
+        }
+        drop(instance.open());
+    });
+}
+
+#[test]
+fn without_tcx_exactly_our_clsact_filter_comes_stays_and_goes() {
+    in_network("without_tcx_exactly_our_clsact_filter_comes_stays_and_goes", || {
+        let instance = Instance::new("clsact");
+        let ifindex = make_veth("wan0");
+        run("tc qdisc add dev wan0 clsact");
+        run("tc filter add dev wan0 ingress protocol ip pref 10 u32 match u32 0 0 flowid 1:1");
+        let filters = || {
+            let listing = run("tc filter show dev wan0 ingress");
+            let count = |text| listing.matches(text).count();
+            assert_eq!(count("direct-action"), count(" outside_tc direct-action"), "{listing}");
+            (count("direct-action"), count("flowid 1:1"))
+        };
+        let spec = wan("wan0", ifindex, HookChoice::Tcx);
+        // The second replaces the first.
+        for _ in 0..2 {
+            let mut plane = instance.open();
+            plane.has_tcx = false;
+            let attachment = plane.attach(&spec).expect("attached");
+            assert_eq!((attachment.hook, attachment.mode), (Hook::Tcx, Mode::Clsact));
+            drop(plane);
+            assert_eq!(filters(), (1, 1), "it stays when the agent is gone");
+        }
+        assert_eq!(DataPlane::remove(&instance.options).expect("removed"), ["wan0"]);
+        assert_eq!(filters(), (0, 1));
+    });
+}

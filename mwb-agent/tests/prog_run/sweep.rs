@@ -1,0 +1,122 @@
+//! Expiry against tables that the programs have filled.
+
+use std::time::{Duration, Instant};
+
+use mwb_agent::dataplane::{Hook, Tables};
+use mwb_agent::flows::{Sweeper, Timeouts, Usage};
+use mwb_common::maps::Path;
+
+use crate::gateway::From::{Lan, Wan};
+use crate::gateway::{Gateway, Gateways};
+use crate::in_the_world;
+use crate::packet::Packet;
+use crate::world::{PORT, answer, host_echo, host_tcp, host_udp, out_by1, path1, v6};
+
+/// Mappings, IPv4 flows, IPv6 flows, ports of path 1.
+fn figures(usage: &Usage) -> (usize, usize, usize, usize) {
+    (usage.mappings, usage.flows4, usage.flows6, usage.ports_used.get(1).copied().unwrap_or(0))
+}
+
+/// Entries of both flow tables, of the mappings and of the ports.
+fn entries(tables: &Tables) -> [usize; 4] {
+    let mut counts = [0; 4];
+    tables.flows4().for_each(|_, _| counts[0] += 1).expect("a read");
+    tables.flows6().for_each(|_, _| counts[1] += 1).expect("a read");
+    tables.mappings().for_each(|_, _| counts[2] += 1).expect("a read");
+    tables.ports().for_each(|_, _| counts[3] += 1).expect("a read");
+    counts
+}
+
+/// Three IPv4 flows with an answer each, and one IPv6 flow.
+fn open_flows(gateway: &mut Gateway) {
+    for sent in [host_udp(PORT), host_tcp(PORT), host_echo(PORT), v6(&host_udp(PORT))] {
+        gateway.send(Lan, &sent);
+        gateway.send(Wan(1), &answer(&out_by1(&sent)));
+    }
+}
+
+fn in_a_gateway(name: &str, test: impl Fn(&mut Gateway) + Send + Sync) {
+    in_the_world(name, |lan| {
+        let mut gateways = Gateways::new(lan);
+        for form in [Hook::Xdp, Hook::Tcx] {
+            test(gateways.fresh(form, (64, 64)).expect("a data plane"));
+        }
+    });
+}
+
+#[test]
+fn flows_in_use_are_counted_and_kept() {
+    in_a_gateway("flows_in_use_are_counted_and_kept", |gateway| {
+        open_flows(gateway);
+        let mut sweeper = Sweeper::new(gateway.tables(), Timeouts::default());
+        for _ in 0..2 {
+            let usage = sweeper.sweep().expect("a sweep");
+            assert_eq!(figures(&usage), (3, 3, 1, 3));
+            assert_eq!(usage.flow_capacity, 32);
+            assert_eq!(entries(&gateway.tables()), [6, 2, 3, 3]);
+        }
+    });
+}
+
+#[test]
+fn idle_flows_leave_nothing_behind_and_may_be_opened_again() {
+    in_a_gateway("idle_flows_leave_nothing_behind_and_may_be_opened_again", |gateway| {
+        open_flows(gateway);
+        let nothing = Duration::ZERO;
+        let timeouts = Timeouts {
+            udp: nothing,
+            icmp: nothing,
+            tcp_established: nothing,
+            tcp_transitory: nothing,
+        };
+        let mut sweeper = Sweeper::new(gateway.tables(), timeouts);
+        // The programs' clock has a grain of some milliseconds.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut usage = sweeper.sweep().expect("a sweep");
+        while figures(&usage) != (0, 0, 0, 0) && Instant::now() < deadline {
+            usage = sweeper.sweep().expect("a sweep");
+        }
+        assert_eq!(figures(&usage), (0, 0, 0, 0));
+        assert_eq!(entries(&gateway.tables()), [0; 4]);
+        open_flows(gateway);
+        assert_eq!(entries(&gateway.tables()), [6, 2, 3, 3]);
+    });
+}
+
+#[test]
+fn an_open_tcp_connection_outlives_other_idle_flows() {
+    in_a_gateway("an_open_tcp_connection_outlives_other_idle_flows", |gateway| {
+        open_flows(gateway);
+        let nothing = Duration::ZERO;
+        let timeouts = Timeouts {
+            udp: nothing,
+            icmp: nothing,
+            tcp_transitory: nothing,
+            ..Timeouts::default()
+        };
+        let mut sweeper = Sweeper::new(gateway.tables(), timeouts);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut usage = sweeper.sweep().expect("a sweep");
+        while figures(&usage) != (1, 1, 0, 1) && Instant::now() < deadline {
+            usage = sweeper.sweep().expect("a sweep");
+        }
+        // Its mapping and port stay with it, idle as they are.
+        assert_eq!(figures(&usage), (1, 1, 0, 1));
+        assert_eq!(entries(&gateway.tables()), [2, 0, 1, 1]);
+        let next: Packet = answer(&out_by1(&host_tcp(PORT)));
+        gateway.send(Wan(1), &next);
+    });
+}
+
+#[test]
+fn flows_of_a_changed_address_go_at_once() {
+    in_a_gateway("flows_of_a_changed_address_go_at_once", |gateway| {
+        open_flows(gateway);
+        gateway.set_path(1, Path { generation: 2, ..path1() });
+        let mut sweeper = Sweeper::new(gateway.tables(), Timeouts::default());
+        let usage = sweeper.sweep().expect("a sweep");
+        // The ports rest for their timeout: late answers must not reach others.
+        assert_eq!(figures(&usage), (0, 0, 0, 3));
+        assert_eq!(entries(&gateway.tables()), [0, 0, 0, 3]);
+    });
+}

@@ -40,6 +40,9 @@ const KEEP_SHIFT: u8 = 12;
 /// How long a gateway may take until every flow passes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Frames before the first measurement, and least of one.
+const WARM_UP: u32 = 32_768;
+
 /// Which way frames go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -63,7 +66,7 @@ pub(super) struct Load {
 /// What came out of one repetition.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rate {
-    /// Frames per second that arrived at the sink.
+    /// Frames that arrived at the sink per second of the core.
     pub(super) pps: f64,
     /// Share of the frames sent that did not.
     pub(super) lost: f64,
@@ -83,6 +86,8 @@ pub(super) struct Lane {
     host: End,
     isp: End,
     load: Load,
+    /// Time of the core for a frame when last measured, in nanoseconds.
+    each: f64,
     /// Outside endpoint by flow, as last proved.
     outside: BTreeMap<usize, SocketAddrV4>,
     // Last: what runs in the lab goes before it.
@@ -110,7 +115,7 @@ impl Lane {
         let host = end(lab.host(), "lan0", "lan0", "wan0")?;
         let isp = end(lab.isp(0), "gw0", "wan0", "lan0")?;
         let load = Load { way: Way::Out, bytes: frames::LEAST, flows: 1 };
-        Ok(Self { gateway, host, isp, load, outside: BTreeMap::new(), lab })
+        Ok(Self { gateway, host, isp, load, each: f64::INFINITY, outside: BTreeMap::new(), lab })
     }
 
     /// Sets what is sent from now on and proves, for every flow, that the right
@@ -125,30 +130,34 @@ impl Lane {
         let what = format!("all {} flows pass the {} right", load.flows, self.gateway.name());
         let mut outside = BTreeMap::new();
         wait_until(&what, PATIENCE, || {
-            self.ends().0.generator.send_some(round)?;
+            self.ends().0.generator.send(round)?;
             outside = self.look()?;
             Ok(outside.len() == load.flows)
         })?;
         if load.way == Way::Out {
             self.outside = outside;
         }
-        self.ends().1.sink.keep_one_in(KEEP_SHIFT)
+        self.ends().1.sink.keep_one_in(KEEP_SHIFT)?;
+        // Caches, page pools, and the time of a frame.
+        self.each = self.ends().0.generator.send(WARM_UP)?.each;
+        Ok(())
     }
 
-    /// Sends for about `time` and counts what arrives; what was kept of it must
-    /// be right.
+    /// Sends for about `time` of the core and counts what arrives; what was kept
+    /// of it must be right.
     pub(super) fn measure(&mut self, time: Duration) -> Result<Rate> {
+        // As a float it saturates where it does not fit.
+        let count = (time.as_nanos() as f64 / self.each) as u32;
         let (near, far) = self.ends();
         let before = far.sink.taken()?;
-        let burst = near.generator.run(time)?;
-        let taken = far.sink.taken()? - before;
+        let burst = near.generator.send(count.max(WARM_UP))?;
+        let taken = (far.sink.taken()? - before) as f64;
         let seen = self.look()?;
         ensure!(!seen.is_empty(), "the {} let nothing through", self.gateway.name());
         self.gateway.check(&self.lab)?;
-        Ok(Rate {
-            pps: taken as f64 / burst.took.as_secs_f64(),
-            lost: 1.0 - taken as f64 / burst.sent as f64,
-        })
+        self.each = burst.each;
+        let arrived = taken / burst.sent as f64;
+        Ok(Rate { pps: 1e9 / burst.each * arrived, lost: 1.0 - arrived })
     }
 
     /// What the program costs that takes these frames on the gateway. The flows

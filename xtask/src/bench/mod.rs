@@ -28,7 +28,7 @@ pub struct Args {
     /// The benchmark to run; all of them without it.
     name: Option<String>,
     /// Print one JSON object: name, headline, rows.
-    #[arg(long, requires = "name")]
+    #[arg(long)]
     json: bool,
     /// Show what there is, and run nothing.
     #[arg(long, conflicts_with_all = ["name", "json"])]
@@ -60,6 +60,9 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let chosen = choose(args.name.as_deref())?;
+    if args.json && chosen.len() > 1 {
+        bail!("--json prints one object: name one of {}", names());
+    }
     workspace::require_root("a benchmark")?;
     let file = build::artifacts()?.objects_dir.join(build::LAB_OBJECT);
     let object = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -79,10 +82,13 @@ fn choose(name: Option<&str>) -> Result<Vec<&'static Bench>> {
     let chosen: Vec<_> =
         BENCHES.iter().filter(|bench| name.is_none_or(|name| bench.name == name)).collect();
     if chosen.is_empty() {
-        let names: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
-        bail!("no benchmark {}; there are: {}", name.unwrap_or_default(), names.join(", "));
+        bail!("no benchmark {}; there are: {}", name.unwrap_or_default(), names());
     }
     Ok(chosen)
+}
+
+fn names() -> String {
+    BENCHES.iter().map(|bench| bench.name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

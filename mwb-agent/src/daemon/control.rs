@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use super::alarms::Shortage;
 use super::beat::Plane;
+use super::differences;
 use super::ports::Port;
 use super::prefixes::{self, Rules};
 use super::rates::Rates;
 use super::view::View;
 use super::wan::{self, Present};
-use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
 use crate::config::Config;
 use crate::dataplane::Error;
 use crate::events::{Bus, EventKind};
@@ -23,17 +23,17 @@ use crate::health::{Link, Measured, NextHop, Reason, Report, Start, State};
 use crate::net::Snapshot;
 
 /// A WAN as the control loop knows it.
-struct Wan {
-    port: Port,
-    present: Present,
+pub(super) struct Wan {
+    pub(super) port: Port,
+    pub(super) present: Present,
     /// What the kernel side has.
     written: Path,
     link: watch::Sender<Link>,
-    state: State,
-    reason: Reason,
-    measured: Measured,
-    failovers: u64,
-    last_change: Option<u64>,
+    pub(super) state: State,
+    pub(super) reason: Reason,
+    pub(super) measured: Measured,
+    pub(super) failovers: u64,
+    pub(super) last_change: Option<u64>,
     /// Since when the next hop of IPv4 and IPv6 has not told its MAC.
     mute: [Option<Instant>; 2],
 }
@@ -43,21 +43,21 @@ const MUTE: Duration = Duration::from_secs(2);
 
 /// The control loop's state.
 pub(super) struct Control {
-    config: Config,
+    pub(super) config: Config,
     plane: Plane,
     bus: Bus,
-    lan: Vec<Port>,
-    wans: Vec<Wan>,
+    pub(super) lan: Vec<Port>,
+    pub(super) wans: Vec<Wan>,
     rules: Option<Rules>,
     memory: Memory,
     ledger: Ledger,
-    decision: Option<Decision>,
+    pub(super) decision: Option<Decision>,
     /// What the kernel side has, by family.
-    written: [Option<(Plan, Selection)>; 2],
-    failovers: u64,
-    last_failover: Option<u64>,
+    pub(super) written: [Option<(Plan, Selection)>; 2],
+    pub(super) failovers: u64,
+    pub(super) last_failover: Option<u64>,
     pub(super) rates: Rates,
-    view: watch::Sender<Arc<View>>,
+    pub(super) view: watch::Sender<Arc<View>>,
 }
 
 impl Control {
@@ -177,7 +177,7 @@ impl Control {
                 // Answers would not be translated back.
                 present.path.flags = 0;
             }
-            tell_differences(&self.bus, &configured.name, &wan.present, &present);
+            differences::tell(&self.bus, &configured.name, &wan.present, &present);
             if present.path != wan.written {
                 self.plane.with(|plane| plane.set_path(path, &present.path))?;
                 wan.written = present.path;
@@ -317,108 +317,6 @@ impl Control {
         let wan = self.config.wans.get(index).map(|wan| wan.name.as_str());
         let message = format!("{} packets were dropped", shortage.packets);
         self.bus.publish(EventKind::NatExhausted, wan, message, shortage.reason.describe());
-    }
-
-    /// Lets the API see what is now.
-    pub(super) fn publish(&self) {
-        let active = self.decision.as_ref().map(Decision::active).unwrap_or_default();
-        let lan = self.lan.iter().map(lan_status).collect();
-        let wans: Vec<WanStatus> = (1u8..)
-            .zip(&self.wans)
-            .filter_map(|(id, wan)| self.wan_status(id, wan, &active))
-            .collect();
-        let names = wans.iter().filter(|wan| wan.active).map(|wan| wan.name.clone()).collect();
-        let failover = FailoverStatus {
-            active: names,
-            count: self.failovers,
-            last_unix_ms: self.last_failover,
-        };
-        self.view.send_replace(Arc::new(View { lan, wans, failover }));
-    }
-
-    fn wan_status(&self, path: u8, wan: &Wan, active: &[u8]) -> Option<WanStatus> {
-        let configured = self.config.wans.get(usize::from(path) - 1)?;
-        let (hook, hook_mode, hook_reason) = wan.port.hook();
-        let link = &wan.present.link;
-        let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
-        let slots = self.written[Family::V4 as usize].as_ref().map_or(0.0, |(_, selection)| {
-            let own = selection.slots.iter().filter(|slot| **slot == path).count();
-            own as f64 / selection.slots.len() as f64
-        });
-        let flags = wan.present.path.flags;
-        let gateway6 = std::net::Ipv6Addr::from(wan.present.path.gateway6);
-        Some(WanStatus {
-            name: configured.name.clone(),
-            device: configured.device.clone(),
-            ifindex: wan.port.ifindex,
-            path,
-            state: api_state(wan.state),
-            reason: wan.reason.to_string(),
-            carrier: link.carrier,
-            address4: link.v4.map(|hop| hop.source),
-            gateway4: link.v4.and_then(|hop| hop.gateway),
-            gateway6: (flags & path_flag::HAS_V6 != 0 && !gateway6.is_unspecified())
-                .then_some(gateway6),
-            next_hop4: link.v4.is_some_and(|hop| hop.mac != NextHop::Unresolved),
-            next_hop6: flags & path_flag::NEXT_HOP6 != 0,
-            hook,
-            hook_mode,
-            hook_reason,
-            priority: configured.priority,
-            weight: configured.weight,
-            share: slots,
-            active: active.contains(&path),
-            rtt_ms: wan.measured.rtt.map(ms),
-            jitter_ms: wan.measured.jitter.map(ms),
-            loss: wan.measured.loss,
-            rx: Traffic::default(),
-            tx: Traffic::default(),
-            failovers: wan.failovers,
-            last_change_unix_ms: wan.last_change,
-        })
-    }
-}
-
-fn lan_status(port: &Port) -> LanStatus {
-    let (hook, hook_mode, hook_reason) = port.hook();
-    LanStatus { device: port.device.clone(), ifindex: port.ifindex, hook, hook_mode, hook_reason }
-}
-
-/// Events for what a WAN's device has changed.
-fn tell_differences(bus: &Bus, name: &str, before: &Present, now: &Present) {
-    let tell = |kind, message: String, reason: String| {
-        bus.publish(kind, Some(name), message, reason);
-    };
-    let (old, new) = (&before.link, &now.link);
-    if old.ifindex.is_some() && new.ifindex.is_some() && old.carrier != new.carrier {
-        let message = if new.carrier { "carrier is back" } else { "carrier is lost" };
-        tell(EventKind::Carrier, format!("{name}: {message}"), String::new());
-    }
-    let shown = |address: Option<String>| address.unwrap_or_else(|| "none".to_owned());
-    let hop4 = |link: &Link| link.v4.map(|hop| (hop.source, hop.gateway));
-    if new.ifindex.is_some() && hop4(old) != hop4(new) {
-        let source = shown(new.v4.map(|hop| hop.source.to_string()));
-        let gateway = shown(new.v4.and_then(|hop| hop.gateway).map(|gateway| gateway.to_string()));
-        let message = format!("{name}: IPv4 address {source}, gateway {gateway}");
-        let generation = format!("generation {}", now.path.generation);
-        tell(EventKind::AddressChange, message, generation);
-    }
-    let lost = |link: &Link| link.v4.is_some_and(|hop| hop.mac == NextHop::Unresolved);
-    let same_hop = hop4(old).is_some() && hop4(old) == hop4(new);
-    if same_hop && lost(old) != lost(new) {
-        let gateway = shown(new.v4.and_then(|hop| hop.gateway).map(|gateway| gateway.to_string()));
-        let what = if lost(new) { "does not answer" } else { "is resolved" };
-        tell(EventKind::Neighbour, format!("{name}: gateway {gateway} {what}"), String::new());
-    }
-}
-
-const fn api_state(state: State) -> WanState {
-    match state {
-        State::Unknown => WanState::Unknown,
-        State::Up => WanState::Up,
-        State::Degraded => WanState::Degraded,
-        State::Testing => WanState::Testing,
-        State::Down => WanState::Down,
     }
 }
 

@@ -19,11 +19,13 @@ use tokio::time::{MissedTickBehavior, interval};
 mod alarms;
 mod beat;
 mod control;
+mod differences;
 #[cfg(test)]
 mod fixture;
 mod ports;
 mod prefixes;
 mod rates;
+mod status;
 mod view;
 mod wan;
 

@@ -12,6 +12,13 @@ use crate::net::{self, Snapshot};
 /// Wait before a refused attachment is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// What a program was attached to: with another index or MAC, it is anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    ifindex: u32,
+    mac: Option<[u8; 6]>,
+}
+
 /// One device that is to have our programs.
 #[derive(Debug)]
 pub(super) struct Port {
@@ -23,8 +30,7 @@ pub(super) struct Port {
     wan: Option<String>,
     /// The device as it was last seen.
     pub(super) ifindex: Option<u32>,
-    /// What is attached, to which index and MAC.
-    attached: Option<((u32, Option<[u8; 6]>), Attachment)>,
+    attached: Option<(Identity, Attachment)>,
     /// Why nothing is, and when it was last tried.
     refused: Option<(Instant, String)>,
     reported_missing: bool,
@@ -68,7 +74,7 @@ impl Port {
 
     /// Whether our programs run on the device that is there now.
     pub(super) fn is_attached(&self) -> bool {
-        self.attached.as_ref().is_some_and(|((ifindex, _), _)| Some(*ifindex) == self.ifindex)
+        self.attached.as_ref().is_some_and(|(to, _)| Some(to.ifindex) == self.ifindex)
     }
 
     /// Hook, mode and reason for status.
@@ -112,7 +118,7 @@ impl Port {
         let moved = self.ifindex != Some(device.ifindex);
         self.ifindex = Some(device.ifindex);
         let early = self.refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
-        let identity = (device.ifindex, device.mac);
+        let identity = Identity { ifindex: device.ifindex, mac: device.mac };
         let done = self.attached.as_ref().is_some_and(|(attached, _)| *attached == identity);
         if done || early && !moved {
             return Ok(());

@@ -97,3 +97,7 @@ impl Ledger {
         own.chain(&self.inherited).copied().collect()
     }
 }
+
+#[cfg(test)]
+#[path = "change_tests.rs"]
+mod tests;

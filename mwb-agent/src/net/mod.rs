@@ -9,6 +9,8 @@
 mod driver;
 mod dump;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use driver::driver;

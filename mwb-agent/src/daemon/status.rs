@@ -1,0 +1,90 @@
+//! What the control loop knows, in the shapes of the API.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mwb_common::maps::{Family, path_flag};
+
+use super::control::{Control, Wan};
+use super::ports::Port;
+use super::view::View;
+use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
+use crate::failover::Decision;
+use crate::health::{NextHop, State};
+
+impl Control {
+    /// Lets the API see what is now.
+    pub(super) fn publish(&self) {
+        let active = self.decision.as_ref().map(Decision::active).unwrap_or_default();
+        let lan = self.lan.iter().map(lan_status).collect();
+        let wans: Vec<WanStatus> = (1u8..)
+            .zip(&self.wans)
+            .filter_map(|(id, wan)| self.wan_status(id, wan, &active))
+            .collect();
+        let names = wans.iter().filter(|wan| wan.active).map(|wan| wan.name.clone()).collect();
+        let failover = FailoverStatus {
+            active: names,
+            count: self.failovers,
+            last_unix_ms: self.last_failover,
+        };
+        self.view.send_replace(Arc::new(View { lan, wans, failover }));
+    }
+
+    fn wan_status(&self, path: u8, wan: &Wan, active: &[u8]) -> Option<WanStatus> {
+        let configured = self.config.wans.get(usize::from(path) - 1)?;
+        let (hook, hook_mode, hook_reason) = wan.port.hook();
+        let link = &wan.present.link;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let slots = self.written[Family::V4 as usize].as_ref().map_or(0.0, |(_, selection)| {
+            let own = selection.slots.iter().filter(|slot| **slot == path).count();
+            own as f64 / selection.slots.len() as f64
+        });
+        let flags = wan.present.path.flags;
+        let gateway6 = Ipv6Addr::from(wan.present.path.gateway6);
+        Some(WanStatus {
+            name: configured.name.clone(),
+            device: configured.device.clone(),
+            ifindex: wan.port.ifindex,
+            path,
+            state: api_state(wan.state),
+            reason: wan.reason.to_string(),
+            carrier: link.carrier,
+            address4: link.v4.map(|hop| hop.source),
+            gateway4: link.v4.and_then(|hop| hop.gateway),
+            gateway6: (flags & path_flag::HAS_V6 != 0 && !gateway6.is_unspecified())
+                .then_some(gateway6),
+            next_hop4: link.v4.is_some_and(|hop| hop.mac != NextHop::Unresolved),
+            next_hop6: flags & path_flag::NEXT_HOP6 != 0,
+            hook,
+            hook_mode,
+            hook_reason,
+            priority: configured.priority,
+            weight: configured.weight,
+            share: slots,
+            active: active.contains(&path),
+            rtt_ms: wan.measured.rtt.map(ms),
+            jitter_ms: wan.measured.jitter.map(ms),
+            loss: wan.measured.loss,
+            rx: Traffic::default(),
+            tx: Traffic::default(),
+            failovers: wan.failovers,
+            last_change_unix_ms: wan.last_change,
+        })
+    }
+}
+
+fn lan_status(port: &Port) -> LanStatus {
+    let (hook, hook_mode, hook_reason) = port.hook();
+    LanStatus { device: port.device.clone(), ifindex: port.ifindex, hook, hook_mode, hook_reason }
+}
+
+const fn api_state(state: State) -> WanState {
+    match state {
+        State::Unknown => WanState::Unknown,
+        State::Up => WanState::Up,
+        State::Degraded => WanState::Degraded,
+        State::Testing => WanState::Testing,
+        State::Down => WanState::Down,
+    }
+}

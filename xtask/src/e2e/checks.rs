@@ -98,13 +98,24 @@ pub(super) fn bulk_flows(lab: &Lab, seconds: u32) -> Result<()> {
             // checksums or merged frames would crawl at.
             ensure!(report.received_rate > 200e6, "{run:?} {to}: {report:?}");
         }
-        // iperf3's socket holds what comes in some 40 ms: on a busy machine a few
+    }
+    // All at once: they are far from filling anything.
+    let udp = Iperf::udp(10_000_000, seconds);
+    let mut running = Vec::new();
+    for (to, run, port) in FAMILIES
+        .into_iter()
+        .flat_map(|to| [(to, udp.clone(), 5202), (to, udp.clone().reversed(), 5203)])
+    {
+        let server = IperfServer::start(lab.net(), SocketAddr::new(to, port))?;
+        let started = run.start(lab.host(), &server)?;
+        running.push((to, run, server, started));
+    }
+    for (to, run, _server, started) in running {
+        let report = started.finish().with_context(|| format!("{run:?} {to}"))?;
+        // iperf3's socket holds what comes in some 80 ms: on a busy machine a few
         // datagrams find it full. The exact count is taken by numbered datagrams.
-        for run in [Iperf::udp(20_000_000, seconds), Iperf::udp(20_000_000, seconds).reversed()] {
-            let report = run.run(lab.host(), &server).with_context(|| format!("{run:?} {to}"))?;
-            ensure!(report.loss.is_some_and(|loss| loss < 0.05), "{run:?} {to}: {report:?}");
-            ensure!(report.received_rate > 18e6, "{run:?} {to}: {report:?}");
-        }
+        ensure!(report.loss.is_some_and(|loss| loss < 0.05), "{run:?} {to}: {report:?}");
+        ensure!(report.received_rate > 9e6, "{run:?} {to}: {report:?}");
     }
     Ok(())
 }

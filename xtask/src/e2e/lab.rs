@@ -6,10 +6,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -33,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("plain_linux_carries_all_traffic", plain_linux_carries_all_traffic),
         Case::new("plain_linux_carries_all_through_relays", plain_linux_carries_all_through_relays),
         Case::new("plain_linux_leaks_nothing", plain_linux_leaks_nothing),
+        Case::new("labs_side_by_side_do_not_disturb_each_other", labs_side_by_side),
         Case::new("a_lab_goes_when_it_is_dropped", a_lab_goes_when_it_is_dropped),
         Case::new("a_lab_goes_after_a_panic", || goes_after(Some("panic"), None)),
         Case::new("a_lab_goes_after_an_interrupt", || goes_after(None, Some(Signal::SIGINT))),
@@ -109,10 +111,10 @@ fn a_link_measures_as_it_is_set() -> Result<()> {
 
     // Without loss TCP gets nearly all of it, but for its start and headers.
     let server = IperfServer::start(lab.isp(0), far)?;
-    for run in [Iperf::tcp(3), Iperf::tcp(3).reversed()] {
+    for run in [Iperf::tcp(2), Iperf::tcp(2).reversed()] {
         let report = run.run(lab.gw(), &server)?;
         let share = report.received_rate / RATE as f64;
-        ensure!((0.8..0.97).contains(&share), "TCP gets {share:.3} of the rate: {report:?}");
+        ensure!((0.75..0.97).contains(&share), "TCP gets {share:.3} of the rate: {report:?}");
     }
     Ok(())
 }
@@ -243,6 +245,31 @@ fn plain_linux_leaks_nothing() -> Result<()> {
     ensure!(report.received == 0, "an inside address is routed outside");
     ensure!(capture.finish()?.audit_leaks().is_err(), "a leak was not noticed");
     Ok(())
+}
+
+/// Three labs at once, each with its own traffic; the end of one is nothing to
+/// the others.
+fn labs_side_by_side() -> Result<()> {
+    let build = || -> Result<(Lab, KernelGateway)> {
+        let lab = Lab::new(&LabSpec::relayed(1))?;
+        let gateway = KernelGateway::start(&lab, KernelRouting::First)?;
+        Ok((lab, gateway))
+    };
+    let (first, second, third) = (build()?, build()?, build()?);
+    let prefixes = [first.0.prefix(), second.0.prefix(), third.0.prefix()];
+    ensure!(prefixes[0] != prefixes[1] && prefixes[1] != prefixes[2], "{prefixes:?}");
+    thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            checks::datagrams_arrive_once(&first.0, 3000)?;
+            checks::transfers_are_whole(&first.0, 1 << 20)
+        });
+        let other = scope.spawn(|| checks::datagrams_arrive_once(&second.0, 3000));
+        drop(third);
+        for thread in [work, other] {
+            thread.join().map_err(|_| anyhow!("a check panicked"))??;
+        }
+        Ok(())
+    })
 }
 
 fn a_lab_goes_when_it_is_dropped() -> Result<()> {

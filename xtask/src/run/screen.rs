@@ -59,7 +59,7 @@ impl Screen {
     pub(super) fn show(&mut self, scene: &Scene<'_>) {
         let rates = self.rates(scene);
         if self.terminal {
-            let table = table(scene, &rates);
+            let table = fit(&table(scene, &rates), width());
             self.wipe();
             self.drawn = table.lines().count();
             let _ = writeln!(self.out, "{table}");
@@ -99,6 +99,22 @@ impl Screen {
         self.previous = Some((scene.at, now));
         rates
     }
+}
+
+/// Columns of the terminal: a line that wraps would be wiped only in part.
+fn width() -> usize {
+    // SAFETY: all zeros is a valid winsize, and the call only writes to it.
+    let size = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size);
+        size
+    };
+    if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) }
+}
+
+fn fit(text: &str, width: usize) -> String {
+    let cut = |line: &str| line.chars().take(width).collect::<String>();
+    text.lines().map(cut).collect::<Vec<_>>().join("\n")
 }
 
 fn table(scene: &Scene<'_>, rates: &[(f64, f64)]) -> String {
@@ -162,4 +178,14 @@ fn traffic(figures: &Figures) -> String {
 
 fn megabits(rate: f64) -> String {
     format!("{:.1} Mbit/s", rate / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_never_wraps() {
+        assert_eq!(fit("0123456789\n012", 5), "01234\n012");
+    }
 }

@@ -84,7 +84,7 @@ access!(load2, store2, u16, "{0} = *(u16 *)({1} + 0)", "*(u16 *)({0} + 0) = {1}"
 /// Reads what [`at`] gave.
 #[inline(always)]
 unsafe fn load<T: Pod>(pointer: *const T) -> T {
-    const { assert!(size_of::<T>() % 2 == 0) };
+    const { assert!(size_of::<T>().is_multiple_of(2)) };
     let mut value = T::zeroed();
     let bytes = bytemuck::bytes_of_mut(&mut value);
     let from: *const u8 = pointer.cast();
@@ -106,7 +106,7 @@ unsafe fn load<T: Pod>(pointer: *const T) -> T {
 /// Writes what [`at`] gave.
 #[inline(always)]
 unsafe fn store<T: Pod>(pointer: *mut T, value: T) {
-    const { assert!(size_of::<T>() % 2 == 0) };
+    const { assert!(size_of::<T>().is_multiple_of(2)) };
     let bytes = bytemuck::bytes_of(&value);
     let to: *mut u8 = pointer.cast();
     let mut i = 0;

@@ -171,6 +171,10 @@ fn established(
 /// Makes both entries of a new flow. A subprogram of its own, so that the path
 /// of established flows keeps its registers and stack.
 #[inline(never)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy of a flow takes 64 of the 512 bytes of stack"
+)]
 fn open<F: Frame>(
     frame: &F,
     key: &FlowKey4,

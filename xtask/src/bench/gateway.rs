@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use aya::Ebpf;
 
 use super::kernel;
-
 use crate::lab::{self, GatewayConfig, KernelGateway, KernelRouting, Lab};
 
 /// A gateway of a lab.

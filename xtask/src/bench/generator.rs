@@ -10,12 +10,10 @@
 //! busy machine makes the kernel leave to ksoftirqd is not in that time: 1 % of
 //! the kernel's work at a load of 8, half a percent of ours.
 
-use std::{num::NonZeroUsize, thread};
-
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{Ebpf, TestRun as _, TestRunAttrs, TestRunOptions, maps::xdp::DevMap};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 
@@ -109,12 +107,15 @@ pub(super) fn write_heads(ebpf: &mut Ebpf, frames: &[Vec<u8>]) -> Result<Vec<u8>
     Ok(first.clone())
 }
 
-/// Puts this thread on the last CPU, in front of everything else there.
+/// Puts this thread on the last CPU it may use, in front of everything else
+/// there.
 pub(super) fn take_a_core() -> Result<()> {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).context("which CPUs may be used?")?;
+    let last = (0..CpuSet::count()).rev().find(|&core| allowed.is_set(core) == Ok(true));
     let mut set = CpuSet::new();
-    set.set(cores - 1).context("no such CPU")?;
-    sched_setaffinity(Pid::from_raw(0), &set).context("cannot stay on one CPU")?;
+    set.set(last.context("no CPU may be used")?)?;
+    sched_setaffinity(this, &set).context("cannot stay on one CPU")?;
     // SAFETY: a plain system call; who 0 is the calling thread.
     let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) } != 0;
     ensure!(!refused, "cannot raise the priority: {}", std::io::Error::last_os_error());

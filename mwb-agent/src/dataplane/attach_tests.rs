@@ -88,6 +88,17 @@ fn a_device_made_anew_is_attached_anew() {
 }
 
 #[test]
+fn a_device_with_a_dot_in_its_name_is_attached_like_any_other() {
+    in_network("a_device_with_a_dot_in_its_name_is_attached_like_any_other", || {
+        let instance = Instance::new("dot");
+        let ifindex = make_veth("wan0.5");
+        instance.open().attach(&wan("wan0.5", ifindex, HookChoice::Tcx)).expect("attached");
+        assert!(instance.pin("wan0.5", pins::TC).exists());
+        assert_eq!(DataPlane::remove(&instance.options).expect("removed"), ["wan0.5"]);
+    });
+}
+
+#[test]
 fn a_driver_without_native_xdp_gets_generic_with_the_reason() {
     in_network("a_driver_without_native_xdp_gets_generic_with_the_reason", || {
         let instance = Instance::new("generic");

@@ -1,7 +1,6 @@
 //! Batches against real maps.
 
 use std::collections::HashSet;
-use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData};
 use mwb_common::maps::{Direction, Flow, FlowKey4, counter_index};
@@ -115,32 +114,5 @@ fn counters_are_summed_over_all_cpus() {
         assert_eq!((row.packets, row.bytes), (online.len() as u64, 46 * online.len() as u64));
         let index = counter_index(Direction::Out, 0, Reason::NotOurs, 0);
         assert_ne!(index, 0);
-    });
-}
-
-/// Prints its figures: `cargo test -p mwb-agent --release -- --ignored --nocapture measure`.
-#[test]
-#[ignore = "measures, and proves nothing"]
-fn measure_a_dump_of_100_000_flows_and_all_counters() {
-    in_network("measure_a_dump_of_100_000_flows_and_all_counters", || {
-        let plane = filled(100_000);
-        let tables = plane.tables();
-        let timed = |what: &str, work: &dyn Fn() -> usize| {
-            let best = (0..5)
-                .map(|_| {
-                    let start = Instant::now();
-                    let count = work();
-                    (start.elapsed(), count)
-                })
-                .min();
-            println!("{what}: {best:?}");
-        };
-        timed("dump in batches", &|| read(|each| tables.flows4().for_each(each)).len());
-        timed("dump one by one", &|| read(|each| tables.flows4().for_each_singly(each)).len());
-        timed("counters", &|| plane.counters().map_or(0, |rows| rows.len()));
-        let keys: Vec<_> = (0..100_000).map(key).collect();
-        let start = Instant::now();
-        let removed = tables.flows4().remove(&keys).expect("a removal");
-        println!("removal in batches: {:?} for {removed}", start.elapsed());
     });
 }

@@ -51,8 +51,10 @@ impl Pins {
         self.base().join("links")
     }
 
+    /// bpffs refuses names with a dot, which VLAN devices have; a colon no
+    /// device has.
     pub(super) fn link(&self, device: &str, suffix: &str) -> PathBuf {
-        self.links().join(format!("{device}-{suffix}"))
+        self.links().join(format!("{}-{suffix}", device.replace('.', ":")))
     }
 
     /// Makes the directories, after bpffs if that is missing.
@@ -96,7 +98,7 @@ impl Pins {
             .filter_map(|path| {
                 let name = path.file_name().and_then(OsStr::to_str)?;
                 let (device, suffix) = name.rsplit_once('-')?;
-                Some((device.to_owned(), suffix.to_owned(), path.clone()))
+                Some((device.replace(':', "."), suffix.to_owned(), path.clone()))
             })
             .collect())
     }

@@ -33,9 +33,12 @@ fn reply(sent: &Packet) -> Packet {
     answer(&out_by1(sent))
 }
 
+/// Name, what was sent, protocol, and how it was sent.
+type Kind = (&'static str, Packet, &'static str, fn(&mut Gateway));
+
 fn answers() -> Vec<Row> {
     // Rows are plain functions of the gateway: one opener for each.
-    let kinds: [(&str, Packet, &str, fn(&mut Gateway)); 7] = [
+    let kinds: [Kind; 7] = [
         ("a tcp answer", host_tcp(PORT), "tcp4", |g| g.send(Lan, &host_tcp(PORT))),
         ("a udp answer", host_udp(PORT), "udp4", |g| g.send(Lan, &host_udp(PORT))),
         ("an answer without a checksum", no_checksum(), "udp4", |g| {

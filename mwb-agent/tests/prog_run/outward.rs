@@ -338,6 +338,9 @@ fn exhausted() -> Vec<Row> {
         row("no path is selected, ipv6", &udp6, Reason::NoPath, "udp6").given(no_slots),
         row("no wan has an ipv4 address", &udp, Reason::NoPath, "udp4").given(no_addresses),
         row("no wan has an ipv6 prefix", &udp6, Reason::NoPath, "udp6").given(no_addresses),
+        row("the table of ports is full", &udp, Reason::PortsExhausted, "udp4")
+            .entries(64, 1)
+            .given(another_flow),
         row("the flow table is full", &udp, Reason::FlowTableFull, "udp4")
             .entries(2, 64)
             .given(another_flow),

@@ -120,3 +120,25 @@ fn flows_of_a_changed_address_go_at_once() {
         assert_eq!(entries(&gateway.tables()), [0, 0, 0, 3]);
     });
 }
+
+#[test]
+fn the_sweeper_reports_as_long_as_someone_listens() {
+    in_a_gateway("the_sweeper_reports_as_long_as_someone_listens", |gateway| {
+        open_flows(gateway);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let (sender, mut receiver) = tokio::sync::watch::channel(Usage::default());
+            let sweeper = Sweeper::new(gateway.tables(), Timeouts::default());
+            let running = tokio::spawn(sweeper.run(Duration::from_millis(10), sender));
+            let limit = Duration::from_secs(10);
+            tokio::time::timeout(limit, receiver.changed())
+                .await
+                .expect("a report in time")
+                .expect("a sweeper");
+            assert_eq!(figures(&receiver.borrow_and_update()), (3, 3, 1, 3));
+            drop(receiver);
+            tokio::time::timeout(limit, running).await.expect("an end in time").expect("no panic");
+        });
+    });
+}

@@ -24,6 +24,8 @@ mod tables;
 mod test_run;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "trace")]
+mod trace;
 
 pub use batch::Table;
 pub use error::Error;
@@ -76,6 +78,8 @@ impl DataPlane {
 
     fn load(options: &Options, pins: Option<Pins>) -> Result<Self, Error> {
         let mut object = load::load(options, pins.as_ref())?;
+        #[cfg(feature = "trace")]
+        trace::start(&mut object);
         let settings = Settings::take(&mut object)?;
         let tables = settings.tables(&mut object)?;
         let has_tcx = aya::util::KernelVersion::current()

@@ -17,6 +17,8 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new("a_bad_configuration_is_refused_with_place_and_fix", bad_configurations),
         Case::new("a_missing_device_is_named", a_missing_device_is_named),
+        Case::new("hook_auto_takes_tcx_on_veth_and_says_why", hook_auto),
+        Case::new("hooks_can_differ_between_devices", hooks_can_differ),
         Case::new("the_operators_command_shows_what_the_agent_does", the_operators_command),
     ]
 }
@@ -110,6 +112,43 @@ fn restore_addresses(lab: &Lab) -> Result<()> {
     ))
 }
 
+fn hook_auto() -> Result<()> {
+    let lab = Lab::new(&LabSpec::direct(1).with_offloads())?;
+    let mut gateway = Gateway::start(&lab, &GatewayConfig::new(&lab))?;
+    let status = gateway.api().status()?;
+    let (lan, wan) = (&status.lan[0], &status.wans[0]);
+    for (hook, reason) in [(&lan.hook, &lan.hook_reason), (&wan.hook, &wan.hook_reason)] {
+        ensure!(hook.as_deref() == Some("tcx"), "auto took {hook:?}: {reason}");
+        ensure!(reason.contains("veth"), "the reason is {reason:?}");
+    }
+    checks::transfers_are_whole(&lab, 10 << 20)?;
+    gateway.stop()
+}
+
+/// XDP towards the LAN and TCX towards one of the WANs, and the other way round.
+fn hooks_can_differ() -> Result<()> {
+    for (lan, wan) in [("xdp", "tcx"), ("tcx", "xdp")] {
+        let lab = Lab::new(&LabSpec::direct(2))?;
+        let config = GatewayConfig::new(&lab)
+            .with("lan", serde_json::json!([{"device": "lan0", "hook": lan}]))
+            .with("hook", lan)
+            .with("wans.1.hook", wan)
+            .with("balance", "round_robin");
+        let gateway = Gateway::start(&lab, &config)?;
+        let status = gateway.api().status()?;
+        let used = [&status.lan[0].hook, &status.wans[0].hook, &status.wans[1].hook];
+        let wanted = [lan, lan, wan].map(|hook| Some(hook.to_owned()));
+        ensure!(used.map(Clone::clone) == wanted, "hooks are {used:?}");
+        // By each WAN, both ways.
+        for _ in 0..2 {
+            checks::pings_pass(&lab)?;
+            checks::transfers_are_whole(&lab, 5 << 20)?;
+            checks::datagrams_arrive_once(&lab, 500)?;
+        }
+    }
+    Ok(())
+}
+
 fn the_operators_command() -> Result<()> {
     let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| config)?;
     play(scene, |scene| {
@@ -134,6 +173,10 @@ fn the_operators_command() -> Result<()> {
         ] {
             ensure!(metrics.contains(line), "no {line} in the metrics:\n{metrics}");
         }
+        // The same on loopback, where Prometheus asks.
+        let url = "http://127.0.0.1:9800/metrics";
+        let scraped = scene.lab.gw().run("curl", ["-sS", "--fail", "--noproxy", "*", url])?;
+        ensure!(scraped.contains("mwb_wan_up{wan=\"wan0\"} 1"), "loopback says:\n{scraped}");
         Ok(())
     })
 }

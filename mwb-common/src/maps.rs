@@ -123,8 +123,8 @@ pub struct Device {
     pub hook: u8,
     /// Zero.
     pub reserved: u8,
-    /// The device's MAC: frames to other stations are not ours. All zero on a
-    /// device without Ethernet, where every packet is.
+    /// The device's MAC: frames to other stations are not ours. All zero: not
+    /// compared.
     pub mac: [u8; 6],
     /// Zero.
     pub reserved2: [u8; 2],

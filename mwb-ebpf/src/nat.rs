@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, bpf_sock_tuple},
+    bindings::{BPF_ANY, BPF_NOEXIST, bpf_sock_tuple},
     helpers::{
         bpf_get_prandom_u32, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
     },
@@ -31,22 +31,11 @@ pub(crate) fn mapping<F: Frame>(
     now: u64,
     alive: &Alive,
 ) -> Result<Mapping, Reason> {
-    // SAFETY: a racing update of a mapping's plain fields does no harm.
-    if let Some(mapping) = MAPPINGS.get_ptr_mut(endpoint).map(|mapping| unsafe { &mut *mapping })
-        && path(mapping.path, path_flag::HAS_V4).is_some_and(|p| p.generation == mapping.generation)
-        && (alive.is(mapping.path) || !alive.any(Family::V4))
-    {
-        let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
-        // The port must still be this endpoint's: expiry may have taken it.
-        // SAFETY: as above.
-        if let Some(owner) = PORTS.get_ptr_mut(port).map(|owner| unsafe { &mut *owner })
-            && owner.inside == *endpoint
-        {
-            owner.last_used = now;
-            mapping.last_used = now;
-            return Ok(*mapping);
-        }
-    }
+    let known = match current(endpoint, now, alive) {
+        Current::Good(mapping) => return Ok(mapping),
+        Current::Void => true,
+        Current::None => false,
+    };
     let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
     let chosen = if endpoint.via != 0 {
         endpoint.via
@@ -57,8 +46,66 @@ pub(crate) fn mapping<F: Frame>(
     let port = claim(frame, endpoint, key, chosen, path.address4, now)?;
     let mapping =
         Mapping { last_used: now, generation: path.generation, port, path: chosen, reserved: 0 };
-    MAPPINGS.insert(endpoint, mapping, 0).map_err(|_| Reason::FlowTableFull)?;
-    Ok(mapping)
+    // Without one before, the first CPU's stands, and the others take it.
+    let flags = if known { BPF_ANY } else { BPF_NOEXIST };
+    if MAPPINGS.insert(endpoint, mapping, flags as u64).is_ok() {
+        return Ok(mapping);
+    }
+    let _ = PORTS.remove(PortKey { port, protocol: endpoint.protocol, path: chosen });
+    match current(endpoint, now, alive) {
+        Current::Good(mapping) => Ok(mapping),
+        _ => Err(Reason::FlowTableFull),
+    }
+}
+
+/// What an endpoint has.
+enum Current {
+    /// A mapping that may be used, now marked as used.
+    Good(Mapping),
+    /// One that is void: of another generation, on a dead path, or without its
+    /// port.
+    Void,
+    None,
+}
+
+#[inline(always)]
+fn current(endpoint: &MappingKey, now: u64, alive: &Alive) -> Current {
+    let Some(mapping) = MAPPINGS.get_ptr_mut(endpoint) else { return Current::None };
+    // SAFETY: a racing update of a mapping's plain fields does no harm.
+    let mapping = unsafe { &mut *mapping };
+    let good = path(mapping.path, path_flag::HAS_V4)
+        .is_some_and(|path| path.generation == mapping.generation)
+        && (alive.is(mapping.path) || !alive.any(Family::V4));
+    if !good {
+        return Current::Void;
+    }
+    let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
+    // The port must still be this endpoint's: expiry may have taken it.
+    let Some(owner) = PORTS.get_ptr_mut(port) else { return Current::Void };
+    // SAFETY: as above.
+    let owner = unsafe { &mut *owner };
+    if owner.inside != *endpoint {
+        return Current::Void;
+    }
+    owner.last_used = now;
+    mapping.last_used = now;
+    Current::Good(*mapping)
+}
+
+/// Makes sure that the port of a flow just made is still its endpoint's: expiry
+/// may have taken it between the look at the mapping and the flow's entry.
+#[inline(always)]
+pub(crate) fn confirm(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> Result<(), Reason> {
+    let key = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
+    match PORTS.get_ptr(key) {
+        // SAFETY: a racing update of plain fields does no harm.
+        Some(owner) if unsafe { (*owner).inside } == *endpoint => Ok(()),
+        Some(_) => Err(Reason::PortsExhausted),
+        None => {
+            let owner = PortOwner { last_used: now, inside: *endpoint };
+            PORTS.insert(key, owner, BPF_NOEXIST as u64).map_err(|_| Reason::PortsExhausted)
+        }
+    }
 }
 
 /// A search for a free port, as the loop's callback sees it. The order keeps

@@ -124,7 +124,13 @@ pub(crate) fn place4(address: [u8; 4]) -> Place {
     place(PREFIXES4.get(&Key::new(32, address)))
 }
 
+/// A subprogram: its key would not fit on the caller's stack.
+#[inline(never)]
+fn find6(address: &[u8; 16]) -> Place {
+    place(PREFIXES6.get(&Key::new(128, *address)))
+}
+
 #[inline(always)]
 pub(crate) fn place6(address: [u8; 16]) -> Place {
-    place(PREFIXES6.get(&Key::new(128, address)))
+    find6(&address)
 }

@@ -204,7 +204,10 @@ fn open<F: Frame>(
         let _ = FLOWS4.remove(answer);
         return Err(Reason::FlowTableFull);
     }
-    Ok(())
+    nat::confirm(&endpoint, &mapping, now).inspect_err(|_| {
+        let _ = FLOWS4.remove(key);
+        let _ = FLOWS4.remove(answer);
+    })
 }
 
 /// TTL, header checksum, transport checksum and port. The caller writes the

@@ -162,10 +162,6 @@ fn established(
 /// Makes both entries of a new flow. A subprogram of its own, so that the path
 /// of established flows keeps its registers and stack.
 #[inline(never)]
-#[expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "a copy of a flow takes 64 of the 512 bytes of stack"
-)]
 fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Reason> {
     let via = match place6(key.destination) {
         Place::Wan(via) => via,
@@ -188,12 +184,21 @@ fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Re
         adjustment: path.npt_adjustment,
     };
     let outside = translation.outward(key.source).ok_or(Reason::ForeignSource)?;
+    record(key, &inbound6(key, outside, chosen), path.generation, now)
+}
+
+/// Enters both directions of a flow. A subprogram of its own: an entry would not
+/// fit on the caller's stack beside what it calls.
+#[inline(never)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy of a flow takes 64 of the 512 bytes of stack"
+)]
+fn record(key: &FlowKey6, answer: &FlowKey6, generation: u32, now: u64) -> Result<(), Reason> {
     // One entry on the stack serves both directions.
-    let mut flow =
-        Flow { generation: path.generation, path: chosen, address: key.source, ..Flow::default() };
-    let answer = inbound6(key, outside, chosen);
+    let mut flow = Flow { generation, path: answer.scope, address: key.source, ..Flow::default() };
     FLOWS6.insert(answer, &flow, 0).map_err(|_| Reason::FlowTableFull)?;
-    flow.address = outside;
+    flow.address = answer.destination;
     flow.last_seen = now;
     if FLOWS6.insert(key, &flow, 0).is_err() {
         let _ = FLOWS6.remove(answer);

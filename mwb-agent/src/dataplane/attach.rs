@@ -30,6 +30,9 @@ impl DataPlane {
     /// device, or the kernel refuses; the message says which. Nothing new stays
     /// attached then.
     pub fn attach(&mut self, spec: &DeviceSpec) -> Result<Attachment, Error> {
+        if spec.mac == [0; 6] {
+            return Err(Error::NoEthernet(spec.name.clone()));
+        }
         let pins = self.pins(&spec.name)?;
         self.forget_stale(&pins, spec)?;
         let (hook, reason) = choose(spec.hook, &spec.driver);

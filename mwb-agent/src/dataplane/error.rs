@@ -66,6 +66,13 @@ pub enum Error {
         expected: String,
     },
 
+    /// A device whose frames the programs cannot read.
+    #[error(
+        "{0} carries packets without an Ethernet header (tun, ppp, wireguard, ...): this version \
+         forwards between Ethernet devices only"
+    )]
+    NoEthernet(String),
+
     /// The object could not be parsed, or its maps not made.
     #[error("loading the eBPF object: {0}")]
     Load(#[source] Box<aya::EbpfError>),

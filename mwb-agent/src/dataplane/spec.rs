@@ -128,7 +128,7 @@ pub struct DeviceSpec {
     pub hook: HookChoice,
     /// Driver name as ethtool gives it, or the link kind (`veth`, `bridge`, ...).
     pub driver: String,
-    /// The device's MAC; all zero without Ethernet.
+    /// The device's MAC; all zero without Ethernet, which is refused.
     pub mac: [u8; 6],
 }
 

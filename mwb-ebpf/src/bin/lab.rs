@@ -93,7 +93,7 @@ pub(crate) fn generate(ctx: XdpContext) -> u32 {
 pub(crate) fn rerun(ctx: XdpContext) -> u32 {
     if write_head(&ctx).is_some() {
         // SAFETY: the context is the one this program was called with.
-        let _ = unsafe { SUBJECT.tail_call(&ctx, 0) };
+        unsafe { SUBJECT.tail_call(&ctx, 0) };
     }
     xdp_action::XDP_ABORTED
 }

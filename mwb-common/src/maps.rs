@@ -121,8 +121,10 @@ pub struct Device {
     pub path: u8,
     /// One of [`hook`].
     pub hook: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1 if it takes frames that XDP redirects to it: it runs a native XDP
+    /// program itself. To others the XDP form sends by way of the TC form; the
+    /// kernel would drop such frames without a word.
+    pub takes_xdp: u8,
     /// The device's MAC: frames to other stations are not ours. All zero: not
     /// compared.
     pub mac: [u8; 6],

@@ -270,6 +270,8 @@ pub struct Transport {
     pub source_field: u32,
     /// Offset of the field that holds the receiver's port or identifier.
     pub destination_field: u32,
+    /// Offset of the payload.
+    pub payload: u32,
     /// Whether such a packet may open a flow: an echo reply may not.
     pub opens: bool,
 }
@@ -286,10 +288,12 @@ pub fn parse_transport<B: Bytes + ?Sized>(
     match protocol {
         protocol::TCP => {
             let h: [u8; 20] = read_within(bytes, offset, end)?;
-            if (h[12] >> 4) < 5 || offset + (h[12] >> 4) as u32 * 4 > end {
+            let payload = offset + (h[12] >> 4) as u32 * 4;
+            if (h[12] >> 4) < 5 || payload > end {
                 return Err(Refusal::Malformed);
             }
-            Ok(Transport { tcp_flags: h[13], ..with_ports([h[0], h[1], h[2], h[3]], offset, 16) })
+            let ports = [h[0], h[1], h[2], h[3]];
+            Ok(Transport { tcp_flags: h[13], payload, ..with_ports(ports, offset, 16) })
         }
         protocol::UDP => {
             let h: [u8; 8] = read_within(bytes, offset, end)?;
@@ -319,6 +323,7 @@ pub fn parse_transport<B: Bytes + ?Sized>(
                 check: offset + 2,
                 source_field: offset + 4,
                 destination_field: offset + 4,
+                payload: offset + 8,
                 opens: matches!(kind, Echo::Request),
             })
         }
@@ -347,6 +352,7 @@ fn with_ports(ports: [u8; 4], offset: u32, check: u32) -> Transport {
         check: offset + check,
         source_field: offset,
         destination_field: offset + 2,
+        payload: offset + 8,
         opens: true,
     }
 }

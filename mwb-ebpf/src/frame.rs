@@ -19,6 +19,8 @@ use mwb_common::{
     reason::Reason,
 };
 
+use crate::maps::DEVICES;
+
 /// Highest offset that is looked at: headers end long before.
 const MAX_OFFSET: u32 = 0x7ff;
 
@@ -147,6 +149,9 @@ pub(crate) trait Frame: Bytes {
     /// handed to the form where it does, unchanged.
     const RESOLVES: bool;
 
+    /// Whether [`Frame::redirect`] to this device works; if not, as above.
+    fn reaches(&self, ifindex: u32) -> bool;
+
     /// The program's context, for helpers.
     fn context(&self) -> *mut c_void;
     /// Index of the device it came in through.
@@ -155,8 +160,9 @@ pub(crate) trait Frame: Bytes {
     fn is_untagged_vlan(&self) -> bool;
     /// Packets on the wire that it stands for.
     fn packets(&self) -> u32;
-    /// Largest layer-3 packet on the wire, with the network header at `network`.
-    fn largest(&self, network: u32) -> u32;
+    /// Largest layer-3 packet on the wire, with the network header at `network`
+    /// and the transport's payload at `payload`.
+    fn largest(&self, network: u32, payload: u32) -> u32;
     /// Writes `value` at `offset`.
     fn write<T: Pod>(&mut self, offset: u32, value: T) -> Result<(), Reason>;
     /// Updates a transport checksum for changed addresses and ports.
@@ -209,6 +215,11 @@ impl Frame for XdpFrame {
     const RESOLVES: bool = false;
 
     #[inline(always)]
+    fn reaches(&self, ifindex: u32) -> bool {
+        DEVICES.get(ifindex).is_some_and(|device| device.takes_xdp != 0)
+    }
+
+    #[inline(always)]
     fn context(&self) -> *mut c_void {
         self.context.ctx.cast()
     }
@@ -229,7 +240,7 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn largest(&self, network: u32) -> u32 {
+    fn largest(&self, network: u32, _payload: u32) -> u32 {
         self.len() - network
     }
 
@@ -317,6 +328,11 @@ impl Frame for TcFrame {
     const RESOLVES: bool = true;
 
     #[inline(always)]
+    fn reaches(&self, _ifindex: u32) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn context(&self) -> *mut c_void {
         self.context.skb.skb.cast()
     }
@@ -341,12 +357,10 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
-    fn largest(&self, network: u32) -> u32 {
+    fn largest(&self, network: u32, payload: u32) -> u32 {
         // SAFETY: the context is valid while the program runs.
         let segment = unsafe { (*self.context.skb.skb).gso_size };
-        // A segment's headers are those of a packet that came in within the
-        // MTU of its device; 40 bytes are the smallest of IPv4 and TCP.
-        if segment == 0 { self.context.len() - network } else { segment + 40 }
+        if segment == 0 { self.context.len() - network } else { payload - network + segment }
     }
 
     #[inline(always)]

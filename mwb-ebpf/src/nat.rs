@@ -75,7 +75,8 @@ fn current(endpoint: &MappingKey, now: u64, alive: &Alive) -> Current {
     let mapping = unsafe { &mut *mapping };
     let good = path(mapping.path, path_flag::HAS_V4)
         .is_some_and(|path| path.generation == mapping.generation)
-        && (alive.is(mapping.path) || !alive.any(Family::V4));
+        // A destination on a WAN's own subnet has no other way.
+        && (endpoint.via != 0 || alive.is(mapping.path) || !alive.any(Family::V4));
     if !good {
         return Current::Void;
     }

@@ -3,7 +3,7 @@
 
 use mwb_common::{
     maps::Flow,
-    parse::{Refusal, Transport},
+    parse::{Refusal, Transport, tcp_flag},
     reason::Reason,
 };
 
@@ -81,11 +81,13 @@ impl Refused {
     }
 }
 
-/// Notes a packet in its flow.
+/// Notes a packet in its flow. A SYN begins a connection anew: what an earlier
+/// one on the same ports has shown, its end above all, is forgotten.
 #[inline(always)]
 pub(crate) fn seen(flow: &mut Flow, transport: &Transport, now: u64) {
     flow.last_seen = now;
-    flow.tcp_flags |= transport.tcp_flags;
+    let before = if transport.tcp_flags & tcp_flag::SYN != 0 { 0 } else { flow.tcp_flags };
+    flow.tcp_flags = before | transport.tcp_flags;
 }
 
 /// Why a packet with this TTL or hop limit may not open a flow, if it may not.

@@ -35,22 +35,23 @@ pub(crate) fn outward<F: Frame>(
     let key = key4(ip.header.source, ip.header.destination, transport.ports, ip.header.protocol, 0);
     let now = now();
     let alive = Alive::at(now)?;
-    let (flow, path) = match established(&key, &alive)? {
+    let (flow, path) = match established(&key, &alive) {
         Some(found) => found,
         None => {
             open(frame, &key, now, may_open(ip.header.ttl, &transport))?;
-            established(&key, &alive)?.ok_or(Reason::FlowTableFull)?
+            // It was made for this packet: liveness is not asked again.
+            entry(&key).ok_or(Reason::FlowTableFull)?
         }
     };
     account.path = flow.path;
     if ip.header.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if frame.largest(network) > path.mtu {
+    if frame.largest(network, transport.payload) > path.mtu {
         return Err(Reason::TooBig);
     }
     let resolved = path.flags & path_flag::NEXT_HOP4 != 0;
-    if !resolved && !F::RESOLVES {
+    if !(F::RESOLVES || resolved && frame.reaches(path.ifindex)) {
         return Ok(Action::HandOver);
     }
     seen(flow, &transport, now);
@@ -114,8 +115,11 @@ pub(crate) fn inward<F: Frame>(
             }
         }
     }
-    if frame.largest(network) > flow.mtu {
+    if frame.largest(network, transport.payload) > flow.mtu {
         return Err(Reason::TooBig);
+    }
+    if !frame.reaches(flow.ifindex) {
+        return Ok(Action::HandOver);
     }
     seen(flow, &transport, now);
     rewrite(frame, &ip, &transport, flow, transport.destination_field)?;
@@ -151,21 +155,21 @@ fn is_dhcp(ip: &Ipv4, transport: &Transport) -> bool {
 /// The entry of an outbound flow that is valid now, with its path: of the path's
 /// generation, and on a living path unless none lives.
 #[inline(always)]
-fn established(
-    key: &FlowKey4,
-    alive: &Alive,
-) -> Result<Option<(&'static mut Flow, &'static Path)>, Reason> {
-    let Some(flow) = FLOWS4.get_ptr_mut(key) else { return Ok(None) };
-    // SAFETY: a racing update of a flow's plain fields does no harm.
-    let flow = unsafe { &mut *flow };
-    let Some(path) = path(flow.path, path_flag::HAS_V4) else { return Ok(None) };
-    if path.generation != flow.generation {
-        return Ok(None);
-    }
+fn established(key: &FlowKey4, alive: &Alive) -> Option<(&'static mut Flow, &'static Path)> {
+    let (flow, path) = entry(key)?;
     if !alive.is(flow.path) && alive.any(Family::V4) {
-        return Ok(None);
+        return None;
     }
-    Ok(Some((flow, path)))
+    Some((flow, path))
+}
+
+/// The entry of an outbound flow, if it is of its path's generation.
+#[inline(always)]
+fn entry(key: &FlowKey4) -> Option<(&'static mut Flow, &'static Path)> {
+    // SAFETY: a racing update of a flow's plain fields does no harm.
+    let flow = unsafe { &mut *FLOWS4.get_ptr_mut(key)? };
+    let path = path(flow.path, path_flag::HAS_V4)?;
+    if path.generation == flow.generation { Some((flow, path)) } else { None }
 }
 
 /// Makes both entries of a new flow. A subprogram of its own, so that the path

@@ -35,22 +35,23 @@ pub(crate) fn outward<F: Frame>(
     let key = key6(ip.header.source, ip.header.destination, transport.ports, ip.protocol, 0);
     let now = now();
     let alive = Alive::at(now)?;
-    let (flow, path) = match established(&key, &alive)? {
+    let (flow, path) = match established(&key, &alive) {
         Some(found) => found,
         None => {
             open(&key, now, may_open(ip.header.hop_limit, &transport))?;
-            established(&key, &alive)?.ok_or(Reason::FlowTableFull)?
+            // It was made for this packet: liveness is not asked again.
+            entry(&key).ok_or(Reason::FlowTableFull)?
         }
     };
     account.path = flow.path;
     if ip.header.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if frame.largest(network) > path.mtu {
+    if frame.largest(network, transport.payload) > path.mtu {
         return Err(Reason::TooBig);
     }
     let resolved = path.flags & path_flag::NEXT_HOP6 != 0;
-    if !resolved && !F::RESOLVES {
+    if !(F::RESOLVES || resolved && frame.reaches(path.ifindex)) {
         return Ok(Action::HandOver);
     }
     seen(flow, &transport, now);
@@ -105,8 +106,11 @@ pub(crate) fn inward<F: Frame>(
             }
         }
     }
-    if frame.largest(network) > flow.mtu {
+    if frame.largest(network, transport.payload) > flow.mtu {
         return Err(Reason::TooBig);
+    }
+    if !frame.reaches(flow.ifindex) {
+        return Ok(Action::HandOver);
     }
     seen(flow, &transport, now);
     frame.write(network + 6, [ip.header.next_header, ip.header.hop_limit - 1])?;
@@ -142,21 +146,21 @@ fn unmatched(ip: &Ipv6, reason: Reason) -> Reason {
 
 /// As for IPv4: the entry that is valid now, with its path.
 #[inline(always)]
-fn established(
-    key: &FlowKey6,
-    alive: &Alive,
-) -> Result<Option<(&'static mut Flow, &'static Path)>, Reason> {
-    let Some(flow) = FLOWS6.get_ptr_mut(key) else { return Ok(None) };
-    // SAFETY: a racing update of a flow's plain fields does no harm.
-    let flow = unsafe { &mut *flow };
-    let Some(path) = path(flow.path, path_flag::HAS_V6) else { return Ok(None) };
-    if path.generation != flow.generation {
-        return Ok(None);
-    }
+fn established(key: &FlowKey6, alive: &Alive) -> Option<(&'static mut Flow, &'static Path)> {
+    let (flow, path) = entry(key)?;
     if !alive.is(flow.path) && alive.any(Family::V6) {
-        return Ok(None);
+        return None;
     }
-    Ok(Some((flow, path)))
+    Some((flow, path))
+}
+
+/// The entry of an outbound flow, if it is of its path's generation.
+#[inline(always)]
+fn entry(key: &FlowKey6) -> Option<(&'static mut Flow, &'static Path)> {
+    // SAFETY: a racing update of a flow's plain fields does no harm.
+    let flow = unsafe { &mut *FLOWS6.get_ptr_mut(key)? };
+    let path = path(flow.path, path_flag::HAS_V6)?;
+    if path.generation == flow.generation { Some((flow, path)) } else { None }
 }
 
 /// Makes both entries of a new flow. A subprogram of its own, so that the path

@@ -1,6 +1,6 @@
 //! The liveness tick: every 50 ms one write that says until when each living
 //! path is alive, all with the same time. It has a thread of its own, so that
-//! nothing the agent does can hold it up; when the agent dies, all paths run
+//! nothing the agent does can hold it up but the data plane itself; when the agent dies, all paths run
 //! out at one instant, and the kernel side ignores liveness from then on.
 
 use std::io;
@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// A path that is alive is so for ten ticks at least, however eager health is:
 /// a busy machine must not let all of them run out.
 const LEAST: Duration = Duration::from_millis(500);
+/// For how long living paths count as alive while something slow is done.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// The data plane, shared with the tick. Calls are short: whoever reads tables
 /// does so without this lock.
@@ -46,6 +48,16 @@ impl Plane {
     /// Does something with the data plane.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut DataPlane) -> T) -> T {
         act(&mut self.lock().plane)
+    }
+
+    /// Does something slow with the data plane: attaching a program can reset a
+    /// link and take seconds, for which no tick comes through.
+    pub(super) fn with_slow<T>(&self, act: impl FnOnce(&mut DataPlane) -> T) -> Result<T, Error> {
+        let mut inner = self.lock();
+        inner.beat_for(SLOW)?;
+        let result = act(&mut inner.plane);
+        inner.beat()?;
+        Ok(result)
     }
 
     /// Says which paths are alive, from now on and at once.
@@ -79,7 +91,11 @@ fn tick(plane: &Weak<Mutex<Inner>>) {
 
 impl Inner {
     fn beat(&mut self) -> Result<(), Error> {
-        let liveness = liveness(&self.alive, monotonic(), self.dead_after);
+        self.beat_for(self.dead_after)
+    }
+
+    fn beat_for(&mut self, time: Duration) -> Result<(), Error> {
+        let liveness = liveness(&self.alive, monotonic(), time);
         self.plane.set_liveness(&liveness)
     }
 }

@@ -136,7 +136,7 @@ impl Port {
             hook: self.choice,
             driver,
         };
-        match plane.with(|plane| plane.attach(&spec)) {
+        match plane.with_slow(|plane| plane.attach(&spec))? {
             Ok(attachment) => {
                 let Attachment { hook, mode, reason } = &attachment;
                 let message = format!(

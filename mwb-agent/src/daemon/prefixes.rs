@@ -99,10 +99,10 @@ fn add_routes(rules: &mut Rules, config: &Config, network: &Snapshot) {
     let mut routes = Rules::default();
     for route in network.routes.iter().filter(|route| route.destination.prefix_len() > 0) {
         let Some(device) = name(route.ifindex) else { continue };
-        if config.lan.iter().any(|lan| lan.device == device) {
+        if device != "lo" && !config.wans.iter().any(|wan| wan.device == device) {
+            // Not BYPASS: a WAN packet that claims to come from there gets no
+            // further than any other.
             routes.add(route.destination, prefix_class::LAN, 0);
-        } else if device != "lo" && !config.wans.iter().any(|wan| wan.device == device) {
-            routes.add(route.destination, prefix_class::BYPASS, 0);
         }
     }
     if routes.v4.len().max(routes.v6.len()) > room {

@@ -47,7 +47,7 @@ fn every_destination_has_its_place() {
         ("2001:db8:101::9", via(1)),
         ("2001:db8:102::9", None),
         // What the kernel routes by devices that are not ours.
-        ("10.9.0.5", BYPASS),
+        ("10.9.0.5", LAN),
         ("192.0.2.200", BYPASS),
         ("224.0.0.1", MULTICAST),
         ("255.255.255.255", MULTICAST),

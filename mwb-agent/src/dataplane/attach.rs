@@ -53,7 +53,9 @@ impl DataPlane {
                 return Err(error);
             }
         };
-        self.settings.set_device(&spec.name, spec.ifindex, entry(spec, attachment.hook))?;
+        let takes_xdp = u8::from(attachment.mode == Mode::Native);
+        let done = Device { takes_xdp, ..entry(spec, attachment.hook) };
+        self.settings.set_device(&spec.name, spec.ifindex, done)?;
         if attachment.hook == Hook::Tcx {
             release(&pins.link(&spec.name, pins::XDP))?;
         }

@@ -107,8 +107,11 @@ impl Gateway {
         self.set_selection(Family::V4, &world::selection());
         self.set_selection(Family::V6, &world::selection());
         self.plane.set_prefixes(&world::prefixes4(), &world::prefixes6())?;
-        let device = Device { role: role::INSIDE, hook: hook::TC, ..Device::default() };
-        self.plane.set_device(lan, device)
+        let target = Device { hook: hook::XDP, takes_xdp: 1, ..Device::default() };
+        for (path, ifindex) in [(1, world::path1().ifindex), (2, world::path2().ifindex)] {
+            self.set_device(ifindex, Device { role: role::OUTSIDE, path, ..target });
+        }
+        self.plane.set_device(lan, Device { role: role::INSIDE, ..target })
     }
 
     pub(crate) fn set_control(&mut self, control: Control) {
@@ -127,7 +130,7 @@ impl Gateway {
         self.plane.set_selection(family, selection).expect("a write to SELECTIONS");
     }
 
-    fn set_device(&mut self, ifindex: u32, device: Device) {
+    pub(crate) fn set_device(&mut self, ifindex: u32, device: Device) {
         self.plane.set_device(ifindex, device).expect("a write to DEVICES");
     }
 
@@ -151,7 +154,12 @@ impl Gateway {
         self.run(from, &packet.bytes()).expect("a test run");
     }
 
-    fn enter(&mut self, from: From) -> ProgramId {
+    pub(crate) fn plane(&self) -> &DataPlane {
+        &self.plane
+    }
+
+    /// Makes the device table fit for packets from there; gives the program.
+    pub(crate) fn enter(&mut self, from: From) -> ProgramId {
         let mac = |id| if id == 1 { world::WAN1_MAC } else { world::WAN2_MAC };
         let device = match from {
             From::Lan => Device { role: role::INSIDE, mac: world::LAN_MAC, ..Device::default() },

@@ -11,6 +11,7 @@
 mod frames;
 mod gateway;
 mod inward;
+mod lasting;
 mod outward;
 mod packet;
 mod row;

@@ -18,7 +18,7 @@ fn figures(usage: &Usage) -> (usize, usize, usize, usize) {
 }
 
 /// Entries of both flow tables, of the mappings and of the ports.
-fn entries(tables: &Tables) -> [usize; 4] {
+pub(crate) fn entries(tables: &Tables) -> [usize; 4] {
     let mut counts = [0; 4];
     tables.flows4().for_each(|_, _| counts[0] += 1).expect("a read");
     tables.flows6().for_each(|_, _| counts[1] += 1).expect("a read");

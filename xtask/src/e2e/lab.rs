@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Case, checks};
+use super::{Case, checks, skip};
 use crate::lab::{
     Direction, KernelGateway, KernelRouting, Lab, LabSpec, LinkSpec, Loss, Process, Shape,
     address::{provider4, wan4},
@@ -71,7 +71,9 @@ fn a_link_measures_as_it_is_set() -> Result<()> {
         let server = UdpServer::start(namespace, to)?;
         // Well below the rate for the loss alone.
         let before = lab.wan(0).stats()?.direction(direction);
-        let count = 40_000;
+        // Without a seed the loss is a sample: 160,000 hold it within 10 % at
+        // four standard deviations.
+        let count = if lab.wan(0).relay_id()?.is_some() { 40_000 } else { 160_000 };
         let stream =
             UdpStream { echo: false, size: 64, ..UdpStream::new(count, Duration::from_micros(40)) };
         let report = stream.run(from, &server)?;
@@ -89,7 +91,9 @@ fn a_link_measures_as_it_is_set() -> Result<()> {
         ensure!(after.overflowed == before.overflowed, "less than the rate overflowed: {after:?}");
         ensure!(after.missed + after.refused == 0, "the relay was too slow: {after:?}");
 
-        // Twice the rate for the rate.
+        // Twice the rate for the rate; without loss, so that drops are overflow.
+        lab.wan(0).set(direction, lossless.clone())?;
+        let before = lab.wan(0).stats()?.direction(direction);
         let stream = UdpStream { size: 1400, count: 16_000, ..stream };
         let stream = UdpStream { interval: Duration::from_micros(115), ..stream };
         let start = Instant::now();
@@ -100,13 +104,12 @@ fn a_link_measures_as_it_is_set() -> Result<()> {
         let span = report.there.span.as_secs_f64();
         let bits = (report.there.received - 1) * (1400 + HEADERS) * 8;
         within("rate in Mbit/s", bits as f64 / span / 1e6, RATE as f64 / 1e6)?;
-        ensure!(after.overflowed > 0, "twice the rate did not overflow: {after:?}");
+        ensure!(after.overflowed > before.overflowed, "twice the rate did not overflow: {after:?}");
         ensure!(
             after.received
                 == after.delivered + after.lost + after.overflowed + after.waiting + after.refused,
             "a frame is nowhere: {after:?}"
         );
-        lab.wan(0).set(direction, lossless.clone())?;
     }
 
     // Without loss TCP gets nearly all of it, but for its start and headers.
@@ -186,7 +189,10 @@ fn a_killed_relay_cuts_its_link_alone() -> Result<()> {
         Ok(ping(lab.gw(), provider4(index).into(), 1, Duration::ZERO, &[])?.received == 1)
     };
     ensure!(reaches(0)? && reaches(1)?, "a link does not answer");
-    kill(Pid::from_raw(lab.wan(0).relay_id()?.cast_signed()), Signal::SIGKILL)?;
+    let Some(relay) = lab.wan(0).relay_id()? else {
+        return skip("netem makes the links here: there is no process to kill");
+    };
+    kill(Pid::from_raw(relay.cast_signed()), Signal::SIGKILL)?;
     wait_until("the first link is cut", Duration::from_secs(5), || Ok(!reaches(0)?))?;
     ensure!(reaches(1)?, "the other link is cut too");
     ensure!(lab.wan(0).stats().is_err(), "a dead relay answers");

@@ -26,7 +26,7 @@ mod traffic;
 
 use std::{ffi::OsString, fmt, process::ExitCode, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::lab::exit_code;
 use crate::outcome::{Outcome, Verdict};
@@ -59,7 +59,10 @@ impl Case {
             let run = std::panic::AssertUnwindSafe(&self.run);
             match std::panic::catch_unwind(run) {
                 Ok(Ok(())) => Verdict::Passed,
-                Ok(Err(error)) => Verdict::Failed(format!("{error:#}")),
+                Ok(Err(error)) => match error.downcast_ref::<Skip>() {
+                    Some(Skip(why)) => Verdict::Skipped(why.clone()),
+                    None => Verdict::Failed(format!("{error:#}")),
+                },
                 Err(_) => Verdict::Failed("it panicked; see above".to_owned()),
             }
         } else {
@@ -99,4 +102,21 @@ pub fn cases() -> Vec<Case> {
 pub fn helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let _program = arguments.next();
     (arguments.next()? == lab::VICTIM).then(|| exit_code(&lab::victim()))
+}
+
+/// Why a test cannot run here.
+#[derive(Debug)]
+struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Ends a test as skipped.
+fn skip<T>(why: &str) -> Result<T> {
+    Err(Error::new(Skip(why.to_owned())))
 }

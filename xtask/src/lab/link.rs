@@ -70,6 +70,12 @@ impl LinkSpec {
         Self { rate: Some(rate), delay, ..Self::default() }
     }
 
+    /// Bytes that may wait if nothing else is set: what 100 ms carry at `rate`
+    /// bits per second, and never less than 64 full frames.
+    pub(super) fn default_queue(rate: u64) -> u64 {
+        (rate / 80).max(64 * 1514)
+    }
+
     /// The same with packet loss.
     #[must_use]
     pub fn with_loss(mut self, loss: Loss) -> Self {

@@ -1,6 +1,6 @@
 //! One WAN of a lab: its link, and everything that can be done to it.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 
@@ -12,7 +12,7 @@ use super::{
     capture::{Capture, Passing},
     link::{Direction, LinkSpec, LinkStats},
     namespace::Namespace,
-    relay::Relay,
+    shaper::{self, Shaper},
     topology::Shape,
 };
 
@@ -22,7 +22,7 @@ pub struct Wan {
     index: usize,
     gw: Namespace,
     isp: Namespace,
-    relay: Option<(Mutex<Relay>, Namespace)>,
+    shaper: Option<(Mutex<Box<dyn Shaper>>, Namespace)>,
 }
 
 impl Wan {
@@ -31,7 +31,7 @@ impl Wan {
         index: usize,
         gw: &Namespace,
         isp: &Namespace,
-        relay: Option<(&Shape, &Namespace)>,
+        shape: Option<(&Shape, &Namespace)>,
         offloads: bool,
     ) -> Result<Self> {
         let device = format!("wan{index}");
@@ -57,15 +57,14 @@ impl Wan {
             provider4(index),
             provider6(index),
         ))?;
-        let relay = match relay {
+        let shaper = match shape {
             Some((shape, namespace)) => {
                 // A relay sees frames as they are in memory: checksums must be
                 // done and segments cut before they reach it.
                 gw.ethtool_features(&device, &["tx", "off"])?;
                 isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
-                let (near, far) = (format!("a{index}"), format!("b{index}"));
-                let relay = Relay::start(namespace, &near, &far, shape)?;
-                Some((Mutex::new(relay), namespace.clone()))
+                let shaper = shaper::start(namespace, index, shape)?;
+                Some((Mutex::new(shaper), namespace.clone()))
             }
             None => {
                 if !offloads {
@@ -74,7 +73,7 @@ impl Wan {
                 None
             }
         };
-        let wan = Self { index, gw: gw.clone(), isp: isp.clone(), relay };
+        let wan = Self { index, gw: gw.clone(), isp: isp.clone(), shaper };
         wan.isp.ip(&wan.return_route())?;
         Ok(wan)
     }
@@ -96,7 +95,7 @@ impl Wan {
     /// # Errors
     /// When the link is a plain veth pair, or its relay is gone.
     pub fn set(&self, direction: Direction, spec: LinkSpec) -> Result<()> {
-        self.relay()?.set(direction, spec)
+        self.shaper()?.set(direction, spec)
     }
 
     /// Changes one direction of a relayed link, keeping the rest as it is.
@@ -104,10 +103,10 @@ impl Wan {
     /// # Errors
     /// When the link is a plain veth pair, or its relay is gone.
     pub fn change(&self, direction: Direction, edit: impl FnOnce(&mut LinkSpec)) -> Result<()> {
-        let mut relay = self.relay()?;
-        let mut spec = relay.spec(direction).clone();
+        let mut shaper = self.shaper()?;
+        let mut spec = shaper.spec(direction).clone();
         edit(&mut spec);
-        relay.set(direction, spec)
+        shaper.set(direction, spec)
     }
 
     /// Lets everything vanish, or not, in these directions.
@@ -126,7 +125,7 @@ impl Wan {
     /// When the far end cannot be set.
     pub fn carrier(&self, on: bool) -> Result<()> {
         let state = if on { "up" } else { "down" };
-        match &self.relay {
+        match &self.shaper {
             Some((_, namespace)) => namespace.ip(&format!("link set a{} {state}\n", self.index)),
             None => {
                 self.isp.ip(&format!("link set gw0 {state}\n"))?;
@@ -159,7 +158,7 @@ impl Wan {
     /// # Errors
     /// When the link is a plain veth pair, or its relay is gone.
     pub fn stats(&self) -> Result<LinkStats> {
-        self.relay()?.stats()
+        self.shaper()?.stats()
     }
 
     /// Captures what passes between the gateway and the relay, where nothing is
@@ -168,16 +167,17 @@ impl Wan {
     /// # Errors
     /// When the link is a plain veth pair, or tcpdump does not come up.
     pub fn capture(&self, passing: Passing, filter: &str) -> Result<Capture> {
-        let (_, namespace) = self.relay.as_ref().with_context(|| self.plain())?;
+        let (_, namespace) = self.shaper.as_ref().with_context(|| self.plain())?;
         Capture::start(namespace, &format!("a{}", self.index), passing, filter)
     }
 
-    /// Process id of the relay, for tests that kill it.
+    /// Process id of the relay, for tests that kill it; `None` where the kernel
+    /// does its work.
     ///
     /// # Errors
     /// When the link is a plain veth pair.
-    pub fn relay_id(&self) -> Result<u32> {
-        Ok(self.relay()?.id())
+    pub fn relay_id(&self) -> Result<Option<u32>> {
+        Ok(self.shaper()?.process_id())
     }
 
     /// The gateway's namespace.
@@ -195,8 +195,8 @@ impl Wan {
         format!("{} is a plain veth pair: give it a shape to control it", self.device())
     }
 
-    fn relay(&self) -> Result<std::sync::MutexGuard<'_, Relay>> {
-        let (relay, _) = self.relay.as_ref().with_context(|| self.plain())?;
-        Ok(relay.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    fn shaper(&self) -> Result<MutexGuard<'_, Box<dyn Shaper>>> {
+        let (shaper, _) = self.shaper.as_ref().with_context(|| self.plain())?;
+        Ok(shaper.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

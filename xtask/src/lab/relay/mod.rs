@@ -2,14 +2,8 @@
 //! two devices. It takes Ethernet frames off one and puts them on the other,
 //! when and if [`pipe`] says so.
 //!
-//! It stands in a namespace of its own, `gw:wan ═ a[relay]b ═ isp:gw0`, for three
-//! reasons: an XDP program that redirects goes past every queueing discipline of
-//! the device it sends to, so nothing on the gateway could shape it; it can be
-//! killed as a test; and it holds no addresses that could answer by mistake.
-//!
-//! What veth needs for that: the end that receives redirected frames must have
-//! NAPI, which a veth has with an XDP program or with GRO. GRO is on here, with
-//! `gro_max_size` so small that it never merges two frames.
+//! A process, so that it can be killed as a test, and so that it goes on while
+//! the tests think.
 
 mod pipe;
 mod process;
@@ -29,6 +23,7 @@ use super::{
     link::{Direction, LinkSpec, LinkStats},
     namespace::Namespace,
     process::Process,
+    shaper::Shaper,
     topology::Shape,
 };
 
@@ -65,11 +60,6 @@ impl Relay {
         far: &str,
         shape: &Shape,
     ) -> Result<Self> {
-        for device in [near, far] {
-            namespace.sysctl(&[(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1")])?;
-            namespace.ip(&format!("link set {device} gro_max_size 1 promisc on up\n"))?;
-            namespace.ethtool_features(device, &["gro", "on", "tx", "off"])?;
-        }
         let (ours, theirs) = UnixStream::pair().context("cannot make a control socket")?;
         ours.set_read_timeout(Some(PATIENCE))?;
         let mut command = namespace.command(PathBuf::from("/proc/self/exe"));
@@ -80,30 +70,6 @@ impl Relay {
         relay.set(Direction::Up, shape.up.clone())?;
         relay.set(Direction::Down, shape.down.clone())?;
         Ok(relay)
-    }
-
-    pub(super) fn spec(&self, direction: Direction) -> &LinkSpec {
-        match direction {
-            Direction::Up => &self.shape.up,
-            Direction::Down => &self.shape.down,
-        }
-    }
-
-    pub(super) fn set(&mut self, direction: Direction, spec: LinkSpec) -> Result<()> {
-        self.ask(&Request::Set { direction, spec: spec.clone() })?;
-        match direction {
-            Direction::Up => self.shape.up = spec,
-            Direction::Down => self.shape.down = spec,
-        }
-        Ok(())
-    }
-
-    pub(super) fn stats(&mut self) -> Result<LinkStats> {
-        self.ask(&Request::Stats)
-    }
-
-    pub(super) fn id(&self) -> u32 {
-        self.process.id()
     }
 
     fn ask(&mut self, request: &Request) -> Result<LinkStats> {
@@ -120,5 +86,31 @@ impl Relay {
             bail!("it has ended");
         }
         serde_json::from_str(&line).context("it answers something else")
+    }
+}
+
+impl Shaper for Relay {
+    fn spec(&self, direction: Direction) -> &LinkSpec {
+        match direction {
+            Direction::Up => &self.shape.up,
+            Direction::Down => &self.shape.down,
+        }
+    }
+
+    fn set(&mut self, direction: Direction, spec: LinkSpec) -> Result<()> {
+        self.ask(&Request::Set { direction, spec: spec.clone() })?;
+        match direction {
+            Direction::Up => self.shape.up = spec,
+            Direction::Down => self.shape.down = spec,
+        }
+        Ok(())
+    }
+
+    fn stats(&mut self) -> Result<LinkStats> {
+        self.ask(&Request::Stats)
+    }
+
+    fn process_id(&self) -> Option<u32> {
+        Some(self.process.id())
     }
 }

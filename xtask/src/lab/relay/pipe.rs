@@ -5,11 +5,6 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use crate::lab::link::{DirectionStats, LinkSpec, Loss};
 
-/// Bytes of a full frame, for the least queue a link has.
-const FULL_FRAME: u64 = 1514;
-/// Frames that every queue holds at least.
-const LEAST_QUEUE: u64 = 64 * FULL_FRAME;
-
 /// A frame on its way. Ordered by arrival, then by the order of coming in.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct OnTheWay {
@@ -161,7 +156,7 @@ impl Pipe {
     }
 
     fn queue_limit(&self, rate: u64) -> u64 {
-        self.spec.queue.unwrap_or_else(|| (rate / 80).max(LEAST_QUEUE))
+        self.spec.queue.unwrap_or_else(|| LinkSpec::default_queue(rate))
     }
 }
 

@@ -1,9 +1,9 @@
-//! A link by the kernel's netem: a bridge between the two devices, and netem on
-//! what each sends.
+//! A link by the kernel: a bridge between the two devices; on what each sends,
+//! netem for loss, delay and order, and behind it tbf for the rate and a queue
+//! that is measured in bytes (netem's own counts packets).
 //!
-//! Where it differs from the relay: it has no seed, it counts in packets what
-//! the relay counts in bytes (its queue), and it has one number for all drops,
-//! which is put down to whatever was set at that time.
+//! Where it differs from the relay: it has no seed, and the queue comes after
+//! the delay.
 
 use std::sync::OnceLock;
 
@@ -17,13 +17,13 @@ use super::{
     topology::Shape,
 };
 
-/// Bytes of a full frame.
-const FULL_FRAME: u64 = 1514;
-/// Packets a link without a rate may hold on their way.
-const UNLIMITED: u64 = 100_000;
-/// "As fast as it goes": with some rate netem keeps the order under jitter,
-/// without one it does not.
+/// Packets that may be on their way: no limit of its own.
+const ON_THE_WAY: u64 = 100_000;
+/// "As fast as it goes", in bits per second. netem has it as its rate too: with
+/// some rate it keeps the order under jitter, without one it does not.
 const NO_RATE: u64 = 100_000_000_000;
+/// Least bytes that tbf may send at once.
+const BURST: u64 = 2 * 1514;
 
 /// Whether this kernel has netem. Tried once.
 pub(super) fn is_available(namespace: &Namespace) -> bool {
@@ -77,7 +77,7 @@ impl Netem {
             down: side(near, &shape.down),
         };
         for side in [&netem.up, &netem.down] {
-            netem.namespace.tc(&side.line("add"))?;
+            netem.namespace.tc(&side.lines("add"))?;
         }
         Ok(netem)
     }
@@ -104,7 +104,7 @@ impl Shaper for Netem {
         let namespace = self.namespace.clone();
         let side = self.side(direction);
         side.spec = spec;
-        namespace.tc(&side.line("change"))
+        namespace.tc(&side.lines("change"))
     }
 
     fn stats(&mut self) -> Result<LinkStats> {
@@ -122,51 +122,46 @@ impl Shaper for Netem {
 }
 
 impl Side {
-    /// A line for tc.
-    fn line(&self, action: &str) -> String {
+    /// Lines for tc.
+    fn lines(&self, action: &str) -> String {
+        let (device, spec) = (&self.device, &self.spec);
         format!(
-            "qdisc {action} dev {} root handle 1: netem {}\n",
-            self.device,
-            arguments(&self.spec)
+            "qdisc {action} dev {device} root handle 1: netem {}\n\
+             qdisc {action} dev {device} parent 1:1 handle 10: tbf {}\n",
+            way(spec),
+            queue(spec)
         )
     }
 
     /// Takes in what tc tells.
     fn count(&mut self, text: &str) -> Result<()> {
         let rows: Vec<Value> = serde_json::from_str(text).context("tc gave no JSON")?;
-        let row = rows
-            .iter()
-            .find(|row| row["kind"] == "netem")
-            .with_context(|| format!("no netem on {}: {text}", self.device))?;
-        let number = |key: &str| row[key].as_u64().with_context(|| format!("no {key}: {text}"));
-        let dropped = number("drops")?;
+        let number = |kind: &str, key: &str| {
+            let row = rows.iter().find(|row| row["kind"] == kind);
+            row.and_then(|row| row[key].as_u64())
+                .with_context(|| format!("no {key} of {kind} on {}: {text}", self.device))
+        };
+        let overflowed = number("tbf", "drops")?;
+        // netem counts what the queue behind it drops as its own as well.
+        let dropped = number("netem", "drops")?.saturating_sub(overflowed);
         let new = dropped.saturating_sub(self.drops);
         self.drops = dropped;
-        let place = if self.spec.blackhole {
-            &mut self.stats.blackholed
-        } else if self.spec.loss == Loss::None {
-            &mut self.stats.overflowed
+        if self.spec.blackhole {
+            self.stats.blackholed += new;
         } else {
-            &mut self.stats.lost
-        };
-        *place += new;
-        self.stats.delivered = number("packets")?;
-        self.stats.delivered_bytes = number("bytes")?;
-        self.stats.waiting = number("qlen")?;
-        self.stats.received = self.stats.delivered + self.stats.waiting + dropped;
+            self.stats.lost += new;
+        }
+        self.stats.overflowed = overflowed;
+        self.stats.delivered = number("tbf", "packets")?;
+        self.stats.delivered_bytes = number("tbf", "bytes")?;
+        self.stats.waiting = number("netem", "qlen")?;
+        self.stats.received = self.stats.delivered + self.stats.waiting + dropped + overflowed;
         Ok(())
     }
 }
 
-/// A setting in the words of tc-netem(8).
-fn arguments(spec: &LinkSpec) -> String {
-    let rate = spec.rate.filter(|&rate| rate > 0);
-    let limit = rate.map_or(UNLIMITED, |rate| {
-        let queue = spec.queue.unwrap_or_else(|| LinkSpec::default_queue(rate));
-        // What is on its way waits in netem's queue as well.
-        let way = u128::from(rate) * (spec.delay + spec.jitter).as_nanos() / 8_000_000_000;
-        (queue + u64::try_from(way).unwrap_or(u64::MAX)).div_ceil(FULL_FRAME)
-    });
+/// Loss, delay and order in the words of tc-netem(8).
+fn way(spec: &LinkSpec) -> String {
     let loss = match spec.loss {
         _ if spec.blackhole => "random 100%".to_owned(),
         Loss::None => "random 0%".to_owned(),
@@ -181,11 +176,19 @@ fn arguments(spec: &LinkSpec) -> String {
         String::new()
     };
     format!(
-        "limit {limit} delay {}us {}us loss {loss}{reorder} rate {}bit",
+        "limit {ON_THE_WAY} delay {}us {}us loss {loss}{reorder} rate {NO_RATE}bit",
         spec.delay.as_micros(),
         spec.jitter.as_micros(),
-        rate.unwrap_or(NO_RATE)
     )
+}
+
+/// Rate and queue in the words of tc-tbf(8).
+fn queue(spec: &LinkSpec) -> String {
+    let rate = spec.rate.filter(|&rate| rate > 0).unwrap_or(NO_RATE);
+    let limit = spec.queue.unwrap_or_else(|| LinkSpec::default_queue(rate));
+    // What passes in a millisecond, so that a timer that is late loses no rate.
+    let burst = (rate / 8000).max(BURST);
+    format!("rate {rate}bit burst {burst}b limit {limit}b")
 }
 
 fn percent(probability: f64) -> f64 {
@@ -202,8 +205,9 @@ mod tests {
     fn a_setting_is_said_in_the_words_of_tc() {
         let spec = LinkSpec::new(50_000_000, Duration::from_millis(20));
         let spec = spec.with_loss(Loss::Random(0.01));
-        // 100 ms of queue and 20 ms of way: 750,000 bytes.
-        assert_eq!(arguments(&spec), "limit 496 delay 20000us 0us loss random 1% rate 50000000bit");
+        let common = "rate 100000000000bit";
+        assert_eq!(way(&spec), format!("limit 100000 delay 20000us 0us loss random 1% {common}"));
+        assert_eq!(queue(&spec), "rate 50000000bit burst 6250b limit 625000b");
         let spec = LinkSpec {
             delay: Duration::from_millis(5),
             reorder: 0.25,
@@ -211,35 +215,38 @@ mod tests {
             ..LinkSpec::default()
         };
         assert_eq!(
-            arguments(&spec),
-            "limit 100000 delay 5000us 0us loss gemodel 0.2% 20% 100% 0% reorder 25% \
-             rate 100000000000bit"
+            way(&spec),
+            format!(
+                "limit 100000 delay 5000us 0us loss gemodel 0.2% 20% 100% 0% reorder 25% {common}"
+            )
         );
         let spec = LinkSpec { blackhole: true, ..LinkSpec::default() };
-        assert!(arguments(&spec).contains("loss random 100%"));
+        assert!(way(&spec).contains("loss random 100%"));
     }
 
     #[test]
-    fn drops_are_put_down_to_what_was_set_when_they_happened() -> Result<()> {
+    fn drops_are_put_down_to_what_made_them() -> Result<()> {
         let mut side = Side {
             device: "a0".to_owned(),
-            spec: LinkSpec::default(),
+            spec: LinkSpec::default().with_loss(Loss::Random(0.5)),
             stats: DirectionStats::default(),
             drops: 0,
         };
-        let told = |packets: u64, drops: u64| {
+        let told = |sent: u64, lost: u64, overflowed: u64| {
             format!(
-                r#"[{{"kind":"netem","packets":{packets},"bytes":1,"drops":{drops},"qlen":2}}]"#
+                r#"[{{"kind":"netem","packets":0,"drops":{},"qlen":2}},
+                    {{"kind":"tbf","packets":{sent},"bytes":1,"drops":{overflowed}}}]"#,
+                lost + overflowed
             )
         };
-        side.count(&told(10, 3))?;
+        side.count(&told(10, 3, 1))?;
         side.spec.blackhole = true;
-        side.count(&told(10, 8))?;
-        side.spec = LinkSpec::default().with_loss(Loss::Random(0.5));
-        side.count(&told(20, 9))?;
+        side.count(&told(10, 8, 1))?;
+        side.spec.blackhole = false;
+        side.count(&told(20, 9, 4))?;
         let stats = side.stats;
-        assert_eq!((stats.overflowed, stats.blackholed, stats.lost), (3, 5, 1));
-        assert_eq!((stats.received, stats.delivered, stats.waiting), (31, 20, 2));
+        assert_eq!((stats.lost, stats.blackholed, stats.overflowed), (4, 5, 4));
+        assert_eq!((stats.received, stats.delivered, stats.waiting), (35, 20, 2));
         Ok(())
     }
 }

@@ -6,8 +6,9 @@
 //! host ── gw ──┼── wan1 ═ link ═ isp2 ──┼── net
 //!              └── …                    ┘
 //! ```
-//! Addresses are in [`address`]. A link is a veth pair, or a relay with a rate,
-//! delay, loss and cuts ([`link`]). Whatever happens to the process that made a
+//! Addresses are in [`address`]. A link is a veth pair, or has a rate, delay, loss
+//! and cuts ([`link`]), by netem where the kernel has it and by a relay of our own
+//! elsewhere. Whatever happens to the process that made a
 //! lab, the lab goes away (`janitor`).
 //!
 //! Must not know: what a gateway does inside (it uses its binaries and its API).

@@ -29,7 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
 fn traffic_goes_on_when_the_agent_is_killed(scene: &mut Scene) -> Result<()> {
     let server = IperfServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 5201))?;
     let echo = UdpServer::start(scene.lab.net(), SocketAddr::new(NET6.into(), 9))?;
-    let run = Iperf::tcp(5).start(scene.lab.host(), &server)?;
+    let run = Iperf::tcp(5).paced(300_000_000).start(scene.lab.host(), &server)?;
     let stream = UdpStream::new(5000, Duration::from_millis(1)).start(scene.lab.host(), &echo)?;
     wait_until("traffic flows", Duration::from_secs(3), || {
         Ok(stream.report().there.received > 1000)

@@ -36,8 +36,10 @@ impl IperfServer {
 /// What to run against an [`IperfServer`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Iperf {
-    /// UDP at this many bits per second; `None`: TCP as fast as it goes.
+    /// UDP at this many bits per second; `None`: TCP.
     pub udp: Option<u64>,
+    /// TCP at no more than this many bits per second; `None`: as fast as it goes.
+    pub pace: Option<u64>,
     /// The server sends.
     pub reverse: bool,
     /// Length of the run in seconds.
@@ -50,13 +52,22 @@ impl Iperf {
     /// TCP for so many seconds, one stream.
     #[must_use]
     pub fn tcp(seconds: u32) -> Self {
-        Self { udp: None, reverse: false, seconds, streams: 1 }
+        Self { udp: None, pace: None, reverse: false, seconds, streams: 1 }
     }
 
     /// UDP at a rate for so many seconds.
     #[must_use]
     pub fn udp(rate: u64, seconds: u32) -> Self {
         Self { udp: Some(rate), ..Self::tcp(seconds) }
+    }
+
+    /// The same, not faster than so many bits per second: beside traffic that
+    /// must not lose a packet. At full speed a veth's ring of 256 frames
+    /// overflows now and then when the CPU is late.
+    #[must_use]
+    pub fn paced(mut self, rate: u64) -> Self {
+        self.pace = Some(rate);
+        self
     }
 
     /// The same with the server sending.
@@ -76,6 +87,9 @@ impl Iperf {
         command.args(["-p", &server.address.port().to_string()]);
         command.args(["-t", &self.seconds.to_string(), "-P", &self.streams.to_string()]);
         command.args(["--connect-timeout", "5000"]);
+        if let Some(rate) = self.pace {
+            command.args(["-b", &rate.to_string()]);
+        }
         if let Some(rate) = self.udp {
             // Large enough to be worth it, small enough for every link's MTU.
             command.args(["-u", "-b", &rate.to_string(), "-l", "1400"]);

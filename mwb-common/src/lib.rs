@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod checksum;
+pub mod counters;
 pub mod maps;
 pub mod nat;
 pub mod nptv6;

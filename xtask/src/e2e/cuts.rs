@@ -242,11 +242,11 @@ fn flows_follow_a_new_address(scene: &mut Scene) -> Result<()> {
 /// Probes get no answer on any WAN, the WANs carry traffic all the same.
 fn the_last_path_is_never_killed(scene: &mut Scene) -> Result<()> {
     for index in 0..2 {
-        // Only what probes are made of.
+        // Only what probes are made of: ICMP and ICMPv6.
         scene.lab.isp(index).nft(
             "table inet mute {\n  chain forward {\n    \
              type filter hook forward priority 0;\n    \
-             meta l4proto { icmp, ipv6-icmp } drop\n  }\n}\n",
+             meta l4proto { 1, 58 } drop\n  }\n}\n",
         )?;
     }
     scene.gateway.wait_for_status("no WAN is up", Duration::from_secs(5), |status| {

@@ -45,8 +45,10 @@ fn the_device_table_says_what_is_attached() {
         for (choice, hook) in [(HookChoice::Xdp, hook::XDP), (HookChoice::Tcx, hook::TC)] {
             let spec = wan("wan0", ifindex, choice);
             plane.attach(&spec).expect("attached");
-            let expected =
-                Device { role: role::OUTSIDE, path: 1, hook, mac: spec.mac, ..Device::default() };
+            // Only a device with a native XDP program takes frames from XDP.
+            let takes_xdp = u8::from(choice == HookChoice::Xdp);
+            let (role, mac) = (role::OUTSIDE, spec.mac);
+            let expected = Device { role, path: 1, hook, takes_xdp, mac, ..Device::default() };
             assert_eq!(plane.tables.devices().expect("a read"), [(ifindex, expected)]);
         }
         plane.detach("wan0").expect("detached");

@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 pub use crate::counters::{COUNTER_SLOTS, Counter, Direction, PROTOCOLS, counter_index};
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;
@@ -27,6 +27,18 @@ pub const MAPPING_ENTRIES: usize = 131_072;
 pub const PREFIX_ENTRIES: usize = 4_096;
 /// Slots of a path choice; a power of two.
 pub const SLOTS: usize = 1_024;
+/// Inside addresses whose mappings are counted, when they are limited.
+pub const SOURCE_ENTRIES: usize = 65_536;
+/// Remote addresses that inside endpoints have sent to, when WANs filter by
+/// address; the longest unused make room.
+pub const CONTACT_ENTRIES: usize = 131_072;
+/// Datagrams whose fragments can be on their way at once; the longest unused
+/// make room.
+pub const FRAGMENT_ENTRIES: usize = 8_192;
+/// Fragments that can wait for the first of their datagram.
+pub const HELD_SLOTS: usize = 256;
+/// Longest frame that can wait, in bytes.
+pub const HELD_BYTES: usize = 2_048;
 
 /// Map names as they stand in the object file and under the pin directory.
 pub mod names {
@@ -56,11 +68,45 @@ pub mod names {
     pub const PORTS: &str = "PORTS";
     /// `PerCpuArray<Counter>` by [`super::counter_index`].
     pub const COUNTERS: &str = "COUNTERS";
+    /// `HashMap<[u8; 4], u32>`: mappings ever made for an inside address. Only
+    /// the kernel side counts.
+    pub const MAPPINGS_MADE: &str = "MAPPINGS_MADE";
+    /// `HashMap<[u8; 4], u32>`: how many of them are over. Only the agent counts.
+    pub const MAPPINGS_ENDED: &str = "MAPPINGS_ENDED";
+    /// `LruHashMap<FlowKey4, Contact>` by the key of an inbound packet without
+    /// its source port.
+    pub const CONTACTS: &str = "CONTACTS";
+    /// `LruHashMap<FlowKey6, Fragment>`, see [`super::Fragment`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `Array<Held>`.
+    pub const HELD: &str = "HELD";
+    /// `PerCpuArray<Budget>` with one entry: ICMP errors that may be sent.
+    pub const BUDGET: &str = "BUDGET";
+    /// `ProgramArray` by [`super::slow`].
+    pub const SLOW: &str = "SLOW";
 
     /// Every map that is pinned.
     pub const PINNED: &[&str] = &[
-        DEVICES, CONTROL, PATHS, LIVENESS, SELECTIONS, CURSORS, PREFIXES4, PREFIXES6, FLOWS4,
-        FLOWS6, MAPPINGS, PORTS, COUNTERS,
+        DEVICES,
+        CONTROL,
+        PATHS,
+        LIVENESS,
+        SELECTIONS,
+        CURSORS,
+        PREFIXES4,
+        PREFIXES6,
+        FLOWS4,
+        FLOWS6,
+        MAPPINGS,
+        PORTS,
+        COUNTERS,
+        MAPPINGS_MADE,
+        MAPPINGS_ENDED,
+        CONTACTS,
+        FRAGMENTS,
+        HELD,
+        BUDGET,
+        SLOW,
     ];
 
     /// Program names in the object file: entry point and form.
@@ -73,6 +119,10 @@ pub mod names {
         pub const OUTSIDE_XDP: &str = "outside_xdp";
         /// WAN side, TCX/clsact form.
         pub const OUTSIDE_TC: &str = "outside_tc";
+        /// LAN side, TC: what is rare and long, called by `inside_tc`.
+        pub const INSIDE_SLOW: &str = "inside_slow";
+        /// WAN side, TC: what is rare and long, called by `outside_tc`.
+        pub const OUTSIDE_SLOW: &str = "outside_slow";
         /// All of them.
         pub const ALL: &[&str] = &[INSIDE_XDP, INSIDE_TC, OUTSIDE_XDP, OUTSIDE_TC];
     }
@@ -107,6 +157,16 @@ pub mod hook {
     pub const TC: u8 = 2;
 }
 
+/// Indexes into the program array of the slow path.
+pub mod slow {
+    /// [`super::names::programs::INSIDE_SLOW`].
+    pub const INSIDE: u32 = 0;
+    /// [`super::names::programs::OUTSIDE_SLOW`].
+    pub const OUTSIDE: u32 = 1;
+    /// Length of the array.
+    pub const PROGRAMS: usize = 2;
+}
+
 /// Metadata word in front of a packet that the XDP form hands to the TC form,
 /// which can let the kernel resolve a neighbour without losing the packet.
 pub const HANDOVER: u32 = 0x6d77_6201;
@@ -121,15 +181,37 @@ pub struct Device {
     pub path: u8,
     /// One of [`hook`].
     pub hook: u8,
-    /// 1 if it takes frames that XDP redirects to it: it runs a native XDP
-    /// program itself. To others the XDP form sends by way of the TC form; the
-    /// kernel would drop such frames without a word.
+    /// One of [`takes_xdp`].
     pub takes_xdp: u8,
     /// The device's MAC: frames to other stations are not ours. All zero: not
     /// compared.
     pub mac: [u8; 6],
+    /// Bits of [`device_flag`].
+    pub flags: u8,
     /// Zero.
-    pub reserved2: [u8; 2],
+    pub reserved: u8,
+    /// Our IPv4 address on it, the source of ICMP errors; zero = none are sent.
+    pub address4: [u8; 4],
+    /// Our IPv6 address on it, the same.
+    pub address6: [u8; 16],
+}
+
+/// Values of [`Device::takes_xdp`](super::maps::Device): which frames the XDP
+/// form may redirect to a device. Others go by way of the TC form; the kernel
+/// would drop them without a word.
+pub mod takes_xdp {
+    /// None: it runs no native XDP program itself.
+    pub const NONE: u8 = 0;
+    /// Frames in one buffer.
+    pub const LINEAR: u8 = 1;
+    /// Frames in several buffers (jumbo) too.
+    pub const FRAGMENTED: u8 = 2;
+}
+
+/// Bits of [`Device::flags`].
+pub mod device_flag {
+    /// Packets have no Ethernet header (tun, ppp, wireguard). TC form only.
+    pub const NO_ETHERNET: u8 = 1;
 }
 
 /// Settings that are read when a flow is made.
@@ -142,6 +224,23 @@ pub struct Control {
     pub port_max: u16,
     /// Seed of flow hashes and port choice.
     pub seed: u32,
+    /// Mappings that one inside address may have; 0 = as many as there are.
+    pub source_limit: u32,
+    /// One of [`filtering`].
+    pub filtering: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Values of [`Control::filtering`]: who may send to a mapping from a WAN (RFC
+/// 4787, 5).
+pub mod filtering {
+    /// Only endpoints that the inside endpoint has sent to.
+    pub const ADDRESS_AND_PORT: u8 = 0;
+    /// Any port of addresses that the inside endpoint has sent to.
+    pub const ADDRESS: u8 = 1;
+    /// Anybody.
+    pub const ENDPOINT_INDEPENDENT: u8 = 2;
 }
 
 /// Bits of [`Path::flags`].
@@ -185,8 +284,9 @@ pub struct Path {
     pub npt_adjustment: u16,
     /// Length of both NPTv6 prefixes in bits, at most 64.
     pub npt_length: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Flows that were made under another epoch and could as well use another
+    /// path are made anew, see [`Choice::epoch`].
+    pub epoch: u8,
     /// Our MAC on the WAN.
     pub source_mac: [u8; 6],
     /// MAC of the IPv4 next hop.
@@ -195,6 +295,11 @@ pub struct Path {
     pub next_hop_mac6: [u8; 6],
     /// Zero.
     pub reserved2: [u8; 2],
+    /// Name of the device, zero-padded. For the agent, which finds its path ids
+    /// again by it.
+    pub device: [u8; 16],
+    /// Name of the WAN, zero-padded. For the agent.
+    pub name: [u8; 16],
 }
 
 /// Until when each path counts as alive, by path id. One entry, written in one
@@ -300,13 +405,57 @@ pub struct FlowKey6 {
     pub reserved: [u8; 2],
 }
 
-/// One direction of a flow: all that a packet of it needs, in one cache line.
-/// A flow has two entries, keyed by what each direction looks like on arrival.
+/// How a path was chosen, for explanations and for moving flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Choice {
+    /// The slot that was looked at, if one was: below [`SLOTS`].
+    pub slot: u16,
+    /// One of [`how`].
+    pub how: u8,
+    /// [`Path::epoch`] it was made under.
+    pub epoch: u8,
+}
+
+/// Values of [`Choice::how`].
+pub mod how {
+    /// The slot's path.
+    pub const SLOT: u8 = 1;
+    /// The slot's path was dead: the first living one of the ranking.
+    pub const RANKING: u8 = 2;
+    /// No path was alive: the slot's path as if it were.
+    pub const NONE_ALIVE: u8 = 3;
+    /// The destination is on that WAN's own subnet, or one of its addresses.
+    pub const VIA: u8 = 4;
+    /// Opened from that WAN.
+    pub const INBOUND: u8 = 5;
+    /// Bit: the inside endpoint had a mapping there already; the rest says how
+    /// that one's path was chosen.
+    pub const MAPPED: u8 = 0x80;
+
+    /// Whether another path would do as well.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_free(how: u8) -> bool {
+        let how = how & !MAPPED;
+        how >= SLOT && how <= NONE_ALIVE
+    }
+}
+
+/// One direction of a flow: all that a packet of it needs. A flow has two
+/// entries, keyed by what each direction looks like on arrival.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
     /// When the last packet of this direction passed; 0 = none yet.
     pub last_seen: u64,
+    /// When the flow was made.
+    pub opened: u64,
+    /// Packets of this direction; a segmentation skb counts as those it stands
+    /// for. CPUs that carry one flow at once may lose some.
+    pub packets: u64,
+    /// Their bytes from the IP header on.
+    pub bytes: u64,
     /// Inbound: until when the next hop may be used, in units of 2^20 ns of the
     /// clock, wrapping; see [`crate::nat::next_hop_is_fresh`].
     pub next_hop_until: u32,
@@ -333,6 +482,10 @@ pub struct Flow {
     pub destination_mac: [u8; 6],
     /// Inbound: our MAC towards it.
     pub source_mac: [u8; 6],
+    /// How the path was chosen.
+    pub choice: Choice,
+    /// Zero.
+    pub reserved: [u8; 4],
 }
 
 /// An inside endpoint (RFC 4787, 4.1).
@@ -363,6 +516,10 @@ pub struct Mapping {
     pub path: u8,
     /// Zero.
     pub reserved: u8,
+    /// How the path was chosen.
+    pub choice: Choice,
+    /// Zero.
+    pub reserved2: [u8; 4],
 }
 
 /// An outside port of a path.
@@ -377,14 +534,93 @@ pub struct PortKey {
     pub path: u8,
 }
 
-/// Whose port it is.
+/// Whose port it is. A port forward is an owner that is there for good.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct PortOwner {
-    /// When it was claimed or a flow last made from it.
+    /// When it was claimed or a flow last made from it; [`FORWARD`]: a port
+    /// forward, which anybody may send to and which does not expire.
     pub last_used: u64,
+    /// The inside endpoint; of a port forward, with [`MappingKey::via`] = the path.
+    pub inside: MappingKey,
+}
+
+/// [`PortOwner::last_used`] of a port forward.
+pub const FORWARD: u64 = u64::MAX;
+
+/// That an inside endpoint has sent to a remote address. Good as long as the
+/// outside port is that endpoint's.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Contact {
     /// The inside endpoint.
     pub inside: MappingKey,
+    /// [`Path::generation`] it was made under.
+    pub generation: u32,
+    /// Zero.
+    pub reserved: [u8; 4],
+}
+
+/// What the first fragment of a datagram has shown. Its key is a [`FlowKey6`]
+/// with the addresses (IPv4 in the first four bytes), the identification in the
+/// place of the ports (IPv4: in the first two bytes), the protocol of an IPv4
+/// header or 44, and the scope.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fragment {
+    /// Until when it counts.
+    pub until: u64,
+    /// The ports, as [`crate::parse::Transport::ports`] has them.
+    pub ports: [u8; 4],
+    /// Protocol of the transport header.
+    pub protocol: u8,
+    /// 1: the datagram is left to the kernel.
+    pub kernel: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// A fragment that waits for the first of its datagram.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Held {
+    /// One of [`held`].
+    pub state: u64,
+    /// Until when it waits.
+    pub until: u64,
+    /// As for [`Fragment`].
+    pub key: FlowKey6,
+    /// Length of the frame.
+    pub length: u32,
+    /// Path it came from, 0 from the LAN.
+    pub path: u8,
+    /// Index into `PROTOCOLS`.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// The frame.
+    pub bytes: [u8; HELD_BYTES],
+}
+
+/// Values of [`Held::state`].
+pub mod held {
+    /// Nothing in it.
+    pub const FREE: u64 = 0;
+    /// A CPU is at it.
+    pub const BUSY: u64 = 1;
+    /// A fragment waits.
+    pub const WAITS: u64 = 2;
+}
+
+/// ICMP errors that this CPU may send: a token bucket (RFC 1812, 4.3.2.8; RFC
+/// 4443, 2.4 f).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Budget {
+    /// When tokens were last added.
+    pub filled: u64,
+    /// Tokens.
+    pub tokens: u64,
 }
 
 macro_rules! sizes {
@@ -392,20 +628,25 @@ macro_rules! sizes {
 }
 
 sizes!(
-    Device = 12,
-    Control = 8,
-    Path = 96,
+    Device = 32,
+    Control = 16,
+    Path = 128,
     Liveness = 264,
     Selection = 1064,
     Prefix = 4,
     FlowKey4 = 16,
     FlowKey6 = 40,
-    Flow = 64,
+    Choice = 4,
+    Flow = 96,
     MappingKey = 8,
-    Mapping = 16,
+    Mapping = 24,
     PortKey = 4,
     PortOwner = 16,
     Counter = 16,
+    Contact = 16,
+    Fragment = 16,
+    Held = 2112,
+    Budget = 16,
 );
 
 #[cfg(feature = "aya")]
@@ -418,6 +659,6 @@ mod pod {
     }
     pod!(
         Device, Control, Path, Liveness, Selection, Prefix, FlowKey4, FlowKey6, Flow, MappingKey,
-        Mapping, PortKey, PortOwner, Counter
+        Mapping, PortKey, PortOwner, Counter, Choice, Contact, Fragment, Held, Budget
     );
 }

@@ -63,18 +63,20 @@ reasons! {
     NotIp = 5, Kernel, "not_ip";
     /// Carries a VLAN tag: it belongs to the VLAN device above.
     Tagged = 6, Kernel, "tagged";
-    /// Its TTL or hop limit ends here: the kernel answers.
+    /// From the LAN, and its TTL or hop limit ends here: the kernel answers.
     TtlExpired = 7, Kernel, "ttl_expired";
     /// From a WAN, to the gateway, and of no flow of ours.
     NoMapping = 8, Kernel, "no_mapping";
-    /// A fragment from a WAN: not translated yet.
+    /// A fragment from a WAN, to the gateway, and of no flow of ours.
     OutsideFragment = 9, Kernel, "outside_fragment";
-    /// An ICMP error from a WAN: not translated yet.
+    /// An ICMP error from a WAN to the gateway that is about no flow of ours.
     OutsideIcmpError = 10, Kernel, "outside_icmp_error";
     /// Came in through a device that is not configured.
     NotOurs = 11, Kernel, "not_ours";
     /// To another host's MAC address: a switch has flooded it.
     OtherHost = 12, Kernel, "other_host";
+    /// Translated and turned round to the LAN, being to one of our own outside ports: counted again, from the WAN.
+    Hairpinned = 13, Forward, "hairpinned";
     /// Too short for its own headers, or their lengths contradict each other.
     Malformed = 16, Drop, "malformed";
     /// No WAN can carry this address family.
@@ -83,13 +85,12 @@ reasons! {
     PortsExhausted = 18, Drop, "ports_exhausted";
     /// The flow table is full.
     FlowTableFull = 19, Drop, "flow_table_full";
-    /// Not TCP, UDP or an ICMP echo: not translated yet.
+    /// Of a protocol that is not translated: not TCP, UDP, ICMP, SCTP, GRE or ESP.
     UnsupportedProtocol = 20, Drop, "unsupported_protocol";
-    /// A fragment from the LAN: not translated yet.
-    InsideFragment = 21, Drop, "inside_fragment";
-    /// An ICMP error from the LAN: not translated yet.
+    // 21 was a fragment from the LAN.
+    /// An ICMP error from the LAN that is about no flow of ours.
     InsideIcmpError = 22, Drop, "inside_icmp_error";
-    /// Larger than the next link's MTU.
+    /// Larger than the next link's MTU: answered with ICMP.
     TooBig = 23, Drop, "too_big";
     /// The LAN has no route to the inside host.
     NoRoute = 24, Drop, "no_route";
@@ -99,10 +100,20 @@ reasons! {
     ForeignSource = 26, Drop, "foreign_source";
     /// Its next hop is not resolved and the driver has no metadata to hand it to the TC form with.
     HandoverFailed = 27, Drop, "handover_failed";
+    /// A fragment whose datagram's first one did not come in time, or found no room to wait for it.
+    FragmentOrphan = 28, Drop, "fragment_orphan";
+    /// From a WAN, and its TTL or hop limit ends here: answered with ICMP.
+    Expired = 29, Drop, "expired";
+    /// Its inside address has as many mappings as it may have.
+    SourceLimit = 30, Drop, "source_limit";
+    /// Another inside host already uses the outside endpoint, which the protocol gives no way to change.
+    EndpointTaken = 31, Drop, "endpoint_taken";
+    /// Too big, or at the end of its TTL, and not answered: ICMP errors are limited in rate.
+    AnswerLimited = 32, Drop, "answer_limited";
 }
 
 /// Slots kept for reasons in the counter map; numbers stay below it.
-pub const REASON_SLOTS: usize = 32;
+pub const REASON_SLOTS: usize = 48;
 
 const _: () = {
     let mut i = 0;

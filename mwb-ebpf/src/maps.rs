@@ -2,13 +2,14 @@
 //! defaults that the agent may override when it makes them.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use mwb_common::maps::{
-    COUNTER_SLOTS, Control, Counter, DEVICE_SLOTS, Device, FLOW_ENTRIES, Flow, FlowKey4, FlowKey6,
-    Liveness, MAPPING_ENTRIES, Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path, PortKey,
-    PortOwner, Prefix, Selection,
+    Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device,
+    FLOW_ENTRIES, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness,
+    MAPPING_ENTRIES, Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path, PortKey, PortOwner,
+    Prefix, SOURCE_ENTRIES, Selection, slow,
 };
 
 #[btf_map]
@@ -37,3 +38,17 @@ pub(crate) static MAPPINGS: HashMap<MappingKey, Mapping, MAPPING_ENTRIES> = Hash
 pub(crate) static PORTS: HashMap<PortKey, PortOwner, MAPPING_ENTRIES> = HashMap::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counter, COUNTER_SLOTS> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static MAPPINGS_MADE: HashMap<[u8; 4], u32, SOURCE_ENTRIES> = HashMap::new();
+#[btf_map]
+pub(crate) static MAPPINGS_ENDED: HashMap<[u8; 4], u32, SOURCE_ENTRIES> = HashMap::new();
+#[btf_map]
+pub(crate) static CONTACTS: LruHashMap<FlowKey4, Contact, CONTACT_ENTRIES> = LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FlowKey6, Fragment, FRAGMENT_ENTRIES> = LruHashMap::new();
+#[btf_map]
+pub(crate) static HELD: Array<Held, HELD_SLOTS> = Array::new();
+#[btf_map]
+pub(crate) static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SLOW: ProgramArray<{ slow::PROGRAMS }> = ProgramArray::new();

@@ -45,7 +45,7 @@ pub(crate) fn mapping<F: Frame>(
     let path = path(chosen, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
     let port = claim(frame, endpoint, key, chosen, path.address4, now)?;
     let mapping =
-        Mapping { last_used: now, generation: path.generation, port, path: chosen, reserved: 0 };
+        Mapping { last_used: now, generation: path.generation, port, path: chosen, ..Mapping::default() };
     // Without one before, the first CPU's stands, and the others take it.
     let flags = if known { BPF_ANY } else { BPF_NOEXIST };
     if MAPPINGS.insert(endpoint, mapping, flags as u64).is_ok() {

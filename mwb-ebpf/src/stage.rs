@@ -61,7 +61,7 @@ impl Refused {
         inside_reason(
             destination,
             match self {
-                Refused::Fragment => Reason::InsideFragment,
+                Refused::Fragment => Reason::FragmentOrphan,
                 Refused::Parse(Refusal::Malformed) => Reason::Malformed,
                 Refused::Parse(Refusal::IcmpError) => Reason::InsideIcmpError,
                 Refused::Parse(Refusal::Unsupported) => Reason::UnsupportedProtocol,

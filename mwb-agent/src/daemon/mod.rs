@@ -207,7 +207,12 @@ fn refuse_missing_lan(config: &Config, network: &Snapshot) -> Result<(), Error> 
 fn write_control(plane: &Plane, config: &Config) -> Result<(), dataplane::Error> {
     let before = plane.with(|plane| plane.control())?;
     let seed = if before.seed == 0 { random() as u32 | 1 } else { before.seed };
-    let now = ControlEntry { port_min: config.nat.port_min, port_max: config.nat.port_max, seed };
+    let now = ControlEntry {
+        port_min: config.nat.port_min,
+        port_max: config.nat.port_max,
+        seed,
+        ..ControlEntry::default()
+    };
     if now == before { Ok(()) } else { plane.with(|plane| plane.set_control(&now)) }
 }
 

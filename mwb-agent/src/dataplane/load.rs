@@ -7,9 +7,10 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mwb_common::maps::{
-    COUNTER_SLOTS, Control, Counter, DEVICE_SLOTS, Device, Flow, FlowKey4, FlowKey6, Liveness,
-    Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PortKey, PortOwner, Prefix,
-    Selection, names,
+    Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device,
+    FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness, Mapping,
+    MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PortKey, PortOwner, Prefix,
+    SOURCE_ENTRIES, Selection, names, slow,
 };
 
 use super::error::Error;
@@ -41,6 +42,11 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
     fn hash<K, V>(entries: u32) -> Shape {
         Shape { kind: MapType::Hash, key: size_of::<K>(), value: size_of::<V>(), entries }
     }
+    fn lru<K, V>(entries: usize) -> Shape {
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+        Shape { kind: MapType::LruHash, ..hash::<K, V>(entries) }
+    }
+    let sources = u32::try_from(SOURCE_ENTRIES).unwrap_or(u32::MAX);
     let trie = |address: usize| Shape {
         kind: MapType::LpmTrie,
         key: size_of::<u32>() + address,
@@ -61,6 +67,12 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::MAPPINGS => hash::<MappingKey, Mapping>(options.mapping_entries),
         names::PORTS => hash::<PortKey, PortOwner>(options.mapping_entries),
         names::COUNTERS => Shape { kind: MapType::PerCpuArray, ..array::<Counter>(COUNTER_SLOTS) },
+        names::MAPPINGS_MADE | names::MAPPINGS_ENDED => hash::<[u8; 4], u32>(sources),
+        names::CONTACTS => lru::<FlowKey4, Contact>(CONTACT_ENTRIES),
+        names::FRAGMENTS => lru::<FlowKey6, Fragment>(FRAGMENT_ENTRIES),
+        names::HELD => array::<Held>(HELD_SLOTS),
+        names::BUDGET => Shape { kind: MapType::PerCpuArray, ..array::<Budget>(1) },
+        names::SLOW => Shape { kind: MapType::ProgramArray, ..array::<u32>(slow::PROGRAMS) },
         other => return Err(Error::Missing(other)),
     })
 }

@@ -72,7 +72,8 @@ fn pair(protocol: u8, seen: (u64, u64), tcp_flags: u8) -> [(FlowKey4, Flow); 2] 
 
 fn mapping(protocol: u8, last_used: u64) -> ((MappingKey, Mapping), (PortKey, PortOwner)) {
     let inside = MappingKey { address: HOST, port: [0, 9], protocol, via: 0 };
-    let mapping = Mapping { last_used, generation: 1, port: [99, 9], path: 1, reserved: 0 };
+    let mapping =
+        Mapping { last_used, generation: 1, port: [99, 9], path: 1, ..Mapping::default() };
     ((inside, mapping), (outside(&inside, &mapping), PortOwner { last_used, inside }))
 }
 
@@ -298,7 +299,7 @@ fn arbitrary_snapshot() -> impl Strategy<Value = Snapshot> {
                     generation,
                     port: [port, 0],
                     path,
-                    reserved: 0,
+                    ..Mapping::default()
                 };
                 snapshot.mappings.push((inside, mapping));
                 let owner = PortOwner { last_used: ago(claimed), inside };

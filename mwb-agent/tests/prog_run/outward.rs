@@ -225,7 +225,7 @@ fn unresolved_rows() -> Vec<Row> {
 
 fn not_translated() -> Vec<Row> {
     use Reason::{
-        ForeignSource, InsideFragment, InsideIcmpError, TooBig, TtlExpired, UnsupportedProtocol,
+        ForeignSource, FragmentOrphan, InsideIcmpError, TooBig, TtlExpired, UnsupportedProtocol,
     };
     let row = |name, packet: &Packet, reason, counted| {
         untouched(name, Lan, packet.bytes(), reason, counted)
@@ -252,9 +252,9 @@ fn not_translated() -> Vec<Row> {
             .given(opened6),
         row("larger than the wan's mtu", &udp.with(large), TooBig, (1, "udp4")),
         row("larger than the wan's mtu, ipv6", &udp6.with(large), TooBig, (1, "udp6")),
-        row("a first fragment", &udp.with(|p| p.fragment = (0, true)), InsideFragment, (0, "udp4")),
-        row("a last fragment", &udp.with(|p| p.fragment = (9, false)), InsideFragment, (0, "udp4")),
-        row("an ipv6 fragment", &udp6.with(fragment6), InsideFragment, (0, "udp6")),
+        row("a first fragment", &udp.with(|p| p.fragment = (0, true)), FragmentOrphan, (0, "udp4")),
+        row("a last fragment", &udp.with(|p| p.fragment = (9, false)), FragmentOrphan, (0, "udp4")),
+        row("an ipv6 fragment", &udp6.with(fragment6), FragmentOrphan, (0, "udp6")),
         row("an icmp error", &raw(&udp, 1, &error), InsideIcmpError, (0, "icmp4")),
         row("an icmpv6 error", &raw(&udp6, 58, &error6), InsideIcmpError, (0, "icmp6")),
         row("gre", &raw(&udp, 47, &[0; 8]), UnsupportedProtocol, (0, "other4")),

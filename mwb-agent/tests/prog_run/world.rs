@@ -130,7 +130,7 @@ fn prefix6(outside: &str) -> Path {
 }
 
 pub(crate) fn control() -> Control {
-    Control { port_min: 10_000, port_max: 65_535, seed: 1 }
+    Control { port_min: 10_000, port_max: 65_535, seed: 1, ..Control::default() }
 }
 
 /// Every slot on path 1, then path 2.

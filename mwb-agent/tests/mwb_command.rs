@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use mwb_agent::api::snapshot::{CounterRow, FailoverStatus, NatStatus, Status};
-use mwb_agent::api::{Listeners, Source, Unavailable, client, serve};
+use mwb_agent::api::{Changes, Listeners, Source, Unavailable, change, client, serve};
 use mwb_agent::events::{Bus, EventKind};
 
 const RIGHT: &str = "version: 1\nmode: steer\nlan: [lan0]\nwans: [{name: a, device: wan0}]\n";
@@ -28,7 +28,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// An agent without WANs; the command does not care.
-struct Small(Bus);
+struct Small(Bus, Changes);
 
 impl Source for Small {
     async fn status(&self) -> Result<Status, Unavailable> {
@@ -51,6 +51,10 @@ impl Source for Small {
 
     fn events(&self) -> &Bus {
         &self.0
+    }
+
+    fn changes(&self) -> &Changes {
+        &self.1
     }
 }
 
@@ -116,7 +120,8 @@ async fn with_an_agent_json_is_the_apis_own_and_a_refusal_is_exit_code_1() {
     let bus = Bus::default();
     bus.publish(EventKind::AgentStarted, None, "the agent runs", "");
     let listeners = Listeners::bind(None, &socket).expect("bound");
-    let server = tokio::spawn(serve(listeners, Arc::new(Small(bus))));
+    let (changes, _arriving) = change::channel();
+    let server = tokio::spawn(serve(listeners, Arc::new(Small(bus, changes)), None));
     for command in ["events", "wans"] {
         let output = mwb(&["--socket", text(&socket), command, "--json"]);
         assert_eq!(output.status.code(), Some(0), "{command}: {}", err(&output));

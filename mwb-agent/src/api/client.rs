@@ -3,11 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 /// No answer is near this size: 32 WANs' counters are some hundred kilobytes.
@@ -37,7 +39,15 @@ pub enum ClientError {
 
 /// The body that `GET path` gives.
 pub async fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
-    let (status, body) = get_any(socket, path).await?;
+    accepted(get_any(socket, path).await?)
+}
+
+/// The body that `POST path` with `body` gives; `Value::Null` sends none.
+pub async fn post(socket: &Path, path: &str, body: &Value) -> Result<String, ClientError> {
+    accepted(post_any(socket, path, body).await?)
+}
+
+fn accepted((status, body): (StatusCode, String)) -> Result<String, ClientError> {
     if status.is_success() {
         return Ok(body);
     }
@@ -51,13 +61,32 @@ pub async fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
 
 /// Status and body that `GET path` gives, be it an error or not.
 pub async fn get_any(socket: &Path, path: &str) -> Result<(StatusCode, String), ClientError> {
+    exchange(socket, Request::get(path), Bytes::new()).await
+}
+
+/// Status and body that `POST path` gives, be it an error or not.
+pub async fn post_any(
+    socket: &Path,
+    path: &str,
+    body: &Value,
+) -> Result<(StatusCode, String), ClientError> {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+    exchange(socket, request, body).await
+}
+
+async fn exchange(
+    socket: &Path,
+    request: Builder,
+    body: Bytes,
+) -> Result<(StatusCode, String), ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden,
         _ => ClientError::NotRunning(error),
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async move {
-        let request = Request::get(path).header(header::HOST, "mwb").body(Empty::<Bytes>::new());
+        let request = request.header(header::HOST, "mwb").body(Full::new(body));
         let reply = sender.send_request(request.map_err(broken)?).await.map_err(broken)?;
         let status = reply.status();
         let body = Limited::new(reply.into_body(), LARGEST_ANSWER).collect().await;

@@ -7,17 +7,19 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Source, Unavailable, metrics};
+use super::{Source, Unavailable, change, metrics, post as changes};
 use crate::events::{Bus, Event};
 
-/// Every route, for those who ask for another.
+/// Every route that is read, for those who ask for another.
 pub(super) const ROUTES: [&str; 5] =
     ["/v1/status", "/v1/wans", "/v1/counters", "/v1/events", "/metrics"];
+/// Every route that changes something.
+pub(super) const CHANGES: [&str; 4] = ["/v1/reload", "/v1/apply", "/v1/confirm", "/v1/failover"];
 
 /// The longest that `/v1/events` waits for news.
 const LONGEST_WAIT: u64 = 60;
@@ -30,15 +32,27 @@ pub(super) fn router<S: Source>(source: Arc<S>) -> Router {
         .route("/v1/counters", get(counters::<S>))
         .route("/v1/events", get(events::<S>))
         .route("/metrics", get(prometheus::<S>))
+        .route("/v1/reload", post(changes::reload::<S>))
+        .route("/v1/apply", post(changes::apply::<S>))
+        .route("/v1/confirm", post(changes::confirm::<S>))
+        .route("/v1/failover", post(changes::failover::<S>))
         .fallback(unknown_route)
-        .method_not_allowed_fallback(read_only)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(source)
 }
 
 /// An answer that could not be given.
-enum Refusal {
+pub(super) enum Refusal {
     Unavailable(Unavailable),
-    Query(String),
+    /// What was asked for has no sense.
+    Request(String),
+    Change(change::Refusal),
+}
+
+impl From<change::Refusal> for Refusal {
+    fn from(refusal: change::Refusal) -> Self {
+        Refusal::Change(refusal)
+    }
 }
 
 impl From<Unavailable> for Refusal {
@@ -51,7 +65,15 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (code, error) = match self {
             Refusal::Unavailable(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            Refusal::Query(error) => (StatusCode::BAD_REQUEST, error),
+            Refusal::Request(error) => (StatusCode::BAD_REQUEST, error),
+            Refusal::Change(refusal) => {
+                let code = match refusal {
+                    change::Refusal::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    change::Refusal::Conflict(_) => StatusCode::CONFLICT,
+                    change::Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                (code, refusal.to_string())
+            }
         };
         (code, Json(json!({ "error": error }))).into_response()
     }
@@ -85,10 +107,10 @@ async fn events<S: Source>(
     query: Result<Query<EventQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(query) = query.map_err(|error| {
-        Refusal::Query(format!("{}; use ?since=ID&wait=SECONDS", error.body_text()))
+        Refusal::Request(format!("{}; use ?since=ID&wait=SECONDS", error.body_text()))
     })?;
     if query.wait > LONGEST_WAIT {
-        return Err(Refusal::Query(format!(
+        return Err(Refusal::Request(format!(
             "wait={} is out of range; choose from 0 to {LONGEST_WAIT}",
             query.wait
         )));
@@ -128,11 +150,13 @@ async fn prometheus<S: Source>(State(source): State<Arc<S>>) -> Result<Response,
 }
 
 async fn unknown_route() -> Response {
-    let body = json!({ "error": "no such route", "routes": ROUTES });
+    let routes: Vec<&str> = ROUTES.into_iter().chain(CHANGES).collect();
+    let body = json!({ "error": "no such route", "routes": routes });
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
 
-async fn read_only() -> Response {
-    let body = json!({ "error": "the API is read-only: use GET" });
+async fn wrong_method() -> Response {
+    let body =
+        json!({ "error": "wrong method: what is read needs GET, what changes something POST" });
     (StatusCode::METHOD_NOT_ALLOWED, Json(body)).into_response()
 }

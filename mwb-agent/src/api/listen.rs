@@ -9,12 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::serve as serve_http;
+use axum::{middleware, serve as serve_http};
 use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Source, http};
+use super::{Source, Token, access, http};
 
 /// Owner and group may talk to the agent.
 const SOCKET_MODE: u32 = 0o660;
@@ -93,14 +93,20 @@ impl Listeners {
     }
 }
 
-/// Answers on both sockets from `source` until it is dropped.
-pub async fn serve<S: Source>(listeners: Listeners, source: Arc<S>) -> io::Result<()> {
+/// Answers on both sockets from `source` until it is dropped. Who changes
+/// something over TCP must show `token`; without one, nobody can.
+pub async fn serve<S: Source>(
+    listeners: Listeners,
+    source: Arc<S>,
+    token: Option<Token>,
+) -> io::Result<()> {
     let Listeners { unix, tcp, file: _file } = listeners;
     let routes = http::router(source);
-    let unix = serve_http(unix, routes.clone());
+    let guarded = routes.clone().layer(middleware::from_fn_with_state(token, access::guard));
+    let unix = serve_http(unix, routes);
     match tcp {
         Some(tcp) => {
-            tokio::try_join!(unix.into_future(), serve_http(tcp, routes).into_future())?;
+            tokio::try_join!(unix.into_future(), serve_http(tcp, guarded).into_future())?;
         }
         None => unix.await?,
     }

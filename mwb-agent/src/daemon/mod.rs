@@ -35,6 +35,7 @@ use control::Control;
 use rates::Totals;
 use view::{Answers, View};
 
+use crate::api::change::{self, Refusal};
 use crate::api::{self, ListenError, Listeners};
 use crate::config::{Balance, Config};
 use crate::dataplane::{self, DataPlane, Tables};
@@ -127,6 +128,7 @@ pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Err
     let mut totals = needs_rates(&config)
         .then(|| count(&mut tasks, tables.clone(), u8::try_from(config.wans.len()).unwrap_or(0)));
     let mut shortages = check(&mut tasks, tables.clone());
+    let (changes, mut wishes) = change::channel();
     let answers = Answers {
         instance: options.instance.clone(),
         mode: config.mode.name(),
@@ -136,8 +138,9 @@ pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Err
         usage,
         tables,
         bus: bus.clone(),
+        changes,
     };
-    let api = tokio::spawn(api::serve(listeners, Arc::new(answers)));
+    let api = tokio::spawn(api::serve(listeners, Arc::new(answers), None));
     bus.publish(
         EventKind::AgentStarted,
         None,
@@ -155,6 +158,11 @@ pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Err
             biased;
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
+            Some(wish) = wishes.recv() => {
+                let refusal = Refusal::Failed("not in this build".to_owned());
+                wish.answer(Err(refusal));
+                Ok(())
+            }
             Some(report) = heard.recv() => control.report(report),
             Ok(()) = network.changed() => {
                 let now = network.borrow_and_update().clone();

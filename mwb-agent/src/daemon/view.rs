@@ -12,7 +12,7 @@ use super::rates::{Total, Totals};
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
-use crate::api::{Source, Unavailable};
+use crate::api::{Changes, Source, Unavailable};
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
 use crate::flows::Usage;
@@ -36,6 +36,7 @@ pub(super) struct Answers {
     pub(super) usage: watch::Receiver<Usage>,
     pub(super) tables: Tables,
     pub(super) bus: Bus,
+    pub(super) changes: Changes,
 }
 
 impl Answers {
@@ -108,6 +109,10 @@ impl Source for Answers {
 
     fn events(&self) -> &Bus {
         &self.bus
+    }
+
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 }
 

@@ -1,18 +1,13 @@
 //! Who may listen where.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::super::client::{ClientError, get};
-use super::super::{ListenError, Listeners, serve};
-use super::{Fixed, sample, start};
-use crate::events::Bus;
+use super::super::{ListenError, Listeners};
+use super::{sample, start};
 
 #[tokio::test]
 async fn the_socket_is_for_owner_and_group_and_goes_with_the_agent() {
@@ -62,37 +57,6 @@ async fn a_file_that_is_no_socket_is_never_removed() {
     let bound = Listeners::bind(None, &path);
     assert!(matches!(bound, Err(ListenError::NotASocket(_))), "{bound:?}");
     assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
-}
-
-#[tokio::test]
-async fn the_same_answers_come_over_tcp_and_nothing_can_be_changed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let listeners =
-        Listeners::bind(Some(any_port), &folder.path().join("mwb.sock")).expect("bound");
-    let address = listeners.tcp_address().expect("TCP is on");
-    let source = Arc::new(Fixed { answer: Ok(sample()), bus: Bus::default() });
-    let task = tokio::spawn(serve(listeners, source));
-    let ask = async |method: &str, path: &str| {
-        let mut stream = TcpStream::connect(address).await.expect("connected");
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("read");
-        answer
-    };
-    let metrics = ask("GET", "/metrics").await;
-    assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
-    assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
-    assert!(metrics.contains("mwb_wan_up{wan=\"fiber\"} 1"), "{metrics}");
-    for method in ["POST", "PUT", "DELETE", "PATCH"] {
-        for path in super::super::http::ROUTES {
-            let answer = ask(method, path).await;
-            assert!(answer.starts_with("HTTP/1.1 405"), "{method} {path}: {answer}");
-            assert!(answer.contains("read-only"), "{answer}");
-        }
-    }
-    task.abort();
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The API over real sockets, with a source that gives fixed snapshots.
 
+mod changes;
 mod listen;
 mod metrics;
 mod routes;
@@ -8,18 +9,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::change::{self, Request};
 use super::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanState, WanStatus,
 };
-use super::{Listeners, Source, Unavailable, serve};
+use super::{Changes, Listeners, Source, Unavailable, serve};
 use crate::events::Bus;
 
 /// A source that always says the same, or that it cannot.
 struct Fixed {
     answer: Result<(Status, Vec<CounterRow>), Unavailable>,
     bus: Bus,
+    changes: Changes,
 }
 
 impl Source for Fixed {
@@ -34,12 +38,29 @@ impl Source for Fixed {
     fn events(&self) -> &Bus {
         &self.bus
     }
+
+    fn changes(&self) -> &Changes {
+        &self.changes
+    }
+}
+
+impl Fixed {
+    /// A source, and the end at which changes arrive.
+    fn new(
+        answer: Result<(Status, Vec<CounterRow>), Unavailable>,
+        bus: Bus,
+    ) -> (Arc<Self>, mpsc::Receiver<Request>) {
+        let (changes, arriving) = change::channel();
+        (Arc::new(Self { answer, bus, changes }), arriving)
+    }
 }
 
 /// A served source; the socket's folder lives as long.
 struct Server {
     socket: PathBuf,
     bus: Bus,
+    /// Where changes arrive.
+    arriving: mpsc::Receiver<Request>,
     task: JoinHandle<std::io::Result<()>>,
     _folder: TempDir,
 }
@@ -55,9 +76,9 @@ fn start(answer: Result<(Status, Vec<CounterRow>), Unavailable>) -> Server {
     let socket = folder.path().join("mwb.sock");
     let listeners = Listeners::bind(None, &socket).expect("a fresh path can be bound");
     let bus = Bus::new(8);
-    let source = Arc::new(Fixed { answer, bus: bus.clone() });
-    let task = tokio::spawn(serve(listeners, source));
-    Server { socket, bus, task, _folder: folder }
+    let (source, arriving) = Fixed::new(answer, bus.clone());
+    let task = tokio::spawn(serve(listeners, source, None));
+    Server { socket, bus, arriving, task, _folder: folder }
 }
 
 /// Two WANs, one well, one without a device.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::client::{ClientError, get, get_any};
-use super::super::http::ROUTES;
+use super::super::http::{CHANGES, ROUTES};
 use super::super::snapshot::{CounterRow, Status, WanStatus};
 use super::super::{Unavailable, client};
 use super::{sample, start};
@@ -104,7 +104,8 @@ async fn an_unknown_route_lists_those_that_exist() {
     let (status, body) = get_any(&server.socket, "/v2/status").await.expect("an answer");
     assert_eq!(status, 404);
     let body: Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!(body["routes"], serde_json::json!(ROUTES));
+    let routes: Vec<&str> = ROUTES.into_iter().chain(CHANGES).collect();
+    assert_eq!(body["routes"], serde_json::json!(routes));
     for route in ROUTES {
         let (status, _) = get_any(&server.socket, route).await.expect("an answer");
         assert_eq!(status, 200, "{route}");

@@ -14,6 +14,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 mod error;
+mod forwards;
+mod names;
 mod node;
 mod prefix;
 mod read;
@@ -22,6 +24,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod wans;
 
 pub use error::{ConfigError, Position};
 
@@ -38,7 +41,8 @@ pub struct Config {
     pub ipv6_prefix: Option<Ipv6Net>,
     /// Destinations that are left to the kernel.
     pub bypass: Vec<IpNet>,
-    /// WAN links, 1 to 32; a WAN's path id is its index here + 1.
+    /// WAN links, 1 to 32. A WAN is known by its device; its path id is the
+    /// data plane's matter.
     pub wans: Vec<Wan>,
     /// When traffic goes back to a better WAN.
     pub failover: Failover,
@@ -118,6 +122,35 @@ pub struct Wan {
     /// The prefix the WAN's provider routes to us, host bits zero, as long as
     /// [`Config::ipv6_prefix`]; `None`: the WAN carries no IPv6.
     pub ipv6_prefix: Option<Ipv6Net>,
+    /// What becomes of flows on this WAN when a better one is back; the file's
+    /// `failover.failback` unless it has its own.
+    pub failback: Failback,
+    /// Ports of the WAN's IPv4 address that lead to inside hosts.
+    pub forwards: Vec<Forward>,
+}
+
+/// Ports of a WAN's IPv4 address that lead to an inside host, one to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Forward {
+    /// Of which protocol.
+    pub protocol: ForwardProtocol,
+    /// The first port.
+    pub port_min: u16,
+    /// The last port, inclusive.
+    pub port_max: u16,
+    /// The inside host.
+    pub to: Ipv4Addr,
+    /// Its port for `port_min`; the others follow.
+    pub to_port: u16,
+}
+
+/// What can be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// A next hop.
@@ -143,6 +176,20 @@ pub struct Capacity {
 pub struct Failover {
     /// How long a WAN must have been well before new flows go back to it.
     pub failback_after: Duration,
+    /// How far that may grow for a WAN that fails again and again; not less
+    /// than `failback_after`.
+    pub hold_down_max: Duration,
+}
+
+/// What becomes of flows on a WAN of lower priority when a better one is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failback {
+    /// They stay until they end.
+    Stay,
+    /// They are made anew on the better one with their next packet.
+    Cut,
+    /// They may stay for this time; then they are cut.
+    Drain(Duration),
 }
 
 /// How WANs are watched.
@@ -189,6 +236,21 @@ pub struct Nat {
     pub flows: u32,
     /// When idle flows are forgotten.
     pub timeouts: Timeouts,
+    /// Who may send to a mapping from outside.
+    pub filtering: Filtering,
+    /// IPv4 mappings that one inside address may have; 0 = no limit.
+    pub mappings_per_source: u32,
+}
+
+/// Who may send to a mapping from a WAN (RFC 4787, 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    /// Endpoints that the inside endpoint has sent to.
+    AddressAndPortDependent,
+    /// Any port of addresses that it has sent to.
+    AddressDependent,
+    /// Anybody.
+    EndpointIndependent,
 }
 
 /// When idle flows are forgotten.
@@ -211,58 +273,10 @@ pub struct Api {
     pub listen: Option<SocketAddr>,
     /// Path of the unix socket.
     pub socket: PathBuf,
-}
-
-impl Mode {
-    /// The word in the file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Mode::Steer => "steer",
-        }
-    }
-}
-
-impl Balance {
-    /// All of them.
-    pub const ALL: [Balance; 7] = [
-        Balance::RoundRobin,
-        Balance::Weighted,
-        Balance::LeastUsed,
-        Balance::LeastLatency,
-        Balance::PerFlow,
-        Balance::Adaptive,
-        Balance::Failover,
-    ];
-
-    /// The word in the file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Balance::RoundRobin => "round_robin",
-            Balance::Weighted => "weighted",
-            Balance::LeastUsed => "least_used",
-            Balance::LeastLatency => "least_latency",
-            Balance::PerFlow => "per_flow",
-            Balance::Adaptive => "adaptive",
-            Balance::Failover => "failover",
-        }
-    }
-}
-
-impl HookChoice {
-    /// All of them.
-    pub const ALL: [HookChoice; 3] = [HookChoice::Auto, HookChoice::Xdp, HookChoice::Tcx];
-
-    /// The word in the file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            HookChoice::Auto => "auto",
-            HookChoice::Xdp => "xdp",
-            HookChoice::Tcx => "tcx",
-        }
-    }
+    /// Group that may use the socket beside root; `None`: root alone.
+    pub group: Option<String>,
+    /// File with the token for changes over TCP; `None`: TCP only reads.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Reads and checks a configuration file.

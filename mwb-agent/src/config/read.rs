@@ -1,16 +1,16 @@
 //! From the tree to a [`Config`]: meaning, defaults, and rules that span keys.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::Ipv6Net;
-
+use super::forwards::check_room;
 use super::prefix::{read_bypass, read_ipv6_prefix};
 use super::reader::{Cursor, Fault, Fields};
+use super::wans::{Common, Devices, read_failback, read_wans};
 use super::{
-    Api, Balance, Capacity, Config, Degraded, Failover, Gateway, Health, HealthMethod, HookChoice,
-    Lan, Mode, Nat, Timeouts, Wan, schema,
+    Api, Balance, Config, Degraded, Failback, Failover, Filtering, Health, HealthMethod,
+    HookChoice, Lan, Mode, Nat, Timeouts, schema,
 };
 
 /// Reads the whole file.
@@ -23,7 +23,10 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     let mut devices = Devices::default();
     let lan = read_lans(file.required("lan")?, hook, &mut devices)?;
     let inside = file.get("ipv6_prefix").map(read_ipv6_prefix).transpose()?;
-    let wans = read_wans(file.required("wans")?, hook, inside, &mut devices)?;
+    let failover = file.section("failover", &schema::FAILOVER)?;
+    let failback = failover.or("failback", Failback::Stay, read_failback)?;
+    let common = Common { hook, inside, failback };
+    let wans = read_wans(file.required("wans")?, &common, &mut devices)?;
     let ipv6 = wans.iter().any(|wan| wan.ipv6_prefix.is_some());
     if let Some(at) = file.get("ipv6_prefix")
         && !ipv6
@@ -33,6 +36,8 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
             "give each WAN that carries IPv6 the prefix its provider routes to it, or remove this",
         ));
     }
+    let nat = read_nat(&file.section("nat", &schema::NAT)?)?;
+    check_room(file.required("wans")?, &wans, &nat)?;
     Ok(Config {
         mode,
         lan,
@@ -40,9 +45,9 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         ipv6_prefix: inside,
         bypass: file.or("bypass", Vec::new(), read_bypass)?,
         wans,
-        failover: read_failover(&file.section("failover", &schema::FAILOVER)?)?,
+        failover: read_failover(&failover)?,
         health: read_health(&file.section("health", &schema::HEALTH)?, ipv6)?,
-        nat: read_nat(&file.section("nat", &schema::NAT)?)?,
+        nat,
         api: read_api(&file.section("api", &schema::API)?)?,
     })
 }
@@ -58,7 +63,7 @@ fn check_version(file: &Fields<'_>) -> Result<(), Fault> {
     }
 }
 
-fn read_hook(at: &Cursor<'_>) -> Result<HookChoice, Fault> {
+pub(super) fn read_hook(at: &Cursor<'_>) -> Result<HookChoice, Fault> {
     at.word(&HookChoice::ALL.map(|hook| (hook.name(), hook)), &[])
 }
 
@@ -84,146 +89,12 @@ fn read_lans(at: &Cursor<'_>, hook: HookChoice, devices: &mut Devices) -> Result
         .collect()
 }
 
-fn read_wans(
-    at: &Cursor<'_>,
-    hook: HookChoice,
-    inside: Option<Ipv6Net>,
-    devices: &mut Devices,
-) -> Result<Vec<Wan>, Fault> {
-    let items = at.items("[{name: fiber, device: wan0}]")?;
-    check_count(at, items.len(), schema::WANS, "WANs")?;
-    let mut wans: Vec<Wan> = Vec::with_capacity(items.len());
-    for item in &items {
-        let fields = item.fields(&schema::WAN)?;
-        let wan = read_wan(&fields, hook, inside, devices)?;
-        check_wan_among(&wan, &fields, &wans)?;
-        wans.push(wan);
-    }
-    Ok(wans)
-}
-
-fn read_wan(
-    wan: &Fields<'_>,
-    hook: HookChoice,
-    inside: Option<Ipv6Net>,
-    devices: &mut Devices,
-) -> Result<Wan, Fault> {
-    let ipv6_prefix = match wan.get("ipv6_prefix") {
-        Some(at) => Some(read_outside_prefix(at, inside)?),
-        None => None,
-    };
-    if let Some(at) = wan.get("gateway6")
-        && ipv6_prefix.is_none()
-    {
-        return Err(at.fault(
-            "it has no effect: the WAN has no `ipv6_prefix`",
-            "give the WAN the prefix its provider routes to it, or remove this",
-        ));
-    }
-    let capacity = wan.section("capacity", &schema::CAPACITY)?;
-    let rate = |key| capacity.get(key).map(|at| at.rate(&schema::RATE)).transpose();
-    let weight = wan.or("weight", 100, |at| at.integer(&schema::WEIGHT))?;
-    let priority = wan.or("priority", 0, |at| at.integer(&schema::PRIORITY))?;
-    Ok(Wan {
-        name: read_name(wan.required("name")?)?,
-        device: devices.read(wan.required("device")?)?,
-        gateway4: wan.or("gateway", Gateway::Auto, read_gateway4)?,
-        gateway6: wan.or("gateway6", Gateway::Auto, read_gateway6)?,
-        // Both ranges fit their types.
-        priority: u8::try_from(priority).unwrap_or(u8::MAX),
-        weight: u16::try_from(weight).unwrap_or(u16::MAX),
-        capacity: Capacity { up: rate("up")?, down: rate("down")? },
-        hook: wan.or("hook", hook, read_hook)?,
-        ipv6_prefix,
-    })
-}
-
-fn read_name(at: &Cursor<'_>) -> Result<String, Fault> {
-    let text = at.text("fiber")?;
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
-    if text.is_empty() || text.len() > schema::NAME_LENGTH || !text.chars().all(plain) {
-        return Err(at.fault(
-            format!("`{}` cannot be the name of a WAN", at.show()),
-            format!("use 1 to {} of a-z, 0-9, `_` and `-`", schema::NAME_LENGTH),
-        ));
-    }
-    // Counters of packets without a WAN are listed under this word.
-    if text == "none" {
-        return Err(at.fault("`none` cannot be the name of a WAN", "choose another name"));
-    }
-    Ok(text.to_owned())
-}
-
-fn read_outside_prefix(at: &Cursor<'_>, inside: Option<Ipv6Net>) -> Result<Ipv6Net, Fault> {
-    let prefix = read_ipv6_prefix(at)?;
-    let Some(inside) = inside else {
-        return Err(at.fault(
-            "it has no effect: the prefix of the LAN is not given",
-            "add `ipv6_prefix` with the LAN's prefix at the top of the file, or remove this",
-        ));
-    };
-    if prefix.prefix_len() != inside.prefix_len() {
-        return Err(at.fault(
-            format!(
-                "`{prefix}` and the LAN's `{inside}` differ in length: they are translated one to one"
-            ),
-            format!("use a /{} here and there", inside.prefix_len().max(prefix.prefix_len())),
-        ));
-    }
-    Ok(prefix)
-}
-
-/// Rules between a WAN and those before it.
-fn check_wan_among(wan: &Wan, fields: &Fields<'_>, others: &[Wan]) -> Result<(), Fault> {
-    if others.iter().any(|other| other.name == wan.name) {
-        return Err(fields
-            .required("name")?
-            .fault(format!("two WANs are named `{}`", wan.name), "name one of them otherwise"));
-    }
-    let Some(prefix) = wan.ipv6_prefix else { return Ok(()) };
-    let same = others.iter().find(|other| other.ipv6_prefix == Some(prefix));
-    match same {
-        Some(other) => Err(fields.required("ipv6_prefix")?.fault(
-            format!("`{prefix}` is the prefix of WAN `{}` too", other.name),
-            "each WAN needs the prefix that its own provider routes to it",
-        )),
-        None => Ok(()),
-    }
-}
-
-fn read_gateway4(at: &Cursor<'_>) -> Result<Gateway<Ipv4Addr>, Fault> {
-    read_gateway(at, "192.0.2.1", |address: &Ipv4Addr| {
-        !address.is_unspecified()
-            && !address.is_loopback()
-            && !address.is_multicast()
-            && !address.is_broadcast()
-    })
-}
-
-fn read_gateway6(at: &Cursor<'_>) -> Result<Gateway<Ipv6Addr>, Fault> {
-    read_gateway(at, "fe80::1", |address: &Ipv6Addr| {
-        !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
-    })
-}
-
-fn read_gateway<A: std::str::FromStr>(
-    at: &Cursor<'_>,
-    example: &str,
-    usable: impl Fn(&A) -> bool,
-) -> Result<Gateway<A>, Fault> {
-    let family = if example.contains(':') { "an IPv6" } else { "an IPv4" };
-    at.parsed(&format!("`auto` or {family} gateway"), &format!("auto or {example}"), |text| {
-        if text == "auto" {
-            return Some(Gateway::Auto);
-        }
-        text.parse().ok().filter(usable).map(Gateway::Address)
-    })
-}
-
 fn read_failover(failover: &Fields<'_>) -> Result<Failover, Fault> {
     let failback_after = failover
         .or("failback_after", Duration::from_secs(5), |at| at.duration(&schema::FAILBACK_AFTER))?;
-    Ok(Failover { failback_after })
+    let hold_down_max = failover
+        .or("hold_down_max", schema::HOLD_DOWN, |at| at.duration(&schema::HOLD_DOWN_MAX))?;
+    Ok(Failover { failback_after, hold_down_max: hold_down_max.max(failback_after) })
 }
 
 /// `ipv6`: whether a WAN carries it.
@@ -290,6 +161,11 @@ fn read_nat(nat: &Fields<'_>) -> Result<Nat, Fault> {
             tcp_established: timeout("tcp_established", 7_440)?,
             tcp_transitory: timeout("tcp_transitory", 240)?,
         },
+        filtering: nat.or("filtering", Filtering::AddressAndPortDependent, |at| {
+            at.word(&Filtering::ALL.map(|filtering| (filtering.name(), filtering)), &[])
+        })?,
+        mappings_per_source: nat
+            .or("mappings_per_source", 0, |at| at.integer(&schema::MAPPINGS_PER_SOURCE))?,
     })
 }
 
@@ -309,6 +185,8 @@ fn read_api(api: &Fields<'_>) -> Result<Api, Fault> {
     Ok(Api {
         listen: api.or("listen", Some(default), read_listen)?,
         socket: api.or("socket", PathBuf::from("/run/mwb/mwb.sock"), read_socket)?,
+        group: api.get("group").map(read_group).transpose()?,
+        token_file: api.get("token_file").map(read_token_file).transpose()?,
     })
 }
 
@@ -319,7 +197,7 @@ fn read_listen(at: &Cursor<'_>) -> Result<Option<SocketAddr>, Fault> {
     })?;
     match listen {
         Some(address) if !address.ip().is_loopback() => Err(at.fault(
-            format!("`{address}` is not on loopback: the API has no login in this version"),
+            format!("`{address}` is not on loopback: the API is not encrypted"),
             format!("listen on 127.0.0.1:{}, or reach it through SSH", address.port()),
         )),
         Some(address) if address.port() == 0 => {
@@ -340,44 +218,41 @@ fn read_socket(at: &Cursor<'_>) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(text))
 }
 
-fn check_count(at: &Cursor<'_>, count: usize, most: usize, what: &str) -> Result<(), Fault> {
+fn read_group(at: &Cursor<'_>) -> Result<String, Fault> {
+    let text = at.text("mwb")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if text.is_empty()
+        || text.len() > schema::GROUP_LENGTH
+        || text.starts_with(['-', '.'])
+        || !text.chars().all(plain)
+    {
+        return Err(at.fault(
+            format!("`{}` cannot be the name of a group", at.show()),
+            format!("use 1 to {} letters, digits, `_`, `.` and `-`", schema::GROUP_LENGTH),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn read_token_file(at: &Cursor<'_>) -> Result<PathBuf, Fault> {
+    let text = at.text("/etc/mwb/token")?;
+    if !text.starts_with('/') || text.len() > schema::PATH_LENGTH || text.contains('\0') {
+        return Err(at.fault(
+            format!("`{}` cannot be the path of a file", at.show()),
+            "write a full path like /etc/mwb/token",
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+pub(super) fn check_count(
+    at: &Cursor<'_>,
+    count: usize,
+    most: usize,
+    what: &str,
+) -> Result<(), Fault> {
     if (1..=most).contains(&count) {
         return Ok(());
     }
     Err(at.fault(format!("{count} {what}"), format!("give 1 to {most}")))
-}
-
-/// Every device that has been given a role, by name, with the key that did.
-#[derive(Default)]
-struct Devices(Vec<String>);
-
-impl Devices {
-    /// Reads a device name that has no role yet.
-    fn read(&mut self, at: &Cursor<'_>) -> Result<String, Fault> {
-        let text = at.text("wan0")?;
-        // What the kernel accepts as a name (dev_valid_name).
-        let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
-        if text.is_empty()
-            || text.len() > schema::DEVICE_LENGTH
-            || text == "."
-            || text == ".."
-            || !text.chars().all(allowed)
-        {
-            return Err(at.fault(
-                format!("`{}` cannot be the name of a network device", at.show()),
-                format!(
-                    "use at most {} characters without spaces, `/` and `:`",
-                    schema::DEVICE_LENGTH
-                ),
-            ));
-        }
-        if self.0.iter().any(|other| other == text) {
-            return Err(at.fault(
-                format!("device `{text}` already is a LAN port or a WAN"),
-                "give each device one role",
-            ));
-        }
-        self.0.push(text.to_owned());
-        Ok(text.to_owned())
-    }
 }

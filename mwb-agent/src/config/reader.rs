@@ -59,6 +59,11 @@ impl<'n> Cursor<'n> {
         matches!(self.node, Node::Map(_))
     }
 
+    /// Whether the value is a whole number.
+    pub(super) fn is_integer(&self) -> bool {
+        matches!(self.node, Node::Integer(_))
+    }
+
     /// The value as a set of the section's keys.
     pub(super) fn fields(&self, section: &'static Section) -> Result<Fields<'n>, Fault> {
         let Node::Map(entries) = self.node else {
@@ -194,7 +199,8 @@ impl<'n> Cursor<'n> {
         ))
     }
 
-    fn within<T: PartialOrd>(
+    /// What was read, if it is in `range`.
+    pub(super) fn within<T: PartialOrd>(
         &self,
         value: T,
         range: &RangeInclusive<T>,

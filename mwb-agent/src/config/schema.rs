@@ -61,6 +61,8 @@ pub(super) const WAN: Section = Section {
         "capacity",
         "hook",
         "ipv6_prefix",
+        "failback",
+        "forwards",
     ],
     later: &["metered", "quota"],
     example: "{name: fiber, device: wan0}",
@@ -74,10 +76,18 @@ pub(super) const CAPACITY: Section = Section {
     example: "{up: 40mbit, down: 200mbit}",
 };
 
+/// A port forward.
+pub(super) const FORWARD: Section = Section {
+    path: "wans[].forwards[]",
+    keys: &["protocol", "port", "to"],
+    later: &[],
+    example: "{protocol: tcp, port: 443, to: \"192.0.2.10:443\"}",
+};
+
 /// Failover.
 pub(super) const FAILOVER: Section = Section {
     path: "failover",
-    keys: &["failback_after"],
+    keys: &["failback_after", "failback", "hold_down_max"],
     later: &["dead_after"],
     example: "{failback_after: 5s}",
 };
@@ -101,7 +111,7 @@ pub(super) const DEGRADED: Section = Section {
 /// Address translation.
 pub(super) const NAT: Section = Section {
     path: "nat",
-    keys: &["ports", "flows", "timeouts"],
+    keys: &["ports", "flows", "timeouts", "filtering", "mappings_per_source"],
     later: &["pool"],
     example: "{ports: 10000-65535}",
 };
@@ -117,14 +127,14 @@ pub(super) const TIMEOUTS: Section = Section {
 /// Where the agent answers.
 pub(super) const API: Section = Section {
     path: "api",
-    keys: &["listen", "socket"],
+    keys: &["listen", "socket", "group", "token_file"],
     later: &[],
     example: "{listen: \"127.0.0.1:9800\"}",
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 10] =
-    [&FILE, &LAN, &WAN, &CAPACITY, &FAILOVER, &HEALTH, &DEGRADED, &NAT, &TIMEOUTS, &API];
+pub(super) const SECTIONS: [&Section; 11] =
+    [&FILE, &LAN, &WAN, &CAPACITY, &FORWARD, &FAILOVER, &HEALTH, &DEGRADED, &NAT, &TIMEOUTS, &API];
 
 /// `version`.
 pub(super) const VERSION: u32 = 1;
@@ -138,6 +148,10 @@ pub(super) const BYPASSES: usize = mwb_common::maps::PREFIX_ENTRIES / 2;
 pub(super) const NAME_LENGTH: usize = 15;
 /// Length of an interface name (IFNAMSIZ without its zero).
 pub(super) const DEVICE_LENGTH: usize = 15;
+/// Length of the name of a group (what useradd takes).
+pub(super) const GROUP_LENGTH: usize = 32;
+/// Length of a path (PATH_MAX without its zero).
+pub(super) const PATH_LENGTH: usize = 4_095;
 /// Length of a unix socket's path (`sun_path` without its zero).
 pub(super) const SOCKET_LENGTH: usize = 107;
 /// `ipv6_prefix`: NPTv6 needs 64 host bits (RFC 6296, 3.5).
@@ -146,10 +160,23 @@ pub(super) const IPV6_PREFIX: RangeInclusive<u8> = 16..=64;
 pub(super) const PRIORITY: RangeInclusive<u32> = 0..=255;
 /// `wans[].weight`.
 pub(super) const WEIGHT: RangeInclusive<u32> = 1..=1_000;
+/// How many `wans[].forwards` a WAN may have.
+pub(super) const FORWARDS: usize = 256;
+/// Ports that all forwards together may take. Half of the port table at most,
+/// which is as large as `nat.flows`, is checked beside this.
+pub(super) const FORWARDED_PORTS: u32 = 4_096;
+/// `wans[].forwards[].port`.
+pub(super) const FORWARD_PORT: RangeInclusive<u16> = 1..=u16::MAX;
+/// The time of `drain(…)`.
+pub(super) const DRAIN: RangeInclusive<Duration> = seconds(1, 86_400);
 /// `wans[].capacity`.
 pub(super) const RATE: RangeInclusive<u64> = 8_000..=400_000_000_000;
 /// `failover.failback_after`.
 pub(super) const FAILBACK_AFTER: RangeInclusive<Duration> = seconds(0, 3_600);
+/// `failover.hold_down_max`.
+pub(super) const HOLD_DOWN_MAX: RangeInclusive<Duration> = seconds(0, 86_400);
+/// Its default.
+pub(super) const HOLD_DOWN: Duration = Duration::from_secs(300);
 /// `health.interval`.
 pub(super) const INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(5);
@@ -166,6 +193,8 @@ pub(super) const LOSS: RangeInclusive<f64> = 0.001..=1.0;
 pub(super) const PORTS: RangeInclusive<u16> = 10_000..=65_535;
 /// `nat.flows`.
 pub(super) const FLOWS: RangeInclusive<u32> = 64..=4_194_304;
+/// `nat.mappings_per_source`.
+pub(super) const MAPPINGS_PER_SOURCE: RangeInclusive<u32> = 0..=65_535;
 /// `nat.timeouts`.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = seconds(1, 604_800);
 

@@ -17,7 +17,10 @@ mode: steer
 lan: [{device: lan0}]
 ipv6_prefix: 2001:db8:a::/48
 wans:
-  - {name: fiber, device: wan0, ipv6_prefix: 2001:db8:101::/48}
+  - name: fiber
+    device: wan0
+    ipv6_prefix: 2001:db8:101::/48
+    forwards: [{protocol: tcp, port: 443, to: 192.0.2.10}]
 ";
 
 /// A row of a table of keys.

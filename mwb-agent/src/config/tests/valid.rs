@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::{Balance, Capacity, Gateway, HookChoice, Lan, load};
+use super::super::{
+    Balance, Capacity, Failback, Filtering, ForwardProtocol, Gateway, HookChoice, Lan, load,
+};
 use super::{LEAST, right};
 
 /// Every key, each with a value that is not its default.
@@ -27,8 +29,12 @@ wans:
     capacity: {up: 40mbit, down: 1.5gbit}
     hook: auto
     ipv6_prefix: 2001:db8:101::/48
+    failback: cut
+    forwards:
+      - {protocol: tcp, port: 443, to: "192.0.2.10:8443"}
+      - {protocol: udp, port: 50000-50010, to: 192.0.2.11}
   - {name: lte, device: wan1}
-failover: {failback_after: 1m}
+failover: {failback_after: 1m, failback: drain(10m), hold_down_max: 2h}
 health:
   interval: 500ms
   retries: 5
@@ -39,7 +45,9 @@ nat:
   ports: 20000-29999
   flows: 4096
   timeouts: {udp: 2m, icmp: 30s, tcp_established: 1h, tcp_transitory: 1m}
-api: {listen: "[::1]:9900", socket: /run/mwb/b.sock}
+  filtering: endpoint_independent
+  mappings_per_source: 500
+api: {listen: "[::1]:9900", socket: /run/mwb/b.sock, group: net, token_file: /etc/mwb/token}
 "#;
 
 #[test]
@@ -53,6 +61,11 @@ fn the_least_file_gives_the_defaults() {
     assert_eq!((wan.priority, wan.weight, wan.capacity), (0, 100, Capacity::default()));
     assert_eq!((wan.gateway4, wan.gateway6), (Gateway::Auto, Gateway::Auto));
     assert_eq!(config.failover.failback_after, Duration::from_secs(5));
+    assert_eq!(config.failover.hold_down_max, Duration::from_secs(300));
+    assert_eq!((wan.failback, wan.forwards.as_slice()), (Failback::Stay, [].as_slice()));
+    assert_eq!(config.nat.filtering, Filtering::AddressAndPortDependent);
+    assert_eq!(config.nat.mappings_per_source, 0);
+    assert_eq!((config.api.group, config.api.token_file), (None, None));
     assert_eq!(config.health.interval, Duration::from_millis(200));
     assert_eq!(config.health.retries, 3);
     assert_eq!((config.nat.port_min, config.nat.port_max), (10_000, 65_535));
@@ -79,6 +92,21 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.wans[1].hook, HookChoice::Xdp, "inherited from the file");
     assert_eq!(config.wans[1].ipv6_prefix, None);
     assert_eq!(config.failover.failback_after, Duration::from_secs(60));
+    assert_eq!(config.failover.hold_down_max, Duration::from_secs(7_200));
+    assert_eq!(wan.failback, Failback::Cut);
+    let inherited = config.wans[1].failback;
+    assert_eq!(inherited, Failback::Drain(Duration::from_secs(600)), "inherited");
+    assert_eq!(inherited.to_string(), "drain(10m)");
+    let [web, phone] = wan.forwards.as_slice() else { panic!("{:?}", wan.forwards) };
+    assert_eq!((web.protocol, phone.protocol), (ForwardProtocol::Tcp, ForwardProtocol::Udp));
+    assert_eq!((web.to, phone.to), ([192, 0, 2, 10].into(), [192, 0, 2, 11].into()));
+    assert_eq!(web.ports().collect::<Vec<_>>(), [(443, 8_443)]);
+    let same = (50_000..=50_010).map(|port| (port, port));
+    assert!(phone.ports().eq(same), "one to one, inside nat.ports too");
+    assert_eq!(config.nat.filtering, Filtering::EndpointIndependent);
+    assert_eq!(config.nat.mappings_per_source, 500);
+    assert_eq!(config.api.group.as_deref(), Some("net"));
+    assert_eq!(config.api.token_file, Some(PathBuf::from("/etc/mwb/token")));
     assert_eq!(config.health.targets[0], IpAddr::from([192, 0, 2, 1]));
     assert!((config.health.degraded.loss - 0.025).abs() < 1e-12);
     assert_ne!(config.health.interval, least.health.interval);
@@ -95,6 +123,12 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.nat.timeouts.tcp_transitory, Duration::from_secs(60));
     assert_eq!(config.api.listen.map(|a| a.to_string()).as_deref(), Some("[::1]:9900"));
     assert_eq!(config.api.socket, PathBuf::from("/run/mwb/b.sock"));
+}
+
+#[test]
+fn the_hold_down_is_never_shorter_than_the_wait() {
+    let text = format!("{LEAST}failover: {{failback_after: 10m, hold_down_max: 1m}}\n");
+    assert_eq!(right(&text).failover.hold_down_max, Duration::from_secs(600));
 }
 
 #[test]

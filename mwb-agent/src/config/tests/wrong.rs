@@ -103,9 +103,92 @@ fn a_wrong_wan_is_refused_at_the_place() {
             "the prefix of the LAN is not given",
             "at the top",
         ),
+        ("{name: b, device: wan1, failback: sty}", "6:39", "unknown value `sty`", "`stay`?"),
+        ("{name: b, device: wan1, failback: drain}", "6:39", "for how long", "drain(5m)"),
+        ("{name: b, device: wan1, failback: drian(5m)}", "6:39", "unknown value", "`drain(5m)`?"),
+        (
+            "{name: b, device: wan1, failback: drain(2d)}",
+            "6:39",
+            "`drain(2d)` is out of range",
+            "drain(1s) to drain(1d)",
+        ),
+        ("{name: b, device: wan1, failback: drain(5)}", "6:39", "for how long", "drain(5m)"),
         ("b", "6:5", "this is text, expected a set of keys", "{name: fiber"),
     ];
     check(rows, |wan| format!("{LEAST}  - {wan}\n"));
+}
+
+#[test]
+fn a_wrong_forward_is_refused_at_the_place() {
+    let rows: &[Row] = &[
+        ("{port: 443, to: 192.0.2.10}", "7:18", "the key `protocol` is missing", "protocol: tcp"),
+        ("{protocol: tcp, to: 192.0.2.10}", "7:18", "the key `port` is missing", "port: 443"),
+        ("{protocol: tcp, port: 443}", "7:18", "the key `to` is missing", "to: "),
+        ("{protocol: tpc, port: 443, to: 192.0.2.10}", "7:29", "unknown value `tpc`", "`tcp`?"),
+        ("{protocol: tcp, prot: 443, to: 192.0.2.10}", "7:34", "unknown key `prot`", "`port`?"),
+        ("{protocol: tcp, port: 0, to: 192.0.2.10}", "7:40", "`0` is out of range", "1 to 65535"),
+        ("{protocol: tcp, port: 65536, to: 192.0.2.10}", "7:40", "out of range", "1 to 65535"),
+        ("{protocol: tcp, port: 0-9, to: 192.0.2.10}", "7:40", "out of range", "1 to 65535"),
+        (
+            "{protocol: tcp, port: 9-1, to: 192.0.2.10}",
+            "7:40",
+            "not a port or a range",
+            "5000-5010",
+        ),
+        ("{protocol: tcp, port: http, to: 192.0.2.10}", "7:40", "not a port or a range", "443"),
+        ("{protocol: tcp, port: 1, to: \"2001:db8::1\"}", "7:47", "not an IPv4 host", "192.0.2.10"),
+        (
+            "{protocol: tcp, port: 1, to: \"[2001:db8::1]:1\"}",
+            "7:47",
+            "not an IPv4 host",
+            "192.0.2",
+        ),
+        ("{protocol: tcp, port: 1, to: web}", "7:47", "`web` is not an inside host", "192.0.2.10"),
+        ("{protocol: tcp, port: 1, to: 127.0.0.1}", "7:47", "behind the gateway", "192.0.2.10"),
+        ("{protocol: tcp, port: 1, to: \"192.0.2.10:0\"}", "7:47", "port 0", "192.0.2.10"),
+        (
+            "{protocol: tcp, port: 10-19, to: \"192.0.2.10:65530\"}",
+            "7:51",
+            "10 ports from 65530 on go beyond 65535",
+            "begin at 65526",
+        ),
+        ("tcp", "7:18", "this is text, expected a set of keys", "{protocol: tcp"),
+    ];
+    check(rows, |forward| {
+        format!("{LEAST}    \n").replace("wan0}\n    \n", "wan0,\n     ")
+            + &format!("\n     forwards: [{forward}]}}\n")
+    });
+}
+
+#[test]
+fn forwards_of_one_wan_must_not_overlap_and_must_fit_the_port_table() {
+    let file = |first: &str, second: &str, nat: &str| {
+        format!(
+            "version: 1\nmode: steer\nlan: [lan0]\nwans:\n  - name: fiber\n    device: wan0\n    \
+             forwards:\n      - {{to: 192.0.2.10, {first}}}\n      - {{to: 192.0.2.10, {second}}}\n\
+             nat: {{{nat}}}\n"
+        )
+    };
+    let rows: &[Row] = &[
+        (
+            "protocol: tcp, port: 443",
+            "9:46",
+            "tcp port 443 of this WAN is forwarded twice",
+            "number 1",
+        ),
+        ("protocol: tcp, port: 100-443", "9:46", "tcp port 440 of this WAN", "number 1"),
+        ("protocol: tcp, port: 445-500", "9:46", "tcp port 445 of this WAN", "number 1"),
+    ];
+    check(rows, |second| file("protocol: tcp, port: 440-445", second, "flows: 64"));
+    super::right(&file("protocol: tcp, port: 440-445", "protocol: udp, port: 443", "flows: 64"));
+    super::right(&file("protocol: tcp, port: 440-445", "protocol: tcp, port: 446", "flows: 64"));
+    let wide = "protocol: tcp, port: 1-4097";
+    check(&[(wide, "5:3", "all forwards together take 4098 ports", "at most 4096")], |first| {
+        file(first, "protocol: udp, port: 1", "flows: 131072")
+    });
+    check(&[("protocol: tcp, port: 1-32", "5:3", "take 33 ports", "at most 32")], |first| {
+        file(first, "protocol: udp, port: 1", "flows: 64")
+    });
 }
 
 #[test]
@@ -127,6 +210,9 @@ fn a_wrong_section_is_refused_at_the_place() {
         ("failover: {failback_after: \"1\"}", "6:28", "`1` has no unit", "`1s`"),
         ("failover: {failback_after: 1.5s}", "6:28", "`1.5s` is not a time", "200ms"),
         ("failover: {failback_after: 2h}", "6:28", "`2h` is out of range", "0s to 1h"),
+        ("failover: {failback: cutt}", "6:22", "unknown value `cutt`", "did you mean `cut`?"),
+        ("failover: {failback: drain(0s)}", "6:22", "out of range", "drain(1s) to drain(1d)"),
+        ("failover: {hold_down_max: 2d}", "6:27", "`2d` is out of range", "0s to 1d"),
         ("failover: {dead_after: 150ms}", "6:12", "not in this version", "remove it"),
         ("health: {interval: 50ms}", "6:20", "`50ms` is out of range", "100ms to 5s"),
         ("health: {interval: 1m30}", "6:20", "`1m30` is not a time", "200ms, 5s or 2h4m"),
@@ -143,11 +229,18 @@ fn a_wrong_section_is_refused_at_the_place() {
         ("nat: {ports: 1024-65535}", "6:14", "the gateway's own", "10000 to 65535"),
         ("nat: {ports: 20000-10000}", "6:14", "not a range of ports", "10000-65535"),
         ("nat: {flows: 1}", "6:14", "out of range", "64 to 4194304"),
+        ("nat: {filtering: address}", "6:18", "unknown value `address`", "`address_dependent`"),
+        ("nat: {filtering: adress_dependent}", "6:18", "unknown value", "`address_dependent`?"),
+        ("nat: {mappings_per_source: 65536}", "6:28", "out of range", "0 to 65535"),
+        ("nat: {mappings_per_source: -1}", "6:28", "out of range", "0 to 65535"),
         ("nat: {timeouts: {tcp: 5m}}", "6:18", "unknown key `tcp`", "`tcp_established`"),
         ("nat: {timeouts: {udp: 0s}}", "6:23", "out of range", "1s to 7d"),
         ("api: {listen: \"0.0.0.0:9800\"}", "6:15", "not on loopback", "127.0.0.1:9800"),
         ("api: {listen: localhost}", "6:15", "`off` or an address with a port", "127.0.0.1:9800"),
         ("api: {listen: \"127.0.0.1:0\"}", "6:15", "has no port", "127.0.0.1:9800"),
+        ("api: {group: \"net admins\"}", "6:14", "cannot be the name of a group", "1 to 32"),
+        ("api: {group: \"-x\"}", "6:14", "cannot be the name of a group", "1 to 32"),
+        ("api: {token_file: token}", "6:19", "cannot be the path of a file", "/etc/mwb/token"),
         ("api: {socket: mwb.sock}", "6:15", "cannot be the path", "full path"),
     ];
     check(rows, |section| format!("{LEAST}{section}\n"));

@@ -135,6 +135,9 @@ impl Port {
             mac: device.mac.unwrap_or_default(),
             hook: self.choice,
             driver,
+            flags: 0,
+            address4: None,
+            address6: None,
         };
         match plane.with_slow(|plane| plane.attach(&spec))? {
             Ok(attachment) => {

@@ -5,16 +5,18 @@
 //! changes, it is written after the new form runs, so no packet meets neither.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::programs::{Program, ProgramError};
-use mwb_common::maps::{Device, hook, role};
+use aya::programs::Program;
+use mwb_common::maps::{Device, device_flag, hook, role};
 
 use super::DataPlane;
-use super::choice::choose;
+use super::choice::{choose, takes_xdp};
 use super::clsact;
 use super::error::Error;
+use super::load::descriptor;
 use super::pins::{self, Pins, remove_pin};
 use super::spec::{Attachment, DeviceSpec, Hook, HookChoice, Mode, Options, ProgramId, Role};
 use super::sys;
@@ -30,12 +32,16 @@ impl DataPlane {
     /// device, or the kernel refuses; the message says which. Nothing new stays
     /// attached then.
     pub fn attach(&mut self, spec: &DeviceSpec) -> Result<Attachment, Error> {
-        if spec.mac == [0; 6] {
+        let ethernet = spec.flags & device_flag::NO_ETHERNET == 0;
+        if ethernet && spec.mac == [0; 6] {
+            return Err(Error::NoMac(spec.name.clone()));
+        }
+        if !ethernet && spec.hook == HookChoice::Xdp {
             return Err(Error::NoEthernet(spec.name.clone()));
         }
         let pins = self.pins(&spec.name)?;
         self.forget_stale(&pins, spec)?;
-        let (hook, reason) = choose(spec.hook, &spec.driver);
+        let (hook, reason) = choose(spec.hook, &spec.driver, ethernet);
         let before = self.settings.device(spec.ifindex).unwrap_or_default();
         let wanted = entry(spec, hook);
         let known = (before.role, before.path) == (wanted.role, wanted.path);
@@ -53,7 +59,7 @@ impl DataPlane {
                 return Err(error);
             }
         };
-        let takes_xdp = u8::from(attachment.mode == Mode::Native);
+        let takes_xdp = takes_xdp(attachment.mode, &spec.driver);
         let done = Device { takes_xdp, ..entry(spec, attachment.hook) };
         self.settings.set_device(&spec.name, spec.ifindex, done)?;
         if attachment.hook == Hook::Tcx {
@@ -260,17 +266,12 @@ impl DataPlane {
     }
 
     fn program_fd(&self, id: ProgramId) -> Result<BorrowedFd<'_>, Error> {
-        let fd = match self.object.program(id.name()) {
-            Some(Program::Xdp(program)) => program.fd(),
-            Some(Program::SchedClassifier(program)) => program.fd(),
-            Some(_) => Err(ProgramError::UnexpectedProgramType),
-            None => return Err(Error::Missing(id.name())),
-        };
-        fd.map(|fd| fd.as_fd()).map_err(Error::program(id.name()))
+        descriptor(&self.object, id).map(|fd| fd.as_fd())
     }
 }
 
 fn entry(spec: &DeviceSpec, form: Hook) -> Device {
+    let (address4, address6) = addresses(spec.address4, spec.address6);
     Device {
         role: match spec.role {
             Role::Inside => role::INSIDE,
@@ -282,8 +283,16 @@ fn entry(spec: &DeviceSpec, form: Hook) -> Device {
             Hook::Tcx => hook::TC,
         },
         mac: spec.mac,
+        flags: spec.flags,
+        address4,
+        address6,
         ..Device::default()
     }
+}
+
+/// As the device table has them: zero for none.
+pub(super) fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> ([u8; 4], [u8; 16]) {
+    (v4.map_or([0; 4], |a| a.octets()), v6.map_or([0; 16], |a| a.octets()))
 }
 
 /// Opens a pinned link and says which device it is on (0: one that is gone).

@@ -1,7 +1,10 @@
 //! Attaching to real devices: what stays, what is taken over, what goes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use aya::programs::links::{FdLink, PinnedLink};
-use mwb_common::maps::{Device, hook};
+use mwb_common::maps::{self, Device, Flow, FlowKey4, hook, names, takes_xdp};
 
 use super::super::spec::{Hook, HookChoice, Mode};
 use super::super::testing::{Instance, in_network, make_veth, run, wan};
@@ -46,7 +49,10 @@ fn the_device_table_says_what_is_attached() {
             let spec = wan("wan0", ifindex, choice);
             plane.attach(&spec).expect("attached");
             // Only a device with a native XDP program takes frames from XDP.
-            let takes_xdp = u8::from(choice == HookChoice::Xdp);
+            let takes_xdp = match choice {
+                HookChoice::Xdp => takes_xdp::FRAGMENTED,
+                _ => takes_xdp::NONE,
+            };
             let (role, mac) = (role::OUTSIDE, spec.mac);
             let expected = Device { role, path: 1, hook, takes_xdp, mac, ..Device::default() };
             assert_eq!(plane.tables.devices().expect("a read"), [(ifindex, expected)]);
@@ -212,10 +218,142 @@ fn maps_of_another_size_are_refused_with_the_way_out() {
         let larger = Options { flow_entries: 128, ..instance.options.clone() };
         let Err(error) = DataPlane::open(&larger) else { panic!("other maps were accepted") };
         let text = error.to_string();
-        for part in ["FLOWS", "max_entries 64", "needs 128", "mwb-agent --detach"] {
+        for part in ["FLOWS4 has max_entries 64, needs 128", "FLOWS6 has", "mwb-agent --detach"] {
             assert!(text.contains(part), "no `{part}` in: {text}");
         }
+        assert!(!text.contains("MAPPINGS"), "only what differs is named: {text}");
         drop(instance.open());
+    });
+}
+
+#[test]
+fn maps_of_another_form_are_refused_with_all_that_differs() {
+    in_network("maps_of_another_form_are_refused_with_all_that_differs", || {
+        let instance = Instance::new("forms");
+        drop(instance.open());
+        // As if another agent had made CONTROL: a table of counters is none.
+        let pins = Pins::of(&instance.options).expect("a good name");
+        std::fs::remove_file(pins.map(names::CONTROL)).expect("removed");
+        std::fs::rename(pins.map(names::COUNTERS), pins.map(names::CONTROL)).expect("renamed");
+        let Err(Error::MapsDiffer { differences, .. }) = DataPlane::open(&instance.options) else {
+            panic!("another map was accepted")
+        };
+        let what: Vec<_> = differences.iter().map(|difference| difference.what).collect();
+        assert_eq!(what, ["type", "max_entries"]);
+        assert!(differences.iter().all(|difference| difference.path.ends_with(names::CONTROL)));
+        assert!(!pins.map(names::COUNTERS).exists(), "nothing is made before all is found fit");
+    });
+}
+
+/// Program ids in the slow path.
+fn slow_path(pin: &Path) -> [u32; maps::slow::PROGRAMS] {
+    let map = sys::open_pin(pin).expect("a pin");
+    [maps::slow::INSIDE, maps::slow::OUTSIDE].map(|index| {
+        let mut id = [0_u32];
+        sys::lookup_into(map.as_fd(), &index, &mut id).expect("a read");
+        id[0]
+    })
+}
+
+#[test]
+fn an_upgraded_agent_keeps_flows_and_counters_and_never_empties_the_slow_path() {
+    let name = "an_upgraded_agent_keeps_flows_and_counters_and_never_empties_the_slow_path";
+    in_network(name, || {
+        let instance = Instance::new("upgrade");
+        let spec = wan("wan0", make_veth("wan0"), HookChoice::Xdp);
+        let pin = Pins::of(&instance.options).expect("a good name").map(names::SLOW);
+
+        let mut old = instance.open();
+        old.attach(&spec).expect("attached");
+        let (key, flow) =
+            (FlowKey4 { protocol: 17, ..FlowKey4::default() }, Flow { path: 1, ..Flow::default() });
+        old.tables().flows4().put(&key, &flow).expect("room");
+        old.test_run(ProgramId::OutsideTc, &[0; 64], None, 3).expect("a run");
+        let counters = old.counters().expect("a read");
+        assert_eq!(counters.iter().map(|row| row.packets).sum::<u64>(), 3);
+        drop(old);
+        let before = slow_path(&pin);
+        let filled = names::programs::ALL.contains(&names::programs::INSIDE_SLOW);
+
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut looks = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    assert!(
+                        slow_path(&pin).iter().all(|id| (*id != 0) == filled),
+                        "an empty place"
+                    );
+                    looks += 1;
+                }
+                looks
+            });
+            let mut new = instance.open();
+            new.attach(&spec).expect("attached");
+            ended.store(true, Ordering::Relaxed);
+            assert!(watch.join().expect("no empty place") > 0);
+            assert_eq!(new.tables().flows4().get(&key).expect("a read"), Some(flow));
+            assert_eq!(new.counters().expect("a read"), counters);
+        });
+        let after = slow_path(&pin);
+        let all_new = before.iter().zip(&after).all(|(old, new)| old != new);
+        assert_eq!(all_new, filled, "{before:?} {after:?}");
+    });
+}
+
+#[test]
+fn a_device_without_ethernet_gets_the_tc_form_only() {
+    in_network("a_device_without_ethernet_gets_the_tc_form_only", || {
+        let instance = Instance::new("tun");
+        run("ip tuntap add dev tun0 mode tun");
+        run("ip link set tun0 up");
+        let ifindex = nix::net::if_::if_nametoindex("tun0").expect("a device");
+        let spec = |hook| DeviceSpec {
+            driver: "tun".to_owned(),
+            mac: [0; 6],
+            flags: device_flag::NO_ETHERNET,
+            address4: Some(Ipv4Addr::new(198, 51, 100, 2)),
+            ..wan("tun0", ifindex, hook)
+        };
+        let mut plane = instance.open();
+        for choice in [HookChoice::Auto, HookChoice::Tcx] {
+            let attachment = plane.attach(&spec(choice)).expect("attached");
+            assert_eq!((attachment.hook, attachment.mode), (Hook::Tcx, Mode::Tcx));
+        }
+        let error = plane.attach(&spec(HookChoice::Xdp)).expect_err("XDP sees no packet there");
+        assert!(error.to_string().contains("`hook: tcx`"), "{error}");
+        let entry = Device {
+            role: role::OUTSIDE,
+            path: 1,
+            hook: hook::TC,
+            flags: device_flag::NO_ETHERNET,
+            address4: [198, 51, 100, 2],
+            ..Device::default()
+        };
+        assert_eq!(plane.tables.devices().expect("a read"), [(ifindex, entry)]);
+
+        let unknown = DeviceSpec { flags: 0, ..spec(HookChoice::Auto) };
+        assert!(matches!(plane.attach(&unknown), Err(Error::NoMac(_))));
+    });
+}
+
+#[test]
+fn the_source_of_icmp_errors_follows_the_devices_address() {
+    in_network("the_source_of_icmp_errors_follows_the_devices_address", || {
+        let instance = Instance::new("addresses");
+        let ifindex = make_veth("wan0");
+        let mut plane = instance.open();
+        let first = Ipv4Addr::new(198, 51, 100, 2);
+        let spec = wan("wan0", ifindex, HookChoice::Tcx);
+        plane.attach(&DeviceSpec { address4: Some(first), ..spec }).expect("attached");
+        let before = plane.settings.device(ifindex).expect("a read");
+        assert_eq!((before.address4, before.address6), (first.octets(), [0; 16]));
+
+        let second = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+        plane.set_addresses("wan0", None, Some(second)).expect("a write");
+        let after = Device { address4: [0; 4], address6: second.octets(), ..before };
+        assert_eq!(plane.settings.device(ifindex).expect("a read"), after);
+        plane.set_addresses("wan9", Some(first), None).expect("nothing to do");
     });
 }
 

@@ -64,7 +64,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// # Errors
     /// When the kernel refuses to read.
     pub fn for_each(&self, each: impl FnMut(&K, &[V])) -> Result<(), Error> {
-        self.walk(BATCH, each)
+        self.walk(BATCH.min(self.entries as usize).max(1), each)
     }
 
     fn walk(&self, mut size: usize, mut each: impl FnMut(&K, &[V])) -> Result<(), Error> {
@@ -136,6 +136,29 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// When the kernel refuses to read.
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
         Ok(self.read(key)?.and_then(|values| values.first().copied()))
+    }
+
+    /// Writes one element.
+    ///
+    /// # Errors
+    /// When the table is full or per CPU, or the kernel refuses the write.
+    pub fn put(&self, key: &K, value: &V) -> Result<(), Error> {
+        if self.lanes != 1 {
+            // The kernel would read a value for every CPU.
+            let error = io::Error::from(io::ErrorKind::Unsupported);
+            return Err(self.call("BPF_MAP_UPDATE_ELEM")(error));
+        }
+        sys::update(self.fd(), key, value).map_err(self.call("BPF_MAP_UPDATE_ELEM"))
+    }
+
+    /// How many elements there are.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn count(&self) -> Result<usize, Error> {
+        let mut count = 0;
+        self.for_each(|_, _| count += 1)?;
+        Ok(count)
     }
 
     /// Deletes `keys`; those that are gone already are skipped. Returns how

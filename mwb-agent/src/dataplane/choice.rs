@@ -1,7 +1,9 @@
-//! Which hook a device gets, as a pure function of what the operator asked for
-//! and of the driver.
+//! Which hook a device gets, and which frames it takes, as pure functions of
+//! what the operator asked for and of the driver.
 
-use super::spec::{Hook, HookChoice};
+use mwb_common::maps::takes_xdp;
+
+use super::spec::{Hook, HookChoice, Mode};
 
 /// Drivers with native XDP (the kernel's `ndo_bpf`) whose packets come off a
 /// wire: one packet at a time, with full checksums.
@@ -86,11 +88,43 @@ const SOFTWARE: &[(&str, &str)] = &[
     ("loopback", "it has no wire"),
 ];
 
+/// Drivers that send frames of several buffers in their `ndo_xdp_xmit`
+/// (`NETDEV_XDP_ACT_NDO_XMIT_SG`). The kernel drops such a frame on its way to
+/// any other (`__xdp_enqueue` in kernel/bpf/devmap.c), and tells only
+/// tracepoints: on one that is not in this list it goes by way of the TC form.
+const SENDS_FRAGMENTS: &[&str] = &[
+    "fsl_enetc",
+    "i40e",
+    "ice",
+    "mlx5_core",
+    "mtk_soc_eth",
+    "mvneta",
+    "tsnep",
+    "veth",
+    "virtio_net",
+];
+
+/// Which frames the XDP form of another device may redirect to one that runs
+/// in this mode: drivers set up their queues for it with their own program.
+pub(super) fn takes_xdp(mode: Mode, driver: &str) -> u8 {
+    if mode != Mode::Native {
+        takes_xdp::NONE
+    } else if SENDS_FRAGMENTS.contains(&driver) {
+        takes_xdp::FRAGMENTED
+    } else {
+        takes_xdp::LINEAR
+    }
+}
+
 /// The hook to try first, and why.
-pub(super) fn choose(choice: HookChoice, driver: &str) -> (Hook, String) {
+pub(super) fn choose(choice: HookChoice, driver: &str, ethernet: bool) -> (Hook, String) {
     match choice {
         HookChoice::Xdp => (Hook::Xdp, "set by the configuration".to_owned()),
         HookChoice::Tcx => (Hook::Tcx, "set by the configuration".to_owned()),
+        HookChoice::Auto if !ethernet => (
+            Hook::Tcx,
+            "its packets have no Ethernet header: XDP programs never see them".to_owned(),
+        ),
         HookChoice::Auto => automatic(driver),
     }
 }
@@ -112,7 +146,7 @@ mod tests {
 
     #[test]
     fn auto_takes_xdp_on_a_nic_that_has_it_natively() {
-        let (hook, reason) = choose(HookChoice::Auto, "ixgbe");
+        let (hook, reason) = choose(HookChoice::Auto, "ixgbe", true);
         assert_eq!(hook, Hook::Xdp);
         assert_eq!(reason, "driver ixgbe has native XDP");
     }
@@ -120,7 +154,7 @@ mod tests {
     #[test]
     fn auto_takes_tcx_on_devices_that_carry_segments_or_no_ethernet() {
         for driver in ["veth", "bridge", "tun", "ppp", "wireguard"] {
-            let (hook, reason) = choose(HookChoice::Auto, driver);
+            let (hook, reason) = choose(HookChoice::Auto, driver, true);
             assert_eq!(hook, Hook::Tcx, "{driver}");
             assert!(reason.starts_with(driver), "{reason}");
         }
@@ -128,14 +162,39 @@ mod tests {
 
     #[test]
     fn auto_takes_tcx_on_a_driver_it_does_not_know() {
-        assert_eq!(choose(HookChoice::Auto, "r8169").0, Hook::Tcx);
-        assert_eq!(choose(HookChoice::Auto, "").0, Hook::Tcx);
+        assert_eq!(choose(HookChoice::Auto, "r8169", true).0, Hook::Tcx);
+        assert_eq!(choose(HookChoice::Auto, "", true).0, Hook::Tcx);
     }
 
     #[test]
     fn the_configuration_beats_the_driver() {
-        assert_eq!(choose(HookChoice::Xdp, "veth").0, Hook::Xdp);
-        assert_eq!(choose(HookChoice::Tcx, "ixgbe").0, Hook::Tcx);
+        assert_eq!(choose(HookChoice::Xdp, "veth", true).0, Hook::Xdp);
+        assert_eq!(choose(HookChoice::Tcx, "ixgbe", true).0, Hook::Tcx);
+    }
+
+    #[test]
+    fn auto_takes_tcx_where_there_is_no_ethernet_whatever_the_driver() {
+        let (hook, reason) = choose(HookChoice::Auto, "ixgbe", false);
+        assert_eq!(hook, Hook::Tcx);
+        assert!(reason.contains("no Ethernet header"), "{reason}");
+    }
+
+    #[test]
+    fn only_native_xdp_takes_frames_and_only_some_drivers_those_of_several_buffers() {
+        assert_eq!(takes_xdp(Mode::Native, "veth"), takes_xdp::FRAGMENTED);
+        assert_eq!(takes_xdp(Mode::Native, "ixgbe"), takes_xdp::LINEAR);
+        assert_eq!(takes_xdp(Mode::Native, ""), takes_xdp::LINEAR);
+        for mode in [Mode::Generic, Mode::Tcx, Mode::Clsact] {
+            assert_eq!(takes_xdp(mode, "veth"), takes_xdp::NONE);
+        }
+    }
+
+    #[test]
+    fn what_sends_fragments_is_known_for_native_xdp_or_for_software() {
+        let known = |driver| {
+            NATIVE_XDP.contains(&driver) || SOFTWARE.iter().any(|(kind, _)| *kind == driver)
+        };
+        assert!(SENDS_FRAGMENTS.iter().all(|driver| known(*driver)));
     }
 
     #[test]

@@ -7,6 +7,28 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 use mwb_common::maps::DEVICE_SLOTS;
 
+/// A property in which a pinned map differs from what this agent would make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapDifference {
+    /// The pin.
+    pub path: PathBuf,
+    /// Which property.
+    pub what: &'static str,
+    /// What the pinned map has.
+    pub found: String,
+    /// What we need.
+    pub expected: String,
+}
+
+fn list(differences: &[MapDifference]) -> String {
+    differences
+        .iter()
+        .map(|MapDifference { path, what, found, expected }| {
+            format!("\n  {} has {what} {found}, needs {expected}", path.display())
+        })
+        .collect()
+}
+
 /// An error of the data plane.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -48,30 +70,30 @@ pub enum Error {
         ours: u32,
     },
 
-    /// A pinned map is not the one this agent would make.
+    /// Pinned maps are not those this agent would make.
     #[error(
-        "the pinned map {} has {what} {found}, this agent needs {expected}; flows are lost when \
-         it changes: run `mwb-agent --detach --instance {instance}` and start again", path.display()
+        "instance `{instance}` has pinned maps that this agent cannot use:{}\nflows are lost when \
+         they change: run `mwb-agent --detach --instance {instance}` and start again, or give it \
+         the settings and the agent that it had",
+        list(differences)
     )]
-    MapDiffers {
-        /// The pin.
-        path: PathBuf,
+    MapsDiffer {
         /// The instance.
         instance: String,
-        /// Which property differs.
-        what: &'static str,
-        /// What the pinned map has.
-        found: String,
-        /// What we need.
-        expected: String,
+        /// All that differs.
+        differences: Vec<MapDifference>,
     },
 
-    /// A device whose frames the programs cannot read.
+    /// XDP was asked for on a device whose frames the XDP form cannot read.
     #[error(
-        "{0} carries packets without an Ethernet header (tun, ppp, wireguard, ...): this version \
-         forwards between Ethernet devices only"
+        "{0} carries packets without an Ethernet header (tun, ppp, wireguard, ...), which XDP \
+         programs never see: take `hook: auto` or `hook: tcx`"
     )]
     NoEthernet(String),
+
+    /// A device with link-layer addresses of a kind that nothing here can write.
+    #[error("{0} has neither an Ethernet address nor packets without a link-layer header")]
+    NoMac(String),
 
     /// The object could not be parsed, or its maps not made.
     #[error("loading the eBPF object: {0}")]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
-use aya::programs::{Program, ProgramError};
+use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mwb_common::maps::{
     Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device,
@@ -13,7 +13,7 @@ use mwb_common::maps::{
     SOURCE_ENTRIES, Selection, names, slow,
 };
 
-use super::error::Error;
+use super::error::{Error, MapDifference};
 use super::pins::Pins;
 use super::spec::{Options, ProgramId};
 
@@ -77,59 +77,76 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
     })
 }
 
-/// aya opens a pinned map without a look at it, and then believes its own
-/// definition; so the look is ours.
-fn check_pinned(path: &Path, expected: &Shape, instance: &str) -> Result<(), Error> {
+/// In what a pinned map differs from what it must be. aya opens a pinned map
+/// without a look at it, and then believes its own definition; so the look is
+/// ours.
+fn differences(path: &Path, expected: &Shape) -> Result<Vec<MapDifference>, Error> {
     let map = "pinned map";
     let info = MapInfo::from_pin(path).map_err(Error::map(map))?;
-    let differs = |what, found: String, expected: String| {
-        Err(Error::MapDiffers {
+    let kind = info.map_type().map_err(Error::map(map))?;
+    let properties = [
+        ("type", format!("{kind:?}"), format!("{:?}", expected.kind)),
+        ("key size", info.key_size().to_string(), expected.key.to_string()),
+        ("value size", info.value_size().to_string(), expected.value.to_string()),
+        ("max_entries", info.max_entries().to_string(), expected.entries.to_string()),
+    ];
+    Ok(properties
+        .into_iter()
+        .filter(|(_, found, expected)| found != expected)
+        .map(|(what, found, expected)| MapDifference {
             path: path.to_owned(),
-            instance: instance.to_owned(),
             what,
             found,
             expected,
         })
-    };
-    let kind = info.map_type().map_err(Error::map(map))?;
-    if kind != expected.kind {
-        return differs("type", format!("{kind:?}"), format!("{:?}", expected.kind));
-    }
-    for (what, found, expected) in [
-        ("key size", info.key_size() as usize, expected.key),
-        ("value size", info.value_size() as usize, expected.value),
-        ("max_entries", info.max_entries() as usize, expected.entries as usize),
-    ] {
-        if found != expected {
-            return differs(what, found.to_string(), expected.to_string());
-        }
-    }
-    Ok(())
+        .collect())
 }
 
 /// Makes or takes over the maps and loads the programs. Without `pins` the
-/// maps live as long as the returned object.
+/// maps live as long as the returned object. Nothing is made before all that is
+/// pinned has been found fit.
 pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     // aya's first attempt is silent at any level; the level is for the second.
     loader.verifier_log_level(VerifierLogLevel::DEBUG);
+    let mut differing = Vec::new();
     for &name in names::PINNED {
         let expected = shape(name, options)?;
         loader.map_max_entries(name, expected.entries);
         if let Some(pins) = pins {
             let path = pins.map(name);
             if path.exists() {
-                check_pinned(&path, &expected, &options.instance)?;
+                differing.extend(differences(&path, &expected)?);
             }
             loader.map_pin_path(name, path);
         }
     }
+    if !differing.is_empty() {
+        let instance = options.instance.clone();
+        return Err(Error::MapsDiffer { instance, differences: differing });
+    }
     let mut object = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
-    for id in ProgramId::ALL {
+    for id in programs() {
         let program = object.program_mut(id.name()).ok_or(Error::Missing(id.name()))?;
         load_program(program).map_err(|error| refusal(id, error))?;
     }
     Ok(object)
+}
+
+/// The programs that the object has.
+pub(super) fn programs() -> impl Iterator<Item = ProgramId> {
+    ProgramId::ALL.into_iter().filter(|id| names::programs::ALL.contains(&id.name()))
+}
+
+/// The descriptor of a program that is loaded.
+pub(super) fn descriptor(object: &Ebpf, id: ProgramId) -> Result<&ProgramFd, Error> {
+    match object.program(id.name()) {
+        Some(Program::Xdp(program)) => program.fd(),
+        Some(Program::SchedClassifier(program)) => program.fd(),
+        Some(_) => Err(ProgramError::UnexpectedProgramType),
+        None => return Err(Error::Missing(id.name())),
+    }
+    .map_err(Error::program(id.name()))
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {

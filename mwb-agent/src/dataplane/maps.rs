@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData, MapError, ProgramArray};
+use aya::programs::ProgramFd;
 use mwb_common::maps::{
     Control, DEVICE_SLOTS, Device, Family, Liveness, MAX_PATHS, PREFIX_ENTRIES, Path, Prefix,
     Selection, names,
@@ -25,6 +26,8 @@ pub(super) struct Settings {
     selections: Array<MapData, Selection>,
     prefixes4: LpmTrie<MapData, [u8; 4], Prefix>,
     prefixes6: LpmTrie<MapData, [u8; 16], Prefix>,
+    /// The kernel empties it when the last handle goes that is no program's.
+    slow: ProgramArray<MapData>,
 }
 
 impl Settings {
@@ -37,11 +40,18 @@ impl Settings {
             selections: take(object, names::SELECTIONS)?,
             prefixes4: take(object, names::PREFIXES4)?,
             prefixes6: take(object, names::PREFIXES6)?,
+            slow: take(object, names::SLOW)?,
         })
     }
 
     pub(super) fn tables(&self, object: &mut aya::Ebpf) -> Result<Tables, Error> {
         Tables::take(object, &self.paths, &self.devices)
+    }
+
+    /// Puts a program into the slow path: a packet meets the one that was there
+    /// or this one.
+    pub(super) fn set_slow(&mut self, index: u32, program: &ProgramFd) -> Result<(), Error> {
+        self.slow.set(index, program, 0).map_err(Error::map(names::SLOW))
     }
 
     pub(super) fn device(&self, ifindex: u32) -> Result<Device, Error> {

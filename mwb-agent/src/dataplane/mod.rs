@@ -15,6 +15,7 @@ mod batch;
 mod choice;
 mod clsact;
 mod error;
+mod forwards;
 mod load;
 mod maps;
 mod pins;
@@ -28,12 +29,13 @@ mod testing;
 mod trace;
 
 pub use batch::Table;
-pub use error::Error;
+pub use error::{Error, MapDifference};
+pub use forwards::Forward;
 pub use spec::{
     Attachment, CounterRow, DeviceSpec, Hook, HookChoice, Mode, Options, PIN_ROOT, PrefixRule,
     ProgramId, Role,
 };
-pub use tables::Tables;
+pub use tables::{Tables, Waiting};
 pub use test_run::TestOutcome;
 
 use maps::Settings;
@@ -55,7 +57,8 @@ pub struct DataPlane {
 
 impl DataPlane {
     /// Opens the data plane of an instance: takes over what is pinned, makes
-    /// what is missing, loads the programs. Attaches nothing.
+    /// what is missing, loads the programs. Attaches nothing; only the slow path
+    /// of what is attached already is replaced.
     ///
     /// # Errors
     /// When bpffs cannot be had, pinned maps differ from what is asked for,
@@ -80,7 +83,14 @@ impl DataPlane {
         let mut object = load::load(options, pins.as_ref())?;
         #[cfg(feature = "trace")]
         trace::start(&mut object);
-        let settings = Settings::take(&mut object)?;
+        let mut settings = Settings::take(&mut object)?;
+        // Every program is loaded: what was there goes on until it is replaced,
+        // and nothing is attached yet that would find a place empty.
+        for id in load::programs() {
+            if let Some(index) = id.slow() {
+                settings.set_slow(index, load::descriptor(&object, id)?)?;
+            }
+        }
         let tables = settings.tables(&mut object)?;
         let has_tcx = aya::util::KernelVersion::current()
             .is_ok_and(|kernel| kernel >= aya::util::KernelVersion::new(6, 6, 0));
@@ -124,6 +134,23 @@ impl DataPlane {
     /// When the index is beyond the table, or the kernel refuses the write.
     pub fn set_device(&mut self, ifindex: u32, device: Device) -> Result<(), Error> {
         self.settings.set_device("the device", ifindex, device)
+    }
+
+    /// Writes from which addresses an attached device sends ICMP errors; one
+    /// that is not attached is left alone.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_addresses(
+        &mut self,
+        device: &str,
+        address4: Option<Ipv4Addr>,
+        address6: Option<Ipv6Addr>,
+    ) -> Result<(), Error> {
+        let Some(&ifindex) = self.attached.get(device) else { return Ok(()) };
+        let entry = self.settings.device(ifindex)?;
+        let (address4, address6) = attach::addresses(address4, address6);
+        self.settings.set_device(device, ifindex, Device { address4, address6, ..entry })
     }
 
     /// Writes a WAN's entry, in one update.

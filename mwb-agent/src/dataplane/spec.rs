@@ -1,6 +1,7 @@
 //! What callers say to the data plane and hear from it, in plain types.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use mwb_common::maps::{self, Direction};
@@ -128,8 +129,15 @@ pub struct DeviceSpec {
     pub hook: HookChoice,
     /// Driver name as ethtool gives it, or the link kind (`veth`, `bridge`, ...).
     pub driver: String,
-    /// The device's MAC; all zero without Ethernet, which is refused.
+    /// The device's MAC; all zero for a device without Ethernet.
     pub mac: [u8; 6],
+    /// Bits of [`maps::device_flag`].
+    pub flags: u8,
+    /// Our IPv4 address on it, the source of ICMP errors; without one none are
+    /// sent.
+    pub address4: Option<Ipv4Addr>,
+    /// Our IPv6 address on it, the same.
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// What `attach` did, and why.
@@ -182,14 +190,24 @@ pub enum ProgramId {
     OutsideXdp,
     /// WAN side, TC form.
     OutsideTc,
+    /// LAN side, what is rare and long: called by the TC form.
+    InsideSlow,
+    /// WAN side, the same.
+    OutsideSlow,
 }
 
 impl ProgramId {
     /// Every program.
-    pub const ALL: [ProgramId; 4] =
-        [ProgramId::InsideXdp, ProgramId::InsideTc, ProgramId::OutsideXdp, ProgramId::OutsideTc];
+    pub const ALL: [ProgramId; 6] = [
+        ProgramId::InsideXdp,
+        ProgramId::InsideTc,
+        ProgramId::OutsideXdp,
+        ProgramId::OutsideTc,
+        ProgramId::InsideSlow,
+        ProgramId::OutsideSlow,
+    ];
 
-    /// The program for a role and form.
+    /// The program that is attached for a role and form.
     #[must_use]
     pub const fn of(role: Role, hook: Hook) -> Self {
         match (role, hook) {
@@ -205,7 +223,20 @@ impl ProgramId {
     pub const fn hook(self) -> Hook {
         match self {
             ProgramId::InsideXdp | ProgramId::OutsideXdp => Hook::Xdp,
-            ProgramId::InsideTc | ProgramId::OutsideTc => Hook::Tcx,
+            ProgramId::InsideTc
+            | ProgramId::OutsideTc
+            | ProgramId::InsideSlow
+            | ProgramId::OutsideSlow => Hook::Tcx,
+        }
+    }
+
+    /// Its place in the array of programs that are called and not attached.
+    #[must_use]
+    pub const fn slow(self) -> Option<u32> {
+        match self {
+            ProgramId::InsideSlow => Some(maps::slow::INSIDE),
+            ProgramId::OutsideSlow => Some(maps::slow::OUTSIDE),
+            _ => None,
         }
     }
 
@@ -218,6 +249,8 @@ impl ProgramId {
             ProgramId::InsideTc => programs::INSIDE_TC,
             ProgramId::OutsideXdp => programs::OUTSIDE_XDP,
             ProgramId::OutsideTc => programs::OUTSIDE_TC,
+            ProgramId::InsideSlow => programs::INSIDE_SLOW,
+            ProgramId::OutsideSlow => programs::OUTSIDE_SLOW,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+const BPF_MAP_UPDATE_ELEM: u32 = 2;
 const BPF_MAP_DELETE_ELEM: u32 = 3;
 const BPF_MAP_GET_NEXT_KEY: u32 = 4;
 const BPF_OBJ_PIN: u32 = 6;
@@ -159,6 +160,19 @@ pub(super) fn lookup_into<K: Pod, V: Pod>(
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Writes one element, whether there is one or not.
+pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd(),
+        key: address(std::slice::from_ref(key)),
+        value_or_next_key: address(std::slice::from_ref(value)),
+        ..Zeroable::zeroed()
+    };
+    // SAFETY: `key` and `value` live through the call and are only read; callers
+    // open the map by a type that was checked to have these sizes.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// Deletes one element; says whether there was one.

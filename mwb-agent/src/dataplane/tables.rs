@@ -8,8 +8,9 @@ use std::sync::Arc;
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Pod;
 use mwb_common::maps::{
-    Counter, Device, Direction, Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS,
-    PROTOCOLS, Path, PortKey, PortOwner, counter_index, names,
+    Contact, Counter, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment, Held,
+    Mapping, MappingKey, PATH_SLOTS, PROTOCOLS, Path, PortKey, PortOwner, counter_index, held,
+    names,
 };
 use mwb_common::reason::{REASON_SLOTS, Reason, Verdict};
 
@@ -32,6 +33,23 @@ struct Inner {
     counters: Table<u32, Counter>,
     paths: Table<u32, Path>,
     devices: Table<u32, Device>,
+    mappings_made: Table<[u8; 4], u32>,
+    mappings_ended: Table<[u8; 4], u32>,
+    contacts: Table<FlowKey4, Contact>,
+    fragments: Table<FlowKey6, Fragment>,
+    held: Table<u32, Held>,
+}
+
+/// Fragments that wait for the first of their datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Those whose time runs.
+    pub in_time: usize,
+    /// Those whose time is over: the kernel side drops and counts each when its
+    /// place is wanted.
+    pub late: usize,
+    /// How many can wait.
+    pub capacity: usize,
 }
 
 impl Tables {
@@ -50,8 +68,18 @@ impl Tables {
         let mappings: HashMap<_, MappingKey, Mapping> = take(object, names::MAPPINGS)?;
         let ports: HashMap<_, PortKey, PortOwner> = take(object, names::PORTS)?;
         let counters: PerCpuArray<_, Counter> = take(object, names::COUNTERS)?;
+        let made: HashMap<_, [u8; 4], u32> = take(object, names::MAPPINGS_MADE)?;
+        let ended: HashMap<_, [u8; 4], u32> = take(object, names::MAPPINGS_ENDED)?;
+        let contacts: HashMap<_, FlowKey4, Contact> = take(object, names::CONTACTS)?;
+        let fragments: HashMap<_, FlowKey6, Fragment> = take(object, names::FRAGMENTS)?;
+        let held: Array<_, Held> = take(object, names::HELD)?;
         Ok(Self {
             inner: Arc::new(Inner {
+                mappings_made: table(made.map(), names::MAPPINGS_MADE, 1)?,
+                mappings_ended: table(ended.map(), names::MAPPINGS_ENDED, 1)?,
+                contacts: table(contacts.map(), names::CONTACTS, 1)?,
+                fragments: table(fragments.map(), names::FRAGMENTS, 1)?,
+                held: table(held.map(), names::HELD, 1)?,
                 flows4: table(flows4.map(), names::FLOWS4, 1)?,
                 flows6: table(flows6.map(), names::FLOWS6, 1)?,
                 mappings: table(mappings.map(), names::MAPPINGS, 1)?,
@@ -85,6 +113,62 @@ impl Tables {
     #[must_use]
     pub fn ports(&self) -> &Table<PortKey, PortOwner> {
         &self.inner.ports
+    }
+
+    /// Mappings ever made for an inside address, where they are limited. Only
+    /// the kernel side counts.
+    #[must_use]
+    pub fn mappings_made(&self) -> &Table<[u8; 4], u32> {
+        &self.inner.mappings_made
+    }
+
+    /// How many of them are over. Only the sweeper counts.
+    #[must_use]
+    pub fn mappings_ended(&self) -> &Table<[u8; 4], u32> {
+        &self.inner.mappings_ended
+    }
+
+    /// Remote addresses that inside endpoints have sent to, where WANs filter by
+    /// address.
+    #[must_use]
+    pub fn contacts(&self) -> &Table<FlowKey4, Contact> {
+        &self.inner.contacts
+    }
+
+    /// Datagrams whose first fragment has passed lately.
+    #[must_use]
+    pub fn fragments(&self) -> &Table<FlowKey6, Fragment> {
+        &self.inner.fragments
+    }
+
+    /// How many fragments wait for the first of their datagram at `now`
+    /// (`CLOCK_MONOTONIC` in nanoseconds).
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn waiting(&self, now: u64) -> Result<Waiting, Error> {
+        let capacity = self.inner.held.capacity() as usize;
+        let mut waiting = Waiting { capacity, ..Waiting::default() };
+        self.inner.held.for_each(|_, slots| {
+            for slot in slots.iter().filter(|slot| slot.state == held::WAITS) {
+                let place = if slot.until < now { &mut waiting.late } else { &mut waiting.in_time };
+                *place += 1;
+            }
+        })?;
+        Ok(waiting)
+    }
+
+    /// The port forwards as they are now.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn forwards(&self) -> Result<Vec<(PortKey, MappingKey)>, Error> {
+        let mut forwards = Vec::new();
+        self.inner.ports.for_each(|key, owners| {
+            let forward = |owner: &&PortOwner| owner.last_used == FORWARD;
+            forwards.extend(owners.iter().filter(forward).map(|owner| (*key, owner.inside)));
+        })?;
+        Ok(forwards)
     }
 
     /// The path table as it is now, by path id.

@@ -88,5 +88,8 @@ pub(super) fn wan(name: &str, ifindex: u32, hook: HookChoice) -> DeviceSpec {
         hook,
         driver: "veth".to_owned(),
         mac: [2, 0, 0, 0, 0, 1],
+        flags: 0,
+        address4: None,
+        address6: None,
     }
 }

@@ -262,7 +262,8 @@ fn inside(flow: usize) -> Result<SocketAddrV4> {
     Ok(SocketAddrV4::new(HOST4, FIRST_PORT + u16::try_from(flow)?))
 }
 
-fn mac_of(namespace: &Namespace, device: &str) -> Result<[u8; 6]> {
+/// MAC address of a device.
+pub(super) fn mac_of(namespace: &Namespace, device: &str) -> Result<[u8; 6]> {
     let link = namespace.link_json(device)?;
     let text = link.get("address").and_then(|address| address.as_str()).context("no MAC")?;
     let bytes: Vec<u8> = text

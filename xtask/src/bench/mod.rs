@@ -4,6 +4,7 @@
 //! Must not know: the inside of the agent. It is started, and judged by the
 //! packets that come out.
 
+mod failover_gap;
 mod frames;
 mod gateway;
 mod generator;
@@ -14,6 +15,8 @@ pub mod report;
 mod sink;
 mod stats;
 mod steer_nat_pps;
+mod steer_tcp;
+mod stream;
 
 use std::process::ExitCode;
 
@@ -46,7 +49,7 @@ pub struct Bench {
 }
 
 /// Every benchmark.
-pub const BENCHES: &[Bench] = &[steer_nat_pps::BENCH];
+pub const BENCHES: &[Bench] = &[steer_nat_pps::BENCH, steer_tcp::BENCH, failover_gap::BENCH];
 
 /// Runs the command.
 ///

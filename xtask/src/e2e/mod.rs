@@ -17,9 +17,16 @@ mod agent;
 mod checks;
 mod config;
 mod cuts;
+mod errors;
+mod filtering;
+mod forwards;
+mod fragments;
 mod frames;
+mod hairpin;
 mod host;
 mod lab;
+mod packets;
+mod port;
 mod scene;
 mod spread;
 mod traffic;
@@ -90,6 +97,11 @@ pub fn cases() -> Vec<Case> {
         spread::cases(),
         agent::cases(),
         cuts::cases(),
+        errors::cases(),
+        fragments::cases(),
+        filtering::cases(),
+        hairpin::cases(),
+        forwards::cases(),
     ]
     .into_iter()
     .flatten()

@@ -87,6 +87,32 @@ impl GatewayConfig {
         self
     }
 
+    /// Takes a key away, named as for [`Self::with`].
+    #[must_use]
+    pub fn without(mut self, place: &str) -> Self {
+        let (parent, key) = place.rsplit_once('.').unwrap_or(("", place));
+        let pointer: String = parent
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .fold(String::new(), |pointer, part| pointer + "/" + part);
+        match self.value.pointer_mut(&pointer) {
+            Some(Value::Object(map)) => drop(map.remove(key)),
+            Some(Value::Array(list)) => {
+                if let Some(index) = key.parse().ok().filter(|&index: &usize| index < list.len()) {
+                    list.remove(index);
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// WANs are as well as their next hops, whatever is behind these.
+    #[must_use]
+    pub fn watching_gateways(self) -> Self {
+        self.without("health.targets")
+    }
+
     /// The file's text.
     #[must_use]
     pub fn text(&self) -> String {

@@ -26,6 +26,7 @@ mod process;
 pub(crate) mod raw;
 mod relay;
 mod shaper;
+mod stun;
 mod topology;
 pub mod traffic;
 mod wait;
@@ -45,6 +46,7 @@ pub use self::{
     namespace::Namespace,
     plain::{KernelGateway, KernelRouting},
     process::Process,
+    stun::{Dependence, NatBehaviour, StunServer},
     topology::{Lab, LabSpec, Shape, WanSpec, connect, kernel_release},
     wait::{wait_for, wait_until},
     wan::Wan,

@@ -27,6 +27,8 @@ pub const TOOLS: &[Tool] = &[
     Tool { binary: "curl", package: "curl" },
     Tool { binary: "bpftool", package: "bpftool" },
     Tool { binary: "dig", package: "bind9-dnsutils" },
+    Tool { binary: "traceroute", package: "traceroute" },
+    Tool { binary: "turnserver", package: "coturn" },
 ];
 
 /// Oldest compiler that builds the kernel side (the workspace's `rust-version`).

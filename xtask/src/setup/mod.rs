@@ -4,7 +4,7 @@ pub mod machine;
 pub mod plan;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::exec;
 use crate::workspace::{self, DEFAULT_TOOLCHAIN};
 use machine::{Linker, Machine};
 use plan::{Choice, Next, Step};
+
+/// There where systemd runs the machine.
+const SYSTEMD: &str = "/run/systemd/system";
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
@@ -146,18 +149,7 @@ fn take(step: &Step) -> Result<()> {
     match step {
         Step::MountBpffs => mount_bpffs(),
         Step::AptUpdate => exec::run_step("apt-get update", apt().arg("update"), minutes(5)),
-        Step::Apt(packages) => exec::run_step(
-            "apt-get install",
-            apt().args(["install", "-y", "--no-install-recommends"]).args(packages),
-            minutes(30),
-        )
-        .with_context(|| {
-            format!(
-                "Debian packages {} were not installed; with a network, try \
-                 apt-get update && apt-get install --no-install-recommends {0}",
-                packages.join(" ")
-            )
-        }),
+        Step::Apt(packages) => install(packages),
         Step::Components(names) => exec::run_step(
             "rustup component add",
             Command::new("rustup")
@@ -189,6 +181,29 @@ fn take(step: &Step) -> Result<()> {
         )
         .context("bpf-linker was not built; it needs the crate registry and a C compiler"),
     }
+}
+
+fn install(packages: &[String]) -> Result<()> {
+    exec::run_step(
+        "apt-get install",
+        apt().args(["install", "-y", "--no-install-recommends"]).args(packages),
+        Duration::from_secs(30 * 60),
+    )
+    .with_context(|| {
+        format!(
+            "Debian packages {} were not installed; with a network, try \
+             apt-get update && apt-get install --no-install-recommends {0}",
+            packages.join(" ")
+        )
+    })?;
+    // Its package makes a public server of the machine; the lab starts its own,
+    // in namespaces.
+    if packages.iter().any(|package| package == "coturn") && Path::new(SYSTEMD).exists() {
+        let mut command = Command::new("systemctl");
+        command.args(["disable", "--now", "coturn.service"]);
+        return exec::run_step("systemctl disable", &mut command, Duration::from_secs(60));
+    }
+    Ok(())
 }
 
 fn apt() -> Command {

@@ -15,7 +15,7 @@ use super::prefixes::{self, Rules};
 use super::rates::Rates;
 use super::view::View;
 use super::wan::{self, Present};
-use crate::config::Config;
+use crate::config::{Config, Failback};
 use crate::dataplane::Error;
 use crate::events::{Bus, EventKind};
 use crate::failover::{self, Carries, Change, Decision, Ledger, Load, Member, Memory, Plan};
@@ -268,6 +268,8 @@ impl Control {
         Member {
             path,
             priority: configured.map_or(u8::MAX, |c| c.priority),
+            forced: false,
+            failback: configured.map_or(Failback::Stay, |c| c.failback),
             weight: configured.map_or(1, |c| u32::from(c.weight)),
             state: wan.state,
             v4: carries(path_flag::HAS_V4, mute4),

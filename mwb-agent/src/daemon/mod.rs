@@ -122,7 +122,8 @@ pub async fn run(config: Config, options: &dataplane::Options) -> Result<(), Err
     let mut tasks = JoinSet::new();
     tasks.spawn(watcher.run());
     let (reports, mut heard) = mpsc::channel(64);
-    watch_health(&mut tasks, &config, &control, &reports);
+    let schedules = watch::Sender::new(schedule(&config));
+    watch_health(&mut tasks, &schedules, &control, &reports);
     let (usage_sender, usage) = watch::channel(Usage::default());
     tasks.spawn(Sweeper::new(tables.clone(), timeouts(&config)).run(SWEEP, usage_sender));
     let mut totals = needs_rates(&config)
@@ -240,31 +241,34 @@ fn timeouts(config: &Config) -> Timeouts {
     }
 }
 
+/// How WANs are watched, for a configuration.
+fn schedule(config: &Config) -> Schedule {
+    let crate::config::Health { method, interval, retries, targets, degraded } = &config.health;
+    let crate::config::HealthMethod::Ping = method;
+    let crate::config::Failover { failback_after, hold_down_max, .. } = config.failover;
+    Schedule {
+        interval: *interval,
+        settings: Settings { retries: *retries, failback_after, hold_down_max },
+        thresholds: Thresholds {
+            latency: degraded.latency,
+            jitter: degraded.jitter,
+            loss: degraded.loss,
+            recover_after: failback_after,
+        },
+        targets: targets.clone(),
+    }
+}
+
 fn watch_health(
     tasks: &mut JoinSet<()>,
-    config: &Config,
+    schedules: &watch::Sender<Schedule>,
     control: &Control,
     reports: &mpsc::Sender<Report>,
 ) {
-    let crate::config::Health { method, interval, retries, targets, degraded } = &config.health;
-    let crate::config::HealthMethod::Ping = method;
     for (path, start, link) in control.watched() {
-        let schedule = Schedule {
-            interval: *interval,
-            settings: Settings {
-                retries: *retries,
-                failback_after: config.failover.failback_after,
-            },
-            thresholds: Thresholds {
-                latency: degraded.latency,
-                jitter: degraded.jitter,
-                loss: degraded.loss,
-                recover_after: config.failover.failback_after,
-            },
-            start,
-        };
-        let checker = IcmpChecker::new(path, targets.clone(), random().to_ne_bytes());
-        tasks.spawn(health::watch(path, schedule, checker, link, reports.clone()));
+        let checker = IcmpChecker::new(path, random().to_ne_bytes());
+        let schedule = schedules.subscribe();
+        tasks.spawn(health::watch(path, start, schedule, checker, link, reports.clone()));
     }
 }
 

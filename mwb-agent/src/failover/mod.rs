@@ -10,7 +10,11 @@
 //!
 //! **Who shares.** Of the usable WANs the good ones (then the degraded ones)
 //! with the best priority share, as the mode says; the ranking goes on through
-//! the others, by health, priority, the mode's preference and their order.
+//! the others, by health, priority, the mode's preference and their order. A
+//! WAN that the operator forces goes before all of them as long as it is usable.
+//!
+//! **Who has been left.** [`Drains`] says when flows on a WAN must follow the
+//! new ones to a better WAN.
 //!
 //! Must not know: sockets, maps of the kernel beyond the slot table.
 
@@ -20,13 +24,15 @@ use std::time::{Duration, Instant};
 use mwb_common::maps::{Selection, index};
 use mwb_common::select::{Share, compile};
 
-use crate::config::Balance;
+use crate::config::{Balance, Failback};
 use crate::health::{Measured, State};
 
 mod change;
+mod drain;
 mod modes;
 
 pub use change::{Change, Ledger};
+pub use drain::{Drains, Step};
 
 /// What is known about one WAN when a decision is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +43,10 @@ pub struct Member {
     pub priority: u8,
     /// Share among WANs of one priority; positive.
     pub weight: u32,
+    /// The operator wants new flows here and nowhere else, while it is usable.
+    pub forced: bool,
+    /// What becomes of its flows when new ones go to a better WAN.
+    pub failback: Failback,
     /// Health.
     pub state: State,
     /// Whether it carries IPv4.
@@ -170,7 +180,11 @@ fn plan(balance: Balance, candidates: &[&Member], held: &mut Held, now: Instant)
     let listed = if usable.is_empty() { candidates } else { &usable };
     let Some(best) = listed.iter().map(|member| tier(member)).min() else { return Plan::default() };
     let group: Vec<&Member> = listed.iter().copied().filter(|m| tier(m) == best).collect();
-    let shares = modes::shares(balance, &group, &mut held.leader, now);
+    // Who leads by the operator's will does not lead by its own.
+    let forced = group.iter().any(|member| is_forced(member));
+    let mut nobody = Leader::default();
+    let leader = if forced { &mut nobody } else { &mut held.leader };
+    let shares = modes::shares(balance, &group, leader, now);
     if differ(&held.shares, &shares) {
         held.shares = shares;
     }
@@ -198,15 +212,22 @@ fn differ(before: &BTreeMap<u8, u32>, after: &BTreeMap<u8, u32>) -> bool {
         })
 }
 
-/// Lower is better: health first, then the operator's order.
-fn tier(member: &Member) -> (u8, u8) {
+/// Lower is better: the operator's will, then health, then the configuration's
+/// order.
+fn tier(member: &Member) -> (bool, u8, u8) {
     let health = match member.state {
         State::Up | State::Unknown => 0,
         State::Degraded => 1,
         State::Testing => 2,
         State::Down => 3,
     };
-    (health, member.priority)
+    (!is_forced(member), health, member.priority)
+}
+
+/// Whether the operator's will counts: a WAN that does not work is left like
+/// any other.
+fn is_forced(member: &Member) -> bool {
+    member.forced && member.state.is_usable()
 }
 
 /// Shares are written when one has changed by more than this part of all.

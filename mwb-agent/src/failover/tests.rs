@@ -8,6 +8,8 @@ pub(super) fn member(path: u8, priority: u8, state: State) -> Member {
         path,
         priority,
         weight: 100,
+        forced: false,
+        failback: Failback::Stay,
         state,
         v4: Carries::Yes,
         v6: Carries::No,
@@ -224,6 +226,38 @@ fn adaptive_does_not_guess_capacities() {
 }
 
 #[test]
+fn a_forced_wan_gets_all_new_flows_while_it_works_and_the_others_stand_behind() {
+    let mut members = [member(1, 0, State::Up), member(2, 0, State::Up), member(3, 1, State::Up)];
+    members[2].forced = true;
+    for state in [State::Up, State::Unknown, State::Degraded] {
+        members[2].state = state;
+        for balance in Balance::ALL {
+            let plan = decided(balance, &members).v4;
+            assert_eq!(parts(&plan), [(3, 100.0)], "{balance:?} {state:?}");
+            assert_eq!(plan.ranking, [3, 1, 2], "{balance:?} {state:?}");
+        }
+    }
+    for state in [State::Testing, State::Down] {
+        members[2].state = state;
+        let plan = decided(Balance::RoundRobin, &members).v4;
+        assert_eq!((parts(&plan), plan.ranking), (vec![(1, 50.0), (2, 50.0)], vec![1, 2]));
+    }
+}
+
+#[test]
+fn least_latency_has_its_leader_again_after_a_forced_one() {
+    let (mut memory, now) = (Memory::default(), Instant::now());
+    let mut members = [with_rtt(1, 10), with_rtt(2, 11)];
+    let mut active =
+        |members: &[Member]| decide(Balance::LeastLatency, members, &mut memory, now).active();
+    assert_eq!(active(&members), [1]);
+    members[1].forced = true;
+    assert_eq!(active(&members), [2]);
+    members[1].forced = false;
+    assert_eq!(active(&members), [1]);
+}
+
+#[test]
 fn measured_shares_are_held_until_they_really_change() {
     let (mut memory, now) = (Memory::default(), Instant::now());
     let mut at = |rtt: u32| {
@@ -263,7 +297,7 @@ prop_compose! {
     ) -> Member {
         let micros = |time: Option<u64>| time.map(Duration::from_micros);
         Member {
-            path: 0, priority, weight, state, v4, v6,
+            path: 0, priority, weight, forced: false, failback: Failback::Stay, state, v4, v6,
             measured: Measured { rtt: micros(rtt), jitter: micros(jitter), loss },
             up: Load { rate: rates.0, peak: rates.0, capacity: capacity.0 },
             down: Load { rate: rates.1, peak: rates.1, capacity: capacity.1 },
@@ -271,10 +305,12 @@ prop_compose! {
     }
 }
 
+/// At most one of them is forced.
 fn any_members() -> impl Strategy<Value = Vec<Member>> {
-    prop::collection::vec(any_member(), 0..8).prop_map(|mut members| {
+    (prop::collection::vec(any_member(), 0..8), 0u8..16).prop_map(|(mut members, forced)| {
         for (path, member) in (1u8..).zip(&mut members) {
             member.path = path;
+            member.forced = path == forced;
         }
         members
     })
@@ -313,6 +349,11 @@ proptest! {
                 // Who shares is of one tier, and nobody listed is better.
                 let best = plan.ranking.iter().filter_map(|&path| find(path)).map(tier).min();
                 prop_assert!(plan.shares.keys().all(|path| find(*path).map(tier) == best));
+                // What the operator wants is done while it can be.
+                if let Some(forced) = members.iter().find(|m| m.forced && m.state.is_usable() && has(m)) {
+                    prop_assert_eq!(plan.shares.keys().collect::<Vec<_>>(), [&forced.path]);
+                    prop_assert_eq!(plan.ranking.first(), Some(&forced.path));
+                }
                 // The kernel gets every share.
                 let selection = plan.compile();
                 prop_assert!(plan.shares.keys().all(|path| selection.slots.contains(path)));

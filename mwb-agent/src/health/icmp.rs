@@ -32,9 +32,10 @@ impl IcmpChecker {
     /// A checker for the WAN with this path id. `token` should be random: an
     /// answer is known by it.
     #[must_use]
-    pub fn new(path: u8, targets: Vec<IpAddr>, token: [u8; 8]) -> Self {
+    pub fn new(path: u8, token: [u8; 8]) -> Self {
         let identifier = IDENTIFIERS + u16::from(path);
-        Self { identifier, token, targets, link: Link::default(), v4: None, v6: None }
+        let (targets, link) = (Vec::new(), Link::default());
+        Self { identifier, token, targets, link, v4: None, v6: None }
     }
 
     /// Whom to ask over IPv4 and IPv6.
@@ -56,6 +57,10 @@ impl IcmpChecker {
 }
 
 impl Checker for IcmpChecker {
+    fn aim(&mut self, targets: &[IpAddr]) {
+        self.targets = targets.to_vec();
+    }
+
     fn bind(&mut self, link: &Link) -> io::Result<()> {
         let moved = self.link.ifindex != link.ifindex;
         self.link = link.clone();

@@ -9,16 +9,21 @@
 //!    ▼                       │ ▼                            │
 //!  Down ◀────────────────────┼──────────────────────────────┘
 //!    │  ▲                    │
-//!    │  └── as from Up ──┐   │ an answer, `failback_after` after the first
+//!    │  └── as from Up ──┐   │ an answer, the hold-down after the first
 //!    └──────────────▶ Testing   (Degraded instead if the thresholds say so)
 //!       first answer
 //! ```
+//!
+//! The hold-down is `failback_after`, and more for a link that flaps: see
+//! [`HoldDown`]. Nothing that leads to Down waits for it.
 //!
 //! `Unknown` counts as usable: an agent that starts must not stop traffic that
 //! runs. Must not know: sockets, what an answer looks like.
 
 use std::fmt;
 use std::time::{Duration, Instant};
+
+use super::hold::{Held, HoldDown};
 
 /// Health of a WAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +176,8 @@ pub struct Settings {
     pub retries: u32,
     /// How long a WAN must answer after an outage before it is used again.
     pub failback_after: Duration,
+    /// How far that may grow for a WAN that flaps.
+    pub hold_down_max: Duration,
 }
 
 /// The state of one WAN.
@@ -181,13 +188,16 @@ pub struct Machine {
     reason: Reason,
     since: Instant,
     misses: u32,
+    hold: HoldDown,
 }
 
 impl Machine {
     /// A WAN that has not been heard from.
     #[must_use]
     pub fn new(settings: Settings, now: Instant) -> Self {
-        Self { settings, state: State::Unknown, reason: Reason::Started, since: now, misses: 0 }
+        let hold = HoldDown::new(settings.failback_after, settings.hold_down_max);
+        let (state, reason) = (State::Unknown, Reason::Started);
+        Self { settings, state, reason, since: now, misses: 0, hold }
     }
 
     /// A WAN that an earlier run of the agent had given up: it must prove
@@ -195,7 +205,20 @@ impl Machine {
     #[must_use]
     pub fn down(settings: Settings, now: Instant) -> Self {
         let reason = Reason::DownBeforeRestart;
-        Self { settings, state: State::Down, reason, since: now, misses: settings.retries }
+        let new = Self::new(settings, now);
+        Self { state: State::Down, reason, misses: settings.retries, ..new }
+    }
+
+    /// Takes other settings; state and history stay.
+    pub fn configure(&mut self, settings: Settings) {
+        self.hold.configure(settings.failback_after, settings.hold_down_max);
+        self.settings = settings;
+    }
+
+    /// Misses in a row that make the WAN down.
+    #[must_use]
+    pub fn retries(&self) -> u32 {
+        self.settings.retries
     }
 
     /// State now.
@@ -208,6 +231,14 @@ impl Machine {
     #[must_use]
     pub fn reason(&self) -> &Reason {
         &self.reason
+    }
+
+    /// The hold-down.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let time = self.hold.time();
+        let until = (self.state == State::Testing).then(|| self.since + time);
+        Held { time, relapses: self.hold.relapses(), until }
     }
 
     /// Takes one input; tells if the state changed.
@@ -233,14 +264,15 @@ impl Machine {
         };
         let (state, reason) = match self.state {
             State::Down => (State::Testing, Reason::AnswersAgain),
-            State::Testing if now.duration_since(self.since) < self.settings.failback_after => {
-                return None;
-            }
-            State::Testing => carries(Reason::Stable(self.settings.failback_after)),
+            State::Testing if now.duration_since(self.since) < self.hold.time() => return None,
+            State::Testing => carries(Reason::Stable(self.hold.time())),
             State::Unknown | State::Degraded => carries(Reason::Answers),
             State::Up => match poor {
                 Some(poor) => (State::Degraded, Reason::Poor(poor)),
-                None => return None,
+                None => {
+                    self.hold.well(now);
+                    return None;
+                }
             },
         };
         self.enter(now, state, reason)
@@ -260,6 +292,15 @@ impl Machine {
         self.reason = reason;
         if from == to {
             return None;
+        }
+        match (from, to) {
+            (State::Testing, State::Up | State::Degraded) | (State::Degraded, State::Up) => {
+                self.hold.back(now);
+            }
+            (State::Up, State::Degraded) | (State::Up | State::Degraded, State::Down) => {
+                self.hold.failed(now);
+            }
+            _ => {}
         }
         self.state = to;
         self.since = now;

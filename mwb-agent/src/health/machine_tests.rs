@@ -1,7 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 
-const SETTINGS: Settings = Settings { retries: 3, failback_after: Duration::from_secs(5) };
+const SETTINGS: Settings = Settings {
+    retries: 3,
+    failback_after: Duration::from_secs(5),
+    hold_down_max: Duration::from_secs(60),
+};
 const INTERVAL: Duration = Duration::from_millis(200);
 
 fn machine() -> (Machine, Instant) {
@@ -124,6 +128,55 @@ fn a_wan_that_was_down_before_a_restart_must_prove_itself() {
     assert!(machine.observe(now, answer()).is_some_and(|t| t.to == State::Testing));
 }
 
+#[test]
+fn a_relapse_doubles_the_time_until_it_is_used_again() {
+    let (mut machine, mut now) = machine();
+    feed(&mut machine, &mut now, [answer()]);
+    for (relapses, hold) in [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 60)] {
+        feed(&mut machine, &mut now, [Input::CarrierLost, answer()]);
+        let held = machine.held();
+        assert_eq!((held.relapses, held.time), (relapses, Duration::from_secs(hold)));
+        assert_eq!(held.until, Some(now + held.time));
+        feed(&mut machine, &mut now, std::iter::repeat_n(answer(), hold as usize * 5 - 1));
+        assert_eq!(machine.state(), State::Testing);
+        feed(&mut machine, &mut now, [answer()]);
+        assert_eq!((machine.state(), machine.held().until), (State::Up, None));
+    }
+}
+
+#[test]
+fn what_flaps_between_good_and_poor_relapses_too() {
+    let (mut machine, mut now) = machine();
+    feed(&mut machine, &mut now, [answer(), poor(), answer(), poor()]);
+    assert_eq!(machine.held().relapses, 1);
+    // From there to down is the same failure.
+    feed(&mut machine, &mut now, [Input::CarrierLost]);
+    assert_eq!(machine.held().relapses, 1);
+}
+
+#[test]
+fn a_calm_wan_forgets_its_relapses() {
+    let (mut machine, mut now) = machine();
+    feed(&mut machine, &mut now, [answer(), poor(), answer(), poor(), answer(), poor(), answer()]);
+    assert_eq!((machine.held().relapses, machine.held().time), (2, SETTINGS.failback_after * 4));
+    feed(&mut machine, &mut now, std::iter::repeat_n(answer(), 60 * 5 + 2));
+    assert_eq!((machine.held().relapses, machine.held().time), (2, SETTINGS.failback_after * 2));
+    feed(&mut machine, &mut now, std::iter::repeat_n(answer(), 60 * 5));
+    assert_eq!((machine.held().relapses, machine.held().time), (0, SETTINGS.failback_after));
+}
+
+#[test]
+fn other_settings_keep_state_and_history() {
+    let (mut machine, mut now) = machine();
+    feed(&mut machine, &mut now, [answer(), poor(), answer(), Input::CarrierLost, answer()]);
+    assert_eq!(machine.state(), State::Testing);
+    machine.configure(Settings { failback_after: Duration::from_secs(1), ..SETTINGS });
+    assert_eq!(machine.state(), State::Testing);
+    assert_eq!((machine.held().relapses, machine.held().time), (1, Duration::from_secs(2)));
+    feed(&mut machine, &mut now, std::iter::repeat_n(answer(), 10));
+    assert_eq!(machine.state(), State::Up);
+}
+
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         6 => Just(answer()),
@@ -147,11 +200,12 @@ proptest! {
         for input in inputs {
             now += INTERVAL;
             let before = machine.state();
+            let hold = machine.held().time;
             let transition = machine.observe(now, input.clone());
             let after = machine.state();
             // A transition is told exactly when the state changes.
             prop_assert_eq!(transition.as_ref().map(|t| (t.from, t.to)), (before != after).then_some((before, after)));
-            history.push((input, after));
+            history.push((input.clone(), after));
 
             let answers = history.iter().rev().take_while(|(input, _)| is_answer(input)).count();
             let silent = history.iter().rev().take_while(|(input, _)| !is_answer(input)).count();
@@ -165,10 +219,15 @@ proptest! {
             } else {
                 prop_assert!(after == before || after == State::Down);
             }
-            // From an outage to use it takes the failback time.
+            // Leaving never waits, however long the return takes.
+            if matches!(input, Input::CarrierLost | Input::DeviceMissing) {
+                prop_assert_eq!(after, State::Down);
+            }
+            prop_assert!(hold >= SETTINGS.failback_after && hold <= SETTINGS.hold_down_max);
+            // From an outage to use it takes the hold-down.
             if !before.is_usable() && after.is_usable() {
                 let testing = history.iter().rev().skip(1).take_while(|(_, state)| *state == State::Testing).count();
-                prop_assert!(INTERVAL * testing as u32 >= SETTINGS.failback_after);
+                prop_assert!(INTERVAL * testing as u32 >= hold);
             }
         }
     }

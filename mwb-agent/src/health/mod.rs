@@ -2,8 +2,9 @@
 //! what comes back into a state with a reason.
 //!
 //! [`Checker`] is one way to probe ([`icmp`] so far); [`watch`] drives it;
-//! [`probes`], [`quality`] and [`machine`] are the pure parts: what a missing
-//! answer means, how good the link is, what state follows.
+//! [`probes`], [`quality`], [`machine`] and [`hold`] are the pure parts: what a
+//! missing answer means, how good the link is, what state follows, and how long
+//! a link must prove itself after an outage.
 //!
 //! A WAN has one state for both families: any target that answers proves it.
 //!
@@ -15,6 +16,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub mod echo;
+pub mod hold;
 pub mod icmp;
 pub mod machine;
 pub mod probes;
@@ -22,6 +24,7 @@ pub mod quality;
 mod socket;
 pub mod watch;
 
+pub use hold::Held;
 pub use machine::{Cause, Machine, Reason, State, Transition};
 pub use quality::Measured;
 pub use watch::{Report, Start, watch};
@@ -75,6 +78,9 @@ pub struct Answer {
 /// A checker only sends and hears. When an answer is late and what follows is
 /// decided by who drives it. Rounds are numbered by the caller.
 pub trait Checker: Send {
+    /// Takes whom to ask from now on.
+    fn aim(&mut self, targets: &[IpAddr]);
+
     /// Takes a new state of the device; open what must be opened for it.
     fn bind(&mut self, link: &Link) -> io::Result<()>;
 

@@ -77,6 +77,23 @@ impl Quality {
         *self = Self::new(self.thresholds);
     }
 
+    /// Takes other thresholds; what was measured stays.
+    pub fn configure(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
+    /// Takes another time for which a poor link must be good.
+    pub fn recover_after(&mut self, time: Duration) {
+        self.thresholds.recover_after = time;
+    }
+
+    /// When a poor link counts as good if nothing spoils it; `None` while it is
+    /// as poor as ever, or not poor.
+    #[must_use]
+    pub fn recovers_at(&self) -> Option<Instant> {
+        self.poor.and(self.good_since).map(|since| since + self.thresholds.recover_after)
+    }
+
     /// A probe was answered after `rtt`.
     pub fn answered(&mut self, now: Instant, rtt: Duration) {
         let sample = rtt.as_secs_f64();
@@ -244,6 +261,23 @@ mod tests {
         assert!(quality.poor().is_some());
         run(&mut quality, &mut now, [Some(20); 30]);
         assert_eq!(quality.poor(), None);
+    }
+
+    #[test]
+    fn a_poor_link_that_is_good_says_when_it_will_count_as_good() {
+        let mut quality = Quality::new(THRESHOLDS);
+        let mut now = Instant::now();
+        run(&mut quality, &mut now, [Some(300); 30]);
+        assert_eq!(quality.recovers_at(), None);
+        run(&mut quality, &mut now, [Some(1); 30]);
+        let at = quality.recovers_at();
+        assert!(at.is_some_and(|at| at > now && at <= now + THRESHOLDS.recover_after));
+        quality.recover_after(Duration::from_secs(20));
+        assert_eq!(quality.recovers_at(), at.map(|at| at + Duration::from_secs(15)));
+        run(&mut quality, &mut now, [Some(1); 50]);
+        assert!(quality.poor().is_some());
+        run(&mut quality, &mut now, [Some(1); 50]);
+        assert_eq!((quality.poor(), quality.recovers_at()), (None, None));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Drives a checker for one WAN and reports what follows from its answers.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::machine::{Input, Machine, Reason, Settings, State, Transition};
 use super::probes::{Fate, Probes};
 use super::quality::{Measured, Quality, Thresholds};
-use super::{Cause, Checker, Link};
+use super::{Cause, Checker, Held, Link};
 
 /// How a WAN begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +20,9 @@ pub enum Start {
     Down,
 }
 
-/// How a WAN is watched.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How WANs are watched. It can change while they are: what is known of a WAN
+/// stays known.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     /// Time between two rounds of probes.
     pub interval: Duration,
@@ -27,8 +30,8 @@ pub struct Schedule {
     pub settings: Settings,
     /// When the link counts as poor.
     pub thresholds: Thresholds,
-    /// How it begins.
-    pub start: Start,
+    /// Whom to ask; without any of a family that the WAN has, its gateways.
+    pub targets: Vec<IpAddr>,
 }
 
 /// What is known about a WAN after something has happened to it.
@@ -44,19 +47,23 @@ pub struct Report {
     pub transition: Option<Transition>,
     /// How good the link is.
     pub measured: Measured,
+    /// For how long it must prove itself.
+    pub held: Held,
 }
 
-/// Watches one WAN until nobody wants its reports any more.
+/// Watches one WAN until nobody wants its reports or tells of its link any more.
 pub async fn watch<C: Checker>(
     path: u8,
-    schedule: Schedule,
+    start: Start,
+    mut schedule: watch::Receiver<Schedule>,
     mut checker: C,
     mut link: watch::Receiver<Link>,
     reports: mpsc::Sender<Report>,
 ) {
-    let mut watcher = Watcher::new(path, schedule);
-    let mut rounds = tokio::time::interval(schedule.interval);
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let begun = schedule.borrow_and_update().clone();
+    checker.aim(&begun.targets);
+    let mut rounds = rounds(begun.interval);
+    let mut watcher = Watcher::new(path, start, begun);
     // Before the first round: without a link it would be sent nowhere.
     let first = link.borrow_and_update().clone();
     let mut news: Vec<Report> = watcher.relink(&mut checker, first).into_iter().collect();
@@ -79,6 +86,14 @@ pub async fn watch<C: Checker>(
                 let link = link.borrow_and_update().clone();
                 news.extend(watcher.relink(&mut checker, link));
             }
+            Ok(()) = schedule.changed() => {
+                let schedule = schedule.borrow_and_update().clone();
+                checker.aim(&schedule.targets);
+                if schedule.interval != watcher.interval {
+                    rounds = self::rounds(schedule.interval);
+                }
+                watcher.configure(&schedule);
+            }
             () = checker.ready() => {}
             () = until(judgement) => {}
             _ = rounds.tick() => {
@@ -88,6 +103,12 @@ pub async fn watch<C: Checker>(
             () = reports.closed() => return,
         }
     }
+}
+
+fn rounds(interval: Duration) -> Interval {
+    let mut rounds = tokio::time::interval(interval);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    rounds
 }
 
 /// The monotonic clock, by way of the runtime so that tests can drive it.
@@ -104,6 +125,7 @@ async fn until(time: Option<Instant>) {
 
 struct Watcher {
     path: u8,
+    interval: Duration,
     probes: Probes,
     quality: Quality,
     machine: Machine,
@@ -114,14 +136,15 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(path: u8, schedule: Schedule) -> Self {
+    fn new(path: u8, start: Start, schedule: Schedule) -> Self {
         let now = now();
-        let machine = match schedule.start {
+        let machine = match start {
             Start::Unknown => Machine::new(schedule.settings, now),
             Start::Down => Machine::down(schedule.settings, now),
         };
         Self {
             path,
+            interval: schedule.interval,
             probes: Probes::new(schedule.interval, schedule.settings.retries),
             quality: Quality::new(schedule.thresholds),
             machine,
@@ -129,6 +152,19 @@ impl Watcher {
             number: 0,
             unbound: None,
         }
+    }
+
+    fn configure(&mut self, schedule: &Schedule) {
+        if (self.interval, self.machine.retries()) != (schedule.interval, schedule.settings.retries)
+        {
+            // What is under way was sent by the old clock; a WAN is not called
+            // down for that.
+            self.probes = Probes::new(schedule.interval, schedule.settings.retries);
+        }
+        self.interval = schedule.interval;
+        self.machine.configure(schedule.settings);
+        self.quality.configure(schedule.thresholds);
+        self.quality.recover_after(self.machine.held().time);
     }
 
     fn grace(&self) -> Duration {
@@ -223,6 +259,12 @@ impl Watcher {
     fn observe(&mut self, now: Instant, input: Input) -> Report {
         let transition = self.machine.observe(now, input);
         let state = self.machine.state();
+        let mut held = self.machine.held();
+        // What flaps between good and poor is held as well.
+        self.quality.recover_after(held.time);
+        if state == State::Degraded {
+            held.until = self.quality.recovers_at();
+        }
         let mut measured = self.quality.measured();
         if state == State::Down {
             // The times of a link that does not answer are history.
@@ -234,6 +276,7 @@ impl Watcher {
             reason: self.machine.reason().clone(),
             transition,
             measured,
+            held,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! carries the plan out, and knows how full the tables are.
 
 mod plan;
+mod sources;
 mod sweep;
 
 pub use plan::{Plan, Snapshot, Suspects, Timeouts, Usage, plan};

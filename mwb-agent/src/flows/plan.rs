@@ -11,29 +11,39 @@
 //!   it for its timeout; a port, when also no living mapping has it. The last
 //!   packet of a flow is never later than the flow's end, so a UDP mapping is
 //!   kept for the UDP timeout after its last packet at least (RFC 4787, REQ-5:
-//!   never under two minutes).
+//!   never under two minutes). A protocol without ports has mappings but no
+//!   ports: its mapping dies when no living flow is of its inside endpoint.
+//! - A port forward is never over: the agent takes it away, nobody else.
+//! - A TCP connection counts as open once both sides have shown SYN and ACK,
+//!   whoever came first (RFC 5382, REQ-2), and until both have shown FIN, or
+//!   one RST (RFC 7857, 2). All else is transitory.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
 use mwb_common::maps::{
-    Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS, Path, PortKey, PortOwner, path_flag,
+    FORWARD, Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS, Path, PortKey, PortOwner,
+    path_flag,
 };
+
 use mwb_common::nat::{inbound4, inbound6, outbound4, outbound6, protocol, v4};
+
+use crate::dataplane::Waiting;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 
 /// How long what may be idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// UDP flows and mappings.
+    /// Flows and mappings of UDP, SCTP, GRE and ESP.
     pub udp: Duration,
     /// ICMP echo flows and mappings.
     pub icmp: Duration,
-    /// TCP flows that were opened, answered and not closed.
+    /// TCP connections that are open, see [`plan`].
     pub tcp_established: Duration,
     /// All other TCP flows, and TCP mappings.
     pub tcp_transitory: Duration,
@@ -89,6 +99,10 @@ pub struct Snapshot {
     pub paths: Vec<Path>,
     /// How many flows of one family fit.
     pub flow_capacity: usize,
+    /// Fragments that wait for the first of their datagram: the kernel side ends
+    /// their wait itself, since only it can take a place without meeting a CPU
+    /// that is at it.
+    pub waiting: Waiting,
 }
 
 /// Entries that were alone and never used: the next plan may end them.
@@ -138,30 +152,50 @@ pub struct Usage {
     pub flows6: usize,
     /// How many flows of one family fit.
     pub flow_capacity: usize,
-    /// Outside ports in use, by path id.
+    /// Outside ports in use, forwards among them, by path id.
     pub ports_used: Vec<usize>,
+    /// Fragments that wait for the first of their datagram.
+    pub waiting: Waiting,
 }
 
-/// Makes the plan. `suspects` are those of the plan before.
+/// Makes the plan. `suspects` are those of the plan before. What keeps a flow, a
+/// mapping or a port alive is told at the top of this file: a TCP connection is
+/// open once both sides have shown SYN and ACK, until both have shown FIN or one
+/// RST.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, timeouts: &Timeouts, suspects: &Suspects) -> Plan {
     let flows4 = sort_out(&snapshot.flows4, snapshot, timeouts, &suspects.flows4);
     let flows6 = sort_out(&snapshot.flows6, snapshot, timeouts, &suspects.flows6);
 
     let in_use: HashSet<PortKey> = flows4.living.iter().map(port_of).collect();
+    let endpoints: HashSet<Endpoint> = flows4
+        .living
+        .iter()
+        .filter(|(key, _)| !protocol::has_nat_ports(key.protocol))
+        .map(endpoint_of)
+        .collect();
+    let is_used = |key: &MappingKey, mapping: &Mapping| {
+        if protocol::has_nat_ports(key.protocol) {
+            in_use.contains(&outside(key, mapping))
+        } else {
+            endpoints.contains(&(key.address, key.port, key.protocol, mapping.path))
+        }
+    };
     let idle = |last_used: u64, protocol: u8| {
         snapshot.now.saturating_sub(last_used) > timeouts.mapping(protocol)
     };
     let (mappings, kept): (Vec<_>, Vec<_>) =
         snapshot.mappings.iter().partition(|(key, mapping)| {
             void(&snapshot.paths, mapping.path, mapping.generation)
-                || (idle(mapping.last_used, key.protocol)
-                    && !in_use.contains(&outside(key, mapping)))
+                || (idle(mapping.last_used, key.protocol) && !is_used(key, mapping))
         });
     let mapped: HashSet<PortKey> =
         kept.iter().map(|(key, mapping)| outside(key, mapping)).collect();
     let (ports, used): (Vec<_>, Vec<_>) = snapshot.ports.iter().partition(|(key, owner)| {
-        idle(owner.last_used, key.protocol) && !in_use.contains(key) && !mapped.contains(key)
+        owner.last_used != FORWARD
+            && idle(owner.last_used, key.protocol)
+            && !in_use.contains(key)
+            && !mapped.contains(key)
     });
 
     let mut ports_used = vec![0; PATH_SLOTS];
@@ -177,6 +211,7 @@ pub fn plan(snapshot: &Snapshot, timeouts: &Timeouts, suspects: &Suspects) -> Pl
         flows6: flows6.living.iter().filter(|(key, _)| outbound(key.scope)).count(),
         flow_capacity: snapshot.flow_capacity,
         ports_used,
+        waiting: snapshot.waiting,
     };
     Plan {
         flows4: flows4.dead,
@@ -197,6 +232,16 @@ pub(super) fn outside(key: &MappingKey, mapping: &Mapping) -> PortKey {
 fn port_of((key, flow): &(FlowKey4, Flow)) -> PortKey {
     let port = if key.scope == 0 { flow.port } else { key.destination_port };
     PortKey { port, protocol: key.protocol, path: flow.path }
+}
+
+/// An inside endpoint on a path: address, port, protocol, path id.
+type Endpoint = ([u8; 4], [u8; 2], u8, u8);
+
+/// The inside endpoint of an IPv4 flow's entry.
+fn endpoint_of((key, flow): &(FlowKey4, Flow)) -> Endpoint {
+    let (address, port) =
+        if key.scope == 0 { (key.source, key.source_port) } else { (v4(&flow.address), flow.port) };
+    (address, port, key.protocol, flow.path)
 }
 
 fn void(paths: &[Path], path: u8, generation: u32) -> bool {
@@ -297,12 +342,17 @@ fn sort_out<K: Key>(
     sorted
 }
 
-/// Opened, answered and not closed.
+/// Opened by both sides and closed by neither.
 fn is_established(one: &Flow, other: &Flow) -> bool {
-    let flags = one.tcp_flags | other.tcp_flags;
-    one.last_seen != 0 && other.last_seen != 0 && flags & SYN != 0 && flags & (FIN | RST) == 0
+    let open = SYN | ACK;
+    let (one, other) = (one.tcp_flags, other.tcp_flags);
+    one & other & open == open && (one | other) & RST == 0 && one & other & FIN == 0
 }
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "plan_properties.rs"]
+mod properties;

@@ -1,33 +1,30 @@
-//! The rules of expiry, one by one and as properties of random tables.
-
-use std::collections::HashSet;
-use std::time::Duration;
+//! The rules of expiry, one by one.
 
 use mwb_common::maps::{
-    Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS, Path, PortKey, PortOwner, path_flag,
+    Choice, FORWARD, Flow, FlowKey4, FlowKey6, Mapping, MappingKey, PATH_SLOTS, Path, PortKey,
+    PortOwner, how, path_flag,
 };
-use proptest::collection::vec;
-use proptest::prelude::*;
 
-use super::{Dead, Key, Plan, Snapshot, Suspects, Timeouts, outside, plan};
+use super::{ACK, Dead, FIN, Key, Plan, RST, SYN, Snapshot, Suspects, Timeouts, outside, plan};
 
-const SECOND: u64 = 1_000_000_000;
-const NOW: u64 = 100_000 * SECOND;
-const UDP: u8 = 17;
-const TCP: u8 = 6;
-const ICMP: u8 = 1;
-const SYN: u8 = 2;
-const FIN: u8 = 1;
+pub(super) const SECOND: u64 = 1_000_000_000;
+pub(super) const NOW: u64 = 100_000 * SECOND;
+pub(super) const UDP: u8 = 17;
+pub(super) const TCP: u8 = 6;
+pub(super) const ICMP: u8 = 1;
+pub(super) const GRE: u8 = 47;
+pub(super) const ESP: u8 = 50;
+pub(super) const SCTP: u8 = 132;
 
 const HOST: [u8; 4] = [10, 0, 0, 9];
 const REMOTE: [u8; 4] = [203, 0, 113, 7];
 const OUTSIDE: [u8; 4] = [192, 0, 2, 2];
 
-fn ago(seconds: u64) -> u64 {
+pub(super) fn ago(seconds: u64) -> u64 {
     NOW - seconds * SECOND
 }
 
-fn paths(generation: u32) -> Vec<Path> {
+pub(super) fn paths(generation: u32) -> Vec<Path> {
     let present = Path { flags: path_flag::PRESENT, generation, ..Path::default() };
     let mut paths = vec![Path::default(); PATH_SLOTS];
     paths[1] = present;
@@ -35,14 +32,14 @@ fn paths(generation: u32) -> Vec<Path> {
     paths
 }
 
-fn widen(address: [u8; 4]) -> [u8; 16] {
+pub(super) fn widen(address: [u8; 4]) -> [u8; 16] {
     let mut wide = [0; 16];
     wide[..4].copy_from_slice(&address);
     wide
 }
 
 /// Both entries of a flow on path 1; `seen` outbound and inbound.
-fn pair(protocol: u8, seen: (u64, u64), tcp_flags: u8) -> [(FlowKey4, Flow); 2] {
+pub(super) fn pair(protocol: u8, seen: (u64, u64), tcp_flags: u8) -> [(FlowKey4, Flow); 2] {
     let flow = Flow { generation: 1, path: 1, tcp_flags, ..Flow::default() };
     let outbound = (
         FlowKey4 {
@@ -77,11 +74,11 @@ fn mapping(protocol: u8, last_used: u64) -> ((MappingKey, Mapping), (PortKey, Po
     ((inside, mapping), (outside(&inside, &mapping), PortOwner { last_used, inside }))
 }
 
-fn snapshot(flows4: &[(FlowKey4, Flow)]) -> Snapshot {
+pub(super) fn snapshot(flows4: &[(FlowKey4, Flow)]) -> Snapshot {
     Snapshot { now: NOW, flows4: flows4.to_vec(), paths: paths(1), ..Snapshot::default() }
 }
 
-fn planned(snapshot: &Snapshot) -> Plan {
+pub(super) fn planned(snapshot: &Snapshot) -> Plan {
     plan(snapshot, &Timeouts::default(), &Suspects::default())
 }
 
@@ -146,15 +143,104 @@ fn every_protocol_has_its_own_timeout() {
     let both = |seconds| (ago(seconds), ago(seconds));
     for (protocol, flags, seconds) in [
         (UDP, 0, 300),
+        (SCTP, 0, 300),
+        (GRE, 0, 300),
+        (ESP, 0, 300),
         (ICMP, 0, 60),
-        (TCP, SYN, 7_440),
+        (TCP, SYN | ACK, 7_440),
         // Closed, or taken up in the middle: transitory.
-        (TCP, SYN | FIN, 240),
+        (TCP, SYN | ACK | FIN, 240),
+        (TCP, ACK, 240),
         (TCP, 0, 240),
     ] {
         let dead = |seconds| planned(&snapshot(&pair(protocol, both(seconds), flags))).flows4.len();
         assert_eq!(dead(seconds), 0, "protocol {protocol}, flags {flags}, at {seconds} s");
         assert_eq!(dead(seconds + 1), 1, "protocol {protocol}, flags {flags}, after {seconds} s");
+    }
+}
+
+/// Whether a connection whose sides have shown these flags outlives the
+/// transitory timeout.
+fn is_open(out: u8, back: u8) -> bool {
+    let [mut one, mut other] = pair(TCP, (ago(241), ago(241)), 0);
+    (one.1.tcp_flags, other.1.tcp_flags) = (out, back);
+    planned(&snapshot(&[one, other])).flows4.is_empty()
+}
+
+#[test]
+fn a_connection_is_open_once_both_sides_have_shown_syn_and_ack() {
+    assert!(is_open(SYN | ACK, SYN | ACK));
+    for part in [0, SYN, ACK] {
+        assert!(!is_open(part, SYN | ACK), "out {part}");
+        assert!(!is_open(SYN | ACK, part), "back {part}");
+    }
+}
+
+#[test]
+fn a_connection_is_open_until_both_sides_have_ended_or_one_has_reset_it() {
+    let open = SYN | ACK;
+    assert!(is_open(open | FIN, open), "half closed is open");
+    assert!(is_open(open, open | FIN), "half closed is open");
+    assert!(!is_open(open | FIN, open | FIN));
+    assert!(!is_open(open | RST, open));
+    assert!(!is_open(open, open | RST));
+}
+
+#[test]
+fn a_flow_that_was_opened_from_a_wan_lives_and_dies_like_any_other() {
+    let inbound = Choice { how: how::INBOUND, ..Choice::default() };
+    for (seconds, dead) in [(300, 0), (301, 1)] {
+        let mut entries = pair(UDP, (ago(9_000), ago(seconds)), 0);
+        for (_, flow) in &mut entries {
+            flow.choice = inbound;
+        }
+        assert_eq!(planned(&snapshot(&entries)).flows4.len(), dead, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_port_forward_never_expires() {
+    let (_, (key, owner)) = mapping(TCP, 0);
+    let forward = (key, PortOwner { last_used: FORWARD, ..owner });
+    for paths in [paths(1), paths(2), vec![Path::default(); PATH_SLOTS]] {
+        let snapshot = Snapshot { ports: vec![forward], paths, ..snapshot(&[]) };
+        let later = Snapshot { now: u64::MAX, ..snapshot.clone() };
+        for snapshot in [snapshot, later] {
+            let plan = planned(&snapshot);
+            assert_eq!(plan.ports, []);
+            assert_eq!(plan.usage.ports_used[1], 1);
+        }
+    }
+}
+
+#[test]
+fn a_mapping_without_ports_lives_for_the_flows_of_its_own_endpoint_only() {
+    for protocol in [GRE, ESP, SCTP] {
+        let mut flow = pair(protocol, (ago(10), ago(10)), 0);
+        if protocol != SCTP {
+            // No ports at all: every host's mapping looks the same from outside.
+            for (key, flow) in &mut flow {
+                (key.source_port, key.destination_port, flow.port) = ([0; 2], [0; 2], [0; 2]);
+            }
+        }
+        let port = flow[0].0.source_port;
+        let old = |address| {
+            let key = MappingKey { address, port, protocol, via: 0 };
+            let mapping = Mapping {
+                last_used: ago(5_000),
+                generation: 1,
+                path: 1,
+                port,
+                ..Mapping::default()
+            };
+            (key, mapping)
+        };
+        let (mine, others) = (old(HOST), old([10, 0, 0, 77]));
+        for half in [&flow[..1], &flow[1..], &flow[..]] {
+            let mut snapshot = snapshot(half);
+            snapshot.mappings = vec![mine, others];
+            assert_eq!(planned(&snapshot).mappings, [others], "protocol {protocol}");
+        }
     }
 }
 
@@ -248,151 +334,4 @@ fn a_port_is_never_freed_under_a_mapping() {
     let mut snapshot = snapshot(&[]);
     (snapshot.mappings, snapshot.ports) = (vec![mapping], vec![(key, owner)]);
     assert_eq!(planned(&snapshot).ports, []);
-}
-
-/// Few addresses and ports, so that entries meet.
-fn arbitrary_flow() -> impl Strategy<Value = (FlowKey4, Flow)> {
-    let seconds = prop_oneof![Just(NOW / SECOND), 0_u64..10_000];
-    let key = (0_u8..2, 0_u8..2, 0_u8..3, 0_u8..3, prop_oneof![Just(UDP), Just(TCP), Just(ICMP)]);
-    let value = (seconds, 0_u8..2, 0_u8..3, 0_u8..4, 0_u8..8, 1_u32..3);
-    (key, 0_u8..3, value).prop_map(
-        |((source, destination, sport, dport, protocol), scope, value)| {
-            let (seconds, address, port, path, tcp_flags, generation) = value;
-            (
-                FlowKey4 {
-                    source: [source; 4],
-                    destination: [destination; 4],
-                    source_port: [sport, 0],
-                    destination_port: [dport, 0],
-                    protocol,
-                    scope,
-                    ..FlowKey4::default()
-                },
-                Flow {
-                    last_seen: ago(seconds),
-                    address: widen([address; 4]),
-                    port: [port, 0],
-                    path,
-                    tcp_flags,
-                    generation,
-                    ..Flow::default()
-                },
-            )
-        },
-    )
-}
-
-fn arbitrary_snapshot() -> impl Strategy<Value = Snapshot> {
-    let real = (prop_oneof![Just(UDP), Just(TCP)], 0_u64..10_000, 0_u64..10_000, 0_u8..8);
-    let mapped = (0_u64..10_000, 0_u64..10_000, 0_u8..2, 0_u8..3, 0_u8..4, 1_u32..3);
-    (vec(arbitrary_flow(), 0..40), vec(real, 0..2), vec(mapped, 0..20)).prop_map(
-        |(flows, pairs, mapped)| {
-            let mut snapshot = snapshot(&flows);
-            for (protocol, out, back, flags) in pairs {
-                snapshot.flows4.extend(pair(protocol, (ago(out), ago(back)), flags));
-            }
-            for (used, claimed, address, port, path, generation) in mapped {
-                let inside =
-                    MappingKey { address: [address; 4], port: [port, 1], protocol: UDP, via: 0 };
-                let mapping = Mapping {
-                    last_used: ago(used),
-                    generation,
-                    port: [port, 0],
-                    path,
-                    ..Mapping::default()
-                };
-                snapshot.mappings.push((inside, mapping));
-                let owner = PortOwner { last_used: ago(claimed), inside };
-                snapshot.ports.push((outside(&inside, &mapping), owner));
-            }
-            // Keys are unique in a map.
-            let mut seen = HashSet::new();
-            snapshot.flows4.retain(|(key, _)| seen.insert(*key));
-            let mut seen = HashSet::new();
-            snapshot.mappings.retain(|(key, _)| seen.insert(*key));
-            let mut seen = HashSet::new();
-            snapshot.ports.retain(|(key, _)| seen.insert(*key));
-            snapshot
-        },
-    )
-}
-
-fn dead_keys(plan: &Plan) -> Vec<FlowKey4> {
-    let entries = plan.flows4.iter().flat_map(|dead| [Some(dead.entry), dead.twin]);
-    entries.flatten().map(|(key, _)| key).collect()
-}
-
-fn carried_out(snapshot: &Snapshot, plan: &Plan) -> Snapshot {
-    let dead: HashSet<_> = dead_keys(plan).into_iter().collect();
-    let mut after = snapshot.clone();
-    after.flows4.retain(|(key, _)| !dead.contains(key));
-    after.mappings.retain(|entry| !plan.mappings.contains(entry));
-    after.ports.retain(|entry| !plan.ports.contains(entry));
-    after
-}
-
-fn is_valid(path: u8, generation: u32) -> bool {
-    (path == 1 || path == 2) && generation == 1
-}
-
-proptest! {
-    #[test]
-    fn nothing_in_use_is_removed(snapshot in arbitrary_snapshot()) {
-        let plan = planned(&snapshot);
-        let timeouts = Timeouts::default();
-        let within = |last: u64, timeout: Duration| last != 0 && NOW - last <= timeout.as_nanos() as u64;
-        let dead = dead_keys(&plan);
-        for (key, flow) in &snapshot.flows4 {
-            let shortest = match key.protocol {
-                UDP => timeouts.udp,
-                ICMP => timeouts.icmp,
-                _ => timeouts.tcp_transitory,
-            };
-            if is_valid(flow.path, flow.generation) && within(flow.last_seen, shortest) {
-                prop_assert!(!dead.contains(key));
-            }
-        }
-        for entry in &plan.mappings {
-            let (_, mapping) = entry;
-            prop_assert!(
-                !is_valid(mapping.path, mapping.generation)
-                    || !within(mapping.last_used, timeouts.udp)
-            );
-        }
-        let after = carried_out(&snapshot, &plan);
-        for (port, owner) in &plan.ports {
-            prop_assert!(!within(owner.last_used, timeouts.udp));
-            prop_assert!(after.mappings.iter().all(|(key, mapping)| outside(key, mapping) != *port));
-            prop_assert!(after.flows4.iter().all(|entry| super::port_of(entry) != *port));
-        }
-    }
-
-    #[test]
-    fn everything_idle_is_removed(snapshot in arbitrary_snapshot()) {
-        let later = Snapshot { now: NOW + 20_000 * SECOND, ..snapshot };
-        let first = planned(&later);
-        let rest = carried_out(&later, &first);
-        let second = plan(&rest, &Timeouts::default(), &first.suspects);
-        let rest = carried_out(&rest, &second);
-        prop_assert_eq!(rest.flows4.len() + rest.mappings.len() + rest.ports.len(), 0);
-    }
-
-    #[test]
-    fn removing_twice_removes_nothing_more(snapshot in arbitrary_snapshot()) {
-        let first = planned(&snapshot);
-        let rest = carried_out(&snapshot, &first);
-        let again = planned(&rest);
-        prop_assert_eq!(&again.flows4, &[]);
-        prop_assert_eq!(&again.mappings, &[]);
-        prop_assert_eq!(&again.ports, &[]);
-        prop_assert_eq!(again.usage, first.usage);
-    }
-
-    #[test]
-    fn every_entry_is_named_once(snapshot in arbitrary_snapshot()) {
-        let mut keys = dead_keys(&planned(&snapshot));
-        let count = keys.len();
-        let unique: HashSet<_> = keys.drain(..).collect();
-        prop_assert_eq!(unique.len(), count);
-    }
 }

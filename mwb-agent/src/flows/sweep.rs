@@ -5,6 +5,7 @@
 //! flow the inbound entry goes first: while the outbound one stands, the kernel
 //! side makes no new pair that we could tear apart.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use mwb_common::maps::{Flow, MappingKey, PortKey};
@@ -14,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::plan::{Dead, Key, Plan, Snapshot, Suspects, Timeouts, Usage, outside, plan};
+use super::sources::{Counts, Source, settle};
 use crate::dataplane::{Error, Table, Tables};
 
 /// Entries that are read again and deleted in one go: the fewer, the shorter
@@ -25,13 +27,15 @@ pub struct Sweeper {
     tables: Tables,
     timeouts: Timeouts,
     suspects: Suspects,
+    /// Sources that had no mapping at the last sweep.
+    idle: HashSet<Source>,
 }
 
 impl Sweeper {
     /// Touches nothing yet.
     #[must_use]
     pub fn new(tables: Tables, timeouts: Timeouts) -> Self {
-        Self { tables, timeouts, suspects: Suspects::default() }
+        Self { tables, timeouts, suspects: Suspects::default(), idle: HashSet::new() }
     }
 
     /// Sweeps every `period` on a thread for blocking work and tells how full
@@ -73,7 +77,7 @@ impl Sweeper {
     /// # Errors
     /// When the kernel refuses to read or delete.
     pub fn sweep(&mut self) -> Result<Usage, Error> {
-        let snapshot = self.snapshot()?;
+        let (snapshot, mut counts) = self.snapshot()?;
         let Plan { flows4, flows6, mappings, ports, suspects, mut usage } =
             plan(&snapshot, &self.timeouts, &self.suspects);
         drop(snapshot);
@@ -94,7 +98,11 @@ impl Sweeper {
                 }
             }
             self.tables.mappings().remove(&keys)?;
+            for key in &keys {
+                *counts.removed.entry(key.address).or_default() += 1;
+            }
         }
+        self.settle(&counts)?;
         for batch in ports.chunks(BATCH) {
             let mut keys = Vec::with_capacity(batch.len());
             for (key, before) in batch {
@@ -119,18 +127,47 @@ impl Sweeper {
         Ok(usage)
     }
 
-    fn snapshot(&self) -> Result<Snapshot, Error> {
-        // In the order that `Snapshot` asks for.
+    /// Reads all tables, in the order that `Snapshot` and `Counts` ask for.
+    fn snapshot(&self) -> Result<(Snapshot, Counts), Error> {
         let now = monotonic();
-        Ok(Snapshot {
+        let flows4 = dump(self.tables.flows4())?;
+        let flows6 = dump(self.tables.flows6())?;
+        let before = dump(self.tables.mappings_made())?.into_iter().collect();
+        let mappings = dump(self.tables.mappings())?;
+        let after = dump(self.tables.mappings_made())?.into_iter().collect();
+        let ended = dump(self.tables.mappings_ended())?.into_iter().collect();
+        let mut present = HashMap::<Source, u32>::new();
+        for (key, _) in &mappings {
+            *present.entry(key.address).or_default() += 1;
+        }
+        let snapshot = Snapshot {
             now,
-            flows4: dump(self.tables.flows4())?,
-            flows6: dump(self.tables.flows6())?,
-            mappings: dump(self.tables.mappings())?,
+            flows4,
+            flows6,
+            mappings,
             ports: dump(self.tables.ports())?,
             paths: self.tables.paths()?,
             flow_capacity: self.tables.flows4().capacity() as usize / 2,
-        })
+            waiting: self.tables.waiting(now)?,
+        };
+        Ok((snapshot, Counts { before, after, ended, present, removed: HashMap::new() }))
+    }
+
+    /// Writes how many mappings of each source are over. A table that is full
+    /// costs the source its count, not the others theirs.
+    fn settle(&mut self, counts: &Counts) -> Result<(), Error> {
+        let settlement = settle(counts, &self.idle);
+        for (source, ended) in &settlement.ended {
+            if let Err(error) = self.tables.mappings_ended().put(source, ended) {
+                tracing::debug!(%error, "ended mappings of a source are not counted");
+            }
+        }
+        // Made ones first: for a moment the source has less than none, and may
+        // open; the other way round it would have all at once, and may not.
+        self.tables.mappings_made().remove(&settlement.forgotten)?;
+        self.tables.mappings_ended().remove(&settlement.forgotten)?;
+        self.idle = settlement.idle;
+        Ok(())
     }
 
     /// Ends flows that nothing happened to since the snapshot; returns how many

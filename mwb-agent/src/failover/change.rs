@@ -91,6 +91,16 @@ impl Ledger {
         changes
     }
 
+    /// A path is another WAN's from now on: what is known of it is not true of
+    /// that one.
+    pub fn forget(&mut self, path: u8) {
+        self.inherited.remove(&path);
+        for family in &mut self.families {
+            family.active.remove(&path);
+            family.given_up.remove(&path);
+        }
+    }
+
     /// WANs that some family has left.
     fn given_up(&self) -> BTreeSet<u8> {
         let own = self.families.iter().flat_map(|family| &family.given_up);

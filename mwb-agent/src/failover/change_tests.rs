@@ -105,6 +105,22 @@ fn a_wan_that_loses_its_address_is_left() {
 }
 
 #[test]
+fn a_path_that_is_another_wans_has_no_failover_to_come_back_from() {
+    let mut ledger = Ledger::default();
+    let mut members = [member(1, 0, State::Down), member(2, 0, State::Up)];
+    let mut enter = |ledger: &mut Ledger, members: &[Member]| {
+        ledger.enter(&decided(Balance::RoundRobin, members), members)
+    };
+    members[0].state = State::Up;
+    assert_eq!(enter(&mut ledger, &members), []);
+    members[0].state = State::Down;
+    assert_eq!(enter(&mut ledger, &members).len(), 1);
+    ledger.forget(1);
+    members[0].state = State::Up;
+    assert_eq!(enter(&mut ledger, &members), []);
+}
+
+#[test]
 fn when_all_are_down_that_is_told_and_the_first_to_return_takes_over() {
     use State::{Down, Up};
     let told = ledger(

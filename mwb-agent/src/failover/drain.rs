@@ -146,11 +146,18 @@ impl Drains {
         self.families.iter().filter_map(since).min()
     }
 
+    /// A path is another WAN's from now on.
+    pub fn forget(&mut self, path: u8) {
+        for family in &mut self.families {
+            family.remove(&path);
+        }
+    }
+
     /// When the flows of a WAN will be cut, if they will.
     #[must_use]
-    pub fn until(&self, member: &Member) -> Option<Instant> {
-        match member.failback {
-            Failback::Drain(time) => self.left_since(member.path).map(|since| since + time),
+    pub fn until(&self, path: u8, failback: Failback) -> Option<Instant> {
+        match failback {
+            Failback::Drain(time) => self.left_since(path).map(|since| since + time),
             Failback::Stay | Failback::Cut => None,
         }
     }

@@ -43,7 +43,8 @@ impl World {
     }
 
     fn until(&self, path: usize) -> Option<Duration> {
-        self.drains.until(&self.members[path - 1]).map(|until| until - self.now)
+        let member = &self.members[path - 1];
+        self.drains.until(member.path, member.failback).map(|until| until - self.now)
     }
 }
 
@@ -166,6 +167,14 @@ fn what_an_earlier_run_has_left_is_drained_anew() {
 }
 
 #[test]
+fn a_path_that_is_another_wans_has_no_flows_to_drain() {
+    let mut world = World::new(Failback::Cut, &[0, 1]);
+    world.after(MINUTE, &[Down, Up]);
+    world.drains.forget(2);
+    assert_eq!(world.after(MINUTE, &[Up, Up]), []);
+}
+
+#[test]
 fn a_policy_that_changes_counts_from_when_the_wan_was_left() {
     let mut world = World::new(Failback::Stay, &[0, 1]);
     world.after(MINUTE, &[Down, Up]);
@@ -242,7 +251,7 @@ proptest! {
                     prop_assert!(!used[path]);
                 }
                 // What waits has a time, and it is not over.
-                if let Some(until) = world.drains.until(member) {
+                if let Some(until) = world.drains.until(member.path, member.failback) {
                     prop_assert!(until > world.now || !alive);
                 }
             }

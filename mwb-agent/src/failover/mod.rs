@@ -91,6 +91,16 @@ pub struct Memory {
     v6: Held,
 }
 
+impl Memory {
+    /// Has the next decision's shares written however little they differ: the
+    /// operator has changed what they rest on.
+    pub fn forget_shares(&mut self) {
+        for held in [&mut self.v4, &mut self.v6] {
+            held.shares.clear();
+        }
+    }
+}
+
 /// The same for one family.
 #[derive(Clone, Debug, Default)]
 struct Held {

@@ -269,6 +269,17 @@ fn measured_shares_are_held_until_they_really_change() {
     assert_ne!(at(120), first);
 }
 
+#[test]
+fn a_small_change_by_the_operator_is_written() {
+    let (mut memory, now) = (Memory::default(), Instant::now());
+    let mut members = [member(1, 0, State::Up), member(2, 0, State::Up)];
+    let first = decide(Balance::Weighted, &members, &mut memory, now).v4;
+    members[1].weight = 101;
+    assert_eq!(decide(Balance::Weighted, &members, &mut memory, now).v4, first);
+    memory.forget_shares();
+    assert_ne!(decide(Balance::Weighted, &members, &mut memory, now).v4, first);
+}
+
 pub(super) fn state() -> impl Strategy<Value = State> {
     prop_oneof![
         Just(State::Up),

@@ -248,7 +248,8 @@ fn maps_of_another_form_are_refused_with_all_that_differs() {
 /// Program ids in the slow path.
 fn slow_path(pin: &Path) -> [u32; maps::slow::PROGRAMS] {
     let map = sys::open_pin(pin).expect("a pin");
-    [maps::slow::INSIDE, maps::slow::OUTSIDE].map(|index| {
+    std::array::from_fn(|index| {
+        let index = u32::try_from(index).expect("a short array");
         let mut id = [0_u32];
         sys::lookup_into(map.as_fd(), &index, &mut id).expect("a read");
         id[0]
@@ -273,7 +274,6 @@ fn an_upgraded_agent_keeps_flows_and_counters_and_never_empties_the_slow_path() 
         assert_eq!(counters.iter().map(|row| row.packets).sum::<u64>(), 3);
         drop(old);
         let before = slow_path(&pin);
-        let filled = names::programs::ALL.contains(&names::programs::INSIDE_SLOW);
 
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -296,8 +296,7 @@ fn an_upgraded_agent_keeps_flows_and_counters_and_never_empties_the_slow_path() 
             assert_eq!(new.counters().expect("a read"), counters);
         });
         let after = slow_path(&pin);
-        let all_new = before.iter().zip(&after).all(|(old, new)| old != new);
-        assert_eq!(all_new, filled, "{before:?} {after:?}");
+        assert!(before.iter().zip(&after).all(|(old, new)| old != new), "{before:?} {after:?}");
     });
 }
 

@@ -190,21 +190,27 @@ pub enum ProgramId {
     OutsideXdp,
     /// WAN side, TC form.
     OutsideTc,
-    /// LAN side, what is rare and long: called by the TC form.
-    InsideSlow,
-    /// WAN side, the same.
-    OutsideSlow,
+    /// LAN side, IPv4: what is rare and long, called by the TC form.
+    InsideSlow4,
+    /// LAN side, IPv6, the same.
+    InsideSlow6,
+    /// WAN side, IPv4, the same.
+    OutsideSlow4,
+    /// WAN side, IPv6, the same.
+    OutsideSlow6,
 }
 
 impl ProgramId {
     /// Every program.
-    pub const ALL: [ProgramId; 6] = [
+    pub const ALL: [ProgramId; 8] = [
         ProgramId::InsideXdp,
         ProgramId::InsideTc,
         ProgramId::OutsideXdp,
         ProgramId::OutsideTc,
-        ProgramId::InsideSlow,
-        ProgramId::OutsideSlow,
+        ProgramId::InsideSlow4,
+        ProgramId::InsideSlow6,
+        ProgramId::OutsideSlow4,
+        ProgramId::OutsideSlow6,
     ];
 
     /// The program that is attached for a role and form.
@@ -225,8 +231,10 @@ impl ProgramId {
             ProgramId::InsideXdp | ProgramId::OutsideXdp => Hook::Xdp,
             ProgramId::InsideTc
             | ProgramId::OutsideTc
-            | ProgramId::InsideSlow
-            | ProgramId::OutsideSlow => Hook::Tcx,
+            | ProgramId::InsideSlow4
+            | ProgramId::InsideSlow6
+            | ProgramId::OutsideSlow4
+            | ProgramId::OutsideSlow6 => Hook::Tcx,
         }
     }
 
@@ -234,8 +242,10 @@ impl ProgramId {
     #[must_use]
     pub const fn slow(self) -> Option<u32> {
         match self {
-            ProgramId::InsideSlow => Some(maps::slow::INSIDE),
-            ProgramId::OutsideSlow => Some(maps::slow::OUTSIDE),
+            ProgramId::InsideSlow4 => Some(maps::slow::INSIDE4),
+            ProgramId::InsideSlow6 => Some(maps::slow::INSIDE6),
+            ProgramId::OutsideSlow4 => Some(maps::slow::OUTSIDE4),
+            ProgramId::OutsideSlow6 => Some(maps::slow::OUTSIDE6),
             _ => None,
         }
     }
@@ -249,8 +259,10 @@ impl ProgramId {
             ProgramId::InsideTc => programs::INSIDE_TC,
             ProgramId::OutsideXdp => programs::OUTSIDE_XDP,
             ProgramId::OutsideTc => programs::OUTSIDE_TC,
-            ProgramId::InsideSlow => programs::INSIDE_SLOW,
-            ProgramId::OutsideSlow => programs::OUTSIDE_SLOW,
+            ProgramId::InsideSlow4 => programs::INSIDE_SLOW4,
+            ProgramId::InsideSlow6 => programs::INSIDE_SLOW6,
+            ProgramId::OutsideSlow4 => programs::OUTSIDE_SLOW4,
+            ProgramId::OutsideSlow6 => programs::OUTSIDE_SLOW6,
         }
     }
 }

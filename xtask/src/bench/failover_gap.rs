@@ -18,9 +18,7 @@ use super::{
     stream::{self, Outage, Stream},
 };
 use crate::lab::{
-    Direction, Gateway, GatewayConfig, Lab, LabSpec, Loss,
-    address::{provider4, wan4},
-    wait_for, wait_until,
+    Direction, Gateway, GatewayConfig, Lab, LabSpec, Loss, address::wan4, wait_for, wait_until,
 };
 
 /// This benchmark in the registry.
@@ -85,6 +83,25 @@ impl Cut {
             Cut::Loss => "loss of 100 %",
             Cut::Uplink => "cut behind the provider",
             Cut::Neighbour => "provider's gateway gone",
+            Cut::Address => "address removed",
+            Cut::Device => "device removed",
+        }
+    }
+
+    fn apply(self, lab: &Lab, index: usize) -> Result<()> {
+        let wan = lab.wan(index);
+        match self {
+            Cut::Carrier => wan.carrier(false),
+            Cut::AdminDown => lab.gw().ip(&format!("link set wan{index} down\n")),
+            Cut::BlackholeUp => wan.blackhole(&[Direction::Up], true),
+            Cut::BlackholeDown => wan.blackhole(&[Direction::Down], true),
+            Cut::BlackholeBoth => wan.blackhole(&Direction::BOTH, true),
+            Cut::Loss => Direction::BOTH
+                .iter()
+                .try_for_each(|&way| wan.change(way, |spec| spec.loss = Loss::Random(1.0))),
+            Cut::Uplink => wan.uplink(false),
+            // It answers nobody any more, and has no way back to the gateway.
+            Cut::Neighbour => lab.isp(index).ip("addr flush dev gw0\n"),
             Cut::Address => "address removed",
             Cut::Device => "device removed",
         }

@@ -143,7 +143,8 @@ pub fn measure(object: &Path) -> Result<Vec<Measured>> {
     }
     let mut ebpf =
         loader.load(&bytes).with_context(|| format!("cannot load {}", object.display()))?;
-    for expected in names::programs::ALL {
+    let watching = names::programs::WATCHING.iter().map(|(name, _)| name);
+    for expected in names::programs::ALL.iter().chain(watching) {
         if ebpf.program(expected).is_none() {
             bail!("{} has no program {expected}", object.display());
         }
@@ -157,6 +158,7 @@ fn load_all(ebpf: &mut Ebpf) -> Result<Vec<Measured>> {
         let loaded = match program {
             Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
             Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
+            Program::RawTracePoint(watcher) => watcher.load().and_then(|()| watcher.info()),
             other => bail!("{name} is of a kind that is not expected here: {other:?}"),
         };
         let info = match loaded {

@@ -8,8 +8,8 @@ use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mwb_common::maps::{
     Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device,
-    FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness, Mapping,
-    MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PortKey, PortOwner, Prefix,
+    FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, KernelLayout, Liveness,
+    Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PortKey, PortOwner, Prefix,
     SOURCE_ENTRIES, Selection, names, slow,
 };
 
@@ -72,6 +72,7 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::FRAGMENTS => lru::<FlowKey6, Fragment>(FRAGMENT_ENTRIES),
         names::HELD => array::<Held>(HELD_SLOTS),
         names::BUDGET => Shape { kind: MapType::PerCpuArray, ..array::<Budget>(1) },
+        names::XMIT_LOSSES => Shape { kind: MapType::PerCpuArray, ..array::<u64>(DEVICE_SLOTS) },
         names::SLOW => Shape { kind: MapType::ProgramArray, ..array::<u32>(slow::PROGRAMS) },
         other => return Err(Error::Missing(other)),
     })
@@ -105,10 +106,15 @@ fn differences(path: &Path, expected: &Shape) -> Result<Vec<MapDifference>, Erro
 /// Makes or takes over the maps and loads the programs. Without `pins` the
 /// maps live as long as the returned object. Nothing is made before all that is
 /// pinned has been found fit.
-pub(super) fn load(options: &Options, pins: Option<&Pins>) -> Result<Ebpf, Error> {
+pub(super) fn load(
+    options: &Options,
+    pins: Option<&Pins>,
+    layout: &KernelLayout,
+) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     // aya's first attempt is silent at any level; the level is for the second.
     loader.verifier_log_level(VerifierLogLevel::DEBUG);
+    loader.override_global(names::KERNEL_LAYOUT, layout, true);
     let mut differing = Vec::new();
     for &name in names::PINNED {
         let expected = shape(name, options)?;

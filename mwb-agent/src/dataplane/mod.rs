@@ -12,13 +12,17 @@ use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection};
 
 mod attach;
 mod batch;
+mod btf;
 mod choice;
 mod clsact;
 mod error;
 mod forwards;
 mod load;
+mod losses;
 mod maps;
 mod pins;
+mod rulebook;
+mod runs;
 mod spec;
 mod sys;
 mod tables;
@@ -31,6 +35,9 @@ mod trace;
 pub use batch::Table;
 pub use error::{Error, MapDifference};
 pub use forwards::Forward;
+pub(crate) use rulebook::monotonic;
+pub use rulebook::{Rulebook, Rules};
+pub use runs::{ProgramRuns, measure_runs};
 pub use spec::{
     Attachment, CounterRow, DeviceSpec, Hook, HookChoice, Mode, Options, PIN_ROOT, PrefixRule,
     ProgramId, Role,
@@ -47,12 +54,15 @@ pub struct DataPlane {
     object: aya::Ebpf,
     settings: Settings,
     tables: Tables,
+    rules: Rules,
     /// `None`: nothing is pinned, and nothing can be attached for long.
     pins: Option<Pins>,
     /// Interface index of each device that this process attached.
     attached: BTreeMap<String, u32>,
     /// Whether the kernel has TCX links (6.6).
     has_tcx: bool,
+    /// Why nothing watches what is lost behind an XDP redirect, if so.
+    unwatched: Option<String>,
 }
 
 impl DataPlane {
@@ -80,9 +90,20 @@ impl DataPlane {
     }
 
     fn load(options: &Options, pins: Option<Pins>) -> Result<Self, Error> {
-        let mut object = load::load(options, pins.as_ref())?;
+        let layout = btf::kernel_layout();
+        let known = layout.as_ref().copied().unwrap_or_default();
+        let mut object = load::load(options, pins.as_ref(), &known)?;
+        let unwatched = match (layout, &pins) {
+            (Ok(_), Some(pins)) => losses::watch(&mut object, pins).err().map(|e| e.to_string()),
+            (Ok(_), None) => Some("nothing is pinned".to_owned()),
+            (Err(error), _) => Some(format!("the kernel's types are not known: {error}")),
+        };
+        if let (Some(why), Some(_)) = (&unwatched, &pins) {
+            tracing::warn!(why, "frames that are lost behind an XDP redirect are not counted");
+        }
         #[cfg(feature = "trace")]
         trace::start(&mut object);
+        let rules = Rules::of(&object)?;
         let mut settings = Settings::take(&mut object)?;
         // Every program is loaded: what was there goes on until it is replaced,
         // and nothing is attached yet that would find a place empty.
@@ -94,13 +115,34 @@ impl DataPlane {
         let tables = settings.tables(&mut object)?;
         let has_tcx = aya::util::KernelVersion::current()
             .is_ok_and(|kernel| kernel >= aya::util::KernelVersion::new(6, 6, 0));
-        Ok(Self { object, settings, tables, pins, attached: BTreeMap::new(), has_tcx })
+        Ok(Self {
+            object,
+            settings,
+            tables,
+            rules,
+            pins,
+            attached: BTreeMap::new(),
+            has_tcx,
+            unwatched,
+        })
     }
 
     /// Handles for reading counters and tables, from any thread.
     #[must_use]
     pub fn tables(&self) -> Tables {
         self.tables.clone()
+    }
+
+    /// Handles for reading what the kernel side decides by, from any thread.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        self.rules.clone()
+    }
+
+    /// Why [`Tables::losses`] stays empty, if the kernel does not let us watch.
+    #[must_use]
+    pub fn unwatched(&self) -> Option<&str> {
+        self.unwatched.as_deref()
     }
 
     /// Every counter that is not zero; see [`Tables::counters`].
@@ -111,7 +153,7 @@ impl DataPlane {
         self.tables.counters()
     }
 
-    /// Writes the NAT port range and the seed.
+    /// Writes the settings that hold for all flows.
     ///
     /// # Errors
     /// When the kernel refuses the write.
@@ -119,7 +161,7 @@ impl DataPlane {
         self.settings.set_control(control)
     }
 
-    /// Reads the NAT port range and the seed; zeros in a fresh map.
+    /// Reads the settings that hold for all flows; zeros in a fresh map.
     ///
     /// # Errors
     /// When the kernel refuses to read.
@@ -183,6 +225,14 @@ impl DataPlane {
     /// When the kernel refuses to read.
     pub fn liveness(&self) -> Result<Liveness, Error> {
         self.settings.liveness()
+    }
+
+    /// Reads the path choice of a family: what an agent before us has left.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn selection(&self, family: Family) -> Result<Selection, Error> {
+        self.settings.selection(family)
     }
 
     /// Writes the path choice of a family, in one update.

@@ -1,4 +1,4 @@
-//! The pin directory: `<root>/<instance>/v<ABI>/{maps,links}` on bpffs.
+//! The pin directory: `<root>/<instance>/v<ABI>/{maps,links,watchers}` on bpffs.
 //! Must not know programs or what the maps mean.
 
 use std::ffi::OsStr;
@@ -51,6 +51,15 @@ impl Pins {
         self.base().join("links")
     }
 
+    /// The link of a program that only watches.
+    pub(super) fn watcher(&self, program: &str) -> PathBuf {
+        self.watchers().join(program)
+    }
+
+    fn watchers(&self) -> PathBuf {
+        self.base().join("watchers")
+    }
+
     /// bpffs refuses names with a dot, which VLAN devices have; a colon no
     /// device has.
     pub(super) fn link(&self, device: &str, suffix: &str) -> PathBuf {
@@ -60,7 +69,7 @@ impl Pins {
     /// Makes the directories, after bpffs if that is missing.
     pub(super) fn create(&self, options: &Options) -> Result<(), Error> {
         ensure_bpffs(&options.pin_root)?;
-        for directory in [self.base().join("maps"), self.links()] {
+        for directory in [self.base().join("maps"), self.links(), self.watchers()] {
             fs::create_dir_all(&directory).map_err(Error::pins("making", &directory))?;
         }
         Ok(())
@@ -105,7 +114,7 @@ impl Pins {
 
     /// Removes every pin of this layout and its directories.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        for directory in [self.links(), self.base().join("maps")] {
+        for directory in [self.links(), self.watchers(), self.base().join("maps")] {
             for pin in entries(&directory)? {
                 remove_pin(&pin)?;
             }

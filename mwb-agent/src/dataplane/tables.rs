@@ -38,6 +38,7 @@ struct Inner {
     contacts: Table<FlowKey4, Contact>,
     fragments: Table<FlowKey6, Fragment>,
     held: Table<u32, Held>,
+    losses: Table<u32, u64>,
 }
 
 /// Fragments that wait for the first of their datagram.
@@ -73,8 +74,10 @@ impl Tables {
         let contacts: HashMap<_, FlowKey4, Contact> = take(object, names::CONTACTS)?;
         let fragments: HashMap<_, FlowKey6, Fragment> = take(object, names::FRAGMENTS)?;
         let held: Array<_, Held> = take(object, names::HELD)?;
+        let losses: PerCpuArray<_, u64> = take(object, names::XMIT_LOSSES)?;
         Ok(Self {
             inner: Arc::new(Inner {
+                losses: table(losses.map(), names::XMIT_LOSSES, cpus)?,
                 mappings_made: table(made.map(), names::MAPPINGS_MADE, 1)?,
                 mappings_ended: table(ended.map(), names::MAPPINGS_ENDED, 1)?,
                 contacts: table(contacts.map(), names::CONTACTS, 1)?,
@@ -156,6 +159,22 @@ impl Tables {
             }
         })?;
         Ok(waiting)
+    }
+
+    /// Frames that XDP programs have redirected to a device and that it did not
+    /// take, by interface index; see [`DataPlane::unwatched`](super::DataPlane::unwatched).
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn losses(&self) -> Result<Vec<(u32, u64)>, Error> {
+        let mut losses = Vec::new();
+        self.inner.losses.for_each(|&ifindex, lanes| {
+            let frames: u64 = lanes.iter().sum();
+            if frames > 0 {
+                losses.push((ifindex, frames));
+            }
+        })?;
+        Ok(losses)
     }
 
     /// The port forwards as they are now.
@@ -254,7 +273,7 @@ fn counter_row(index: u32, packets: u64, bytes: u64) -> Option<CounterRow> {
     })
 }
 
-fn table<K: Pod, V: Pod>(
+pub(super) fn table<K: Pod, V: Pod>(
     map: &MapData,
     name: &'static str,
     lanes: usize,

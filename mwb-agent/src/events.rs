@@ -10,12 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
 
 /// How many events are kept unless said otherwise.
 pub const DEFAULT_CAPACITY: usize = 1_024;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// The agent runs.
@@ -40,10 +41,23 @@ pub enum EventKind {
     DeviceMissing,
     /// A NAT table or port range is full.
     NatExhausted,
+    /// Another configuration is in force, or becomes the agent's file.
+    Config,
+    /// A port forward waits for its port, or does so no more.
+    Forward,
+    /// A setting of the system is not as a gateway needs it.
+    System,
+    /// The operator sends new flows to one WAN, or does so no more.
+    Forced,
+    /// What becomes of flows on a WAN that a better one has replaced.
+    Drain,
+    /// A WAN that fails again and again must prove itself for longer, or for
+    /// less long again.
+    HoldDown,
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Grows by one with each event, from 1.
     pub id: u64,
@@ -166,6 +180,12 @@ impl EventKind {
             EventKind::HookAttached => "hook_attached",
             EventKind::DeviceMissing => "device_missing",
             EventKind::NatExhausted => "nat_exhausted",
+            EventKind::Config => "config",
+            EventKind::Forward => "forward",
+            EventKind::System => "system",
+            EventKind::Forced => "forced",
+            EventKind::Drain => "drain",
+            EventKind::HoldDown => "hold_down",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         println!("{}: ok", file.display());
         return ExitCode::SUCCESS;
     }
-    end(run(config, &arguments.instance))
+    end(run(config, file, &arguments.instance))
 }
 
 fn end(result: Result<()>) -> ExitCode {
@@ -67,7 +67,7 @@ fn end(result: Result<()>) -> ExitCode {
     }
 }
 
-fn run(config: Config, instance: &str) -> Result<()> {
+fn run(config: Config, file: &Path, instance: &str) -> Result<()> {
     // A flow takes two entries.
     let options = Options {
         flow_entries: config.nat.flows.saturating_mul(2),
@@ -78,7 +78,7 @@ fn run(config: Config, instance: &str) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let result = runtime.block_on(daemon::run(config, &options));
+    let result = runtime.block_on(daemon::run(config, file, &options));
     // A sweep that runs may take a while; nothing of it is lost.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(result?)

@@ -112,3 +112,15 @@ impl fmt::Display for Failback {
         }
     }
 }
+
+/// As status and messages show it.
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Forward { protocol, port_min, port_max, to, to_port } = self;
+        write!(f, "{} {port_min}", protocol.name())?;
+        if port_max > port_min {
+            write!(f, "-{port_max}")?;
+        }
+        write!(f, " → {to}:{to_port}")
+    }
+}

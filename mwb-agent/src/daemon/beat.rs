@@ -45,6 +45,11 @@ impl Plane {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets how long a path counts as alive without a tick.
+    pub(super) fn set_dead_after(&self, dead_after: Duration) {
+        self.lock().dead_after = dead_after.max(LEAST);
+    }
+
     /// Does something with the data plane.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut DataPlane) -> T) -> T {
         act(&mut self.lock().plane)

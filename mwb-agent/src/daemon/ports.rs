@@ -1,13 +1,16 @@
 //! Devices and their programs: attached when they are there, again when they
 //! are made anew, with the result for the operator.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
+
+use mwb_common::maps::device_flag;
 
 use super::beat::Plane;
 use crate::config;
 use crate::dataplane::{Attachment, DeviceSpec, Error, HookChoice, Role};
 use crate::events::{Bus, EventKind};
-use crate::net::{self, Snapshot};
+use crate::net::{self, Device, Snapshot};
 
 /// Wait before a refused attachment is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -31,9 +34,13 @@ pub(super) struct Port {
     /// The device as it was last seen.
     pub(super) ifindex: Option<u32>,
     attached: Option<(Identity, Attachment)>,
+    /// Our addresses on it, as the data plane has them.
+    addresses: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Why nothing is, and when it was last tried.
     refused: Option<(Instant, String)>,
     reported_missing: bool,
+    /// What is attached is not what the configuration asks for any more.
+    is_stale: bool,
 }
 
 impl Port {
@@ -54,21 +61,37 @@ impl Port {
         hook: config::HookChoice,
         wan: Option<String>,
     ) -> Self {
-        let choice = match hook {
-            config::HookChoice::Auto => HookChoice::Auto,
-            config::HookChoice::Xdp => HookChoice::Xdp,
-            config::HookChoice::Tcx => HookChoice::Tcx,
-        };
         Self {
             device: device.to_owned(),
             role,
             path,
-            choice,
+            choice: choice(hook),
             wan,
             ifindex: None,
             attached: None,
+            addresses: (None, None),
             refused: None,
             reported_missing: false,
+            is_stale: false,
+        }
+    }
+
+    /// Takes what the configuration says now about a LAN port.
+    pub(super) fn revise_lan(&mut self, lan: &config::Lan) {
+        self.revise(lan.hook);
+    }
+
+    /// Takes what the configuration says now about a WAN.
+    pub(super) fn revise_wan(&mut self, wan: &config::Wan) {
+        self.wan = Some(wan.name.clone());
+        self.revise(wan.hook);
+    }
+
+    /// With another hook it is attached anew, in one step, at the next look.
+    fn revise(&mut self, hook: config::HookChoice) {
+        let choice = choice(hook);
+        if choice != self.choice {
+            (self.choice, self.is_stale, self.refused) = (choice, true, None);
         }
     }
 
@@ -90,6 +113,22 @@ impl Port {
         }
     }
 
+    /// The device as the data plane must know it.
+    fn spec(&self, device: &Device, driver: String) -> DeviceSpec {
+        DeviceSpec {
+            name: self.device.clone(),
+            ifindex: device.ifindex,
+            role: self.role,
+            path: self.path,
+            mac: device.mac.unwrap_or_default(),
+            hook: self.choice,
+            driver,
+            flags: if device.headless { device_flag::NO_ETHERNET } else { 0 },
+            address4: device.source4(),
+            address6: device.source6(),
+        }
+    }
+
     /// Follows the device: attaches what is there and not attached.
     ///
     /// # Errors
@@ -102,6 +141,11 @@ impl Port {
     ) -> Result<(), Error> {
         let Some(device) = network.device(&self.device) else {
             self.ifindex = None;
+            if self.attached.is_some() {
+                // The kernel gives its index to other devices one day.
+                plane.with_slow(|plane| plane.detach(&self.device))??;
+                self.attached = None;
+            }
             if !self.reported_missing {
                 self.reported_missing = true;
                 let message = format!("{} is missing", self.device);
@@ -120,25 +164,23 @@ impl Port {
         let early = self.refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
         let identity = Identity { ifindex: device.ifindex, mac: device.mac };
         let done = self.attached.as_ref().is_some_and(|(attached, _)| *attached == identity);
-        if done || early && !moved {
+        let addresses = (device.source4(), device.source6());
+        if done && !self.is_stale {
+            if self.addresses != addresses {
+                let (v4, v6) = addresses;
+                plane.with(|plane| plane.set_addresses(&self.device, v4, v6))?;
+                self.addresses = addresses;
+            }
+            return Ok(());
+        }
+        if early && !moved {
             return Ok(());
         }
         let driver = net::driver(device).unwrap_or_else(|error| {
             tracing::warn!(%error, "the hook is chosen without knowing the driver");
             String::new()
         });
-        let spec = DeviceSpec {
-            name: self.device.clone(),
-            ifindex: device.ifindex,
-            role: self.role,
-            path: self.path,
-            mac: device.mac.unwrap_or_default(),
-            hook: self.choice,
-            driver,
-            flags: 0,
-            address4: None,
-            address6: None,
-        };
+        let spec = self.spec(device, driver);
         match plane.with_slow(|plane| plane.attach(&spec))? {
             Ok(attachment) => {
                 let Attachment { hook, mode, reason } = &attachment;
@@ -151,6 +193,8 @@ impl Port {
                 );
                 bus.publish(EventKind::HookAttached, self.wan.as_deref(), message, reason.clone());
                 self.attached = Some((identity, attachment));
+                self.addresses = addresses;
+                self.is_stale = false;
                 self.refused = None;
                 Ok(())
             }
@@ -160,5 +204,13 @@ impl Port {
                 if known { Ok(()) } else { Err(error) }
             }
         }
+    }
+}
+
+fn choice(hook: config::HookChoice) -> HookChoice {
+    match hook {
+        config::HookChoice::Auto => HookChoice::Auto,
+        config::HookChoice::Xdp => HookChoice::Xdp,
+        config::HookChoice::Tcx => HookChoice::Tcx,
     }
 }

@@ -1,11 +1,13 @@
 //! Which destinations are not for a WAN of our choice. Pure.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mwb_common::maps::{PREFIX_ENTRIES, Prefix, prefix_class};
 
-use crate::config::Config;
+use crate::config::{Config, Wan};
 use crate::dataplane::PrefixRule;
 use crate::net::{Device, Snapshot};
 
@@ -42,8 +44,9 @@ impl Rules {
     }
 }
 
-/// The rules that follow from the configuration and the devices.
-pub(super) fn rules(config: &Config, network: &Snapshot) -> Rules {
+/// The rules that follow from the configuration and the devices; `paths` are
+/// the ids of the WANs, in their order.
+pub(super) fn rules(config: &Config, paths: &[u8], network: &Snapshot) -> Rules {
     let mut rules = Rules::default();
     for (address, length) in NOT_FORWARDED4 {
         let prefix = Prefix { class: prefix_class::MULTICAST, ..Prefix::default() };
@@ -54,15 +57,8 @@ pub(super) fn rules(config: &Config, network: &Snapshot) -> Rules {
         rules.v6.push(PrefixRule { address, length, prefix });
     }
     add_routes(&mut rules, config, network);
-    // WANs may share a subnet: the first of the file has it.
-    let wans = (1u8..).zip(&config.wans).collect::<Vec<_>>();
-    for (path, wan) in wans.into_iter().rev() {
-        for net in subnets(network, &wan.device) {
-            // Without a prefix to translate to, the WAN carries no IPv6.
-            if matches!(net, IpNet::V4(_)) || wan.ipv6_prefix.is_some() {
-                rules.add(net, prefix_class::VIA_PATH, path);
-            }
-        }
+    for (net, path) in wan_subnets(config, paths, network) {
+        rules.add(net, prefix_class::VIA_PATH, path);
     }
     // All of the inside prefix is ours, assigned to a LAN port or not.
     if let Some(inside) = config.ipv6_prefix {
@@ -85,8 +81,41 @@ pub(super) fn rules(config: &Config, network: &Snapshot) -> Rules {
     for address in network.devices.iter().flat_map(|device| &device.addresses) {
         rules.add(host(address.ip), prefix_class::LOCAL, 0);
     }
+    // What is sent to such an address from the LAN may be for a host behind it.
+    // WANs may have the same one: the lowest path id has it.
+    let mut wans: Vec<(u8, &Wan)> = paths.iter().copied().zip(&config.wans).collect();
+    wans.sort_by_key(|(path, _)| Reverse(*path));
+    for (path, wan) in wans {
+        if let Some(address) = network.device(&wan.device).and_then(Device::source4) {
+            rules.add(host(IpAddr::V4(address)), prefix_class::LOCAL, path);
+        }
+    }
     rules
 }
+
+/// The WANs' own subnets with the only path that leads there. One that several
+/// WANs have, as behind modems of one make, has path 0: any of them, as for the
+/// Internet, or a WAN that is dead would draw all of it.
+fn wan_subnets(config: &Config, paths: &[u8], network: &Snapshot) -> BTreeMap<IpNet, u8> {
+    let mut found: BTreeMap<IpNet, u8> = BTreeMap::new();
+    for (&path, wan) in paths.iter().zip(&config.wans) {
+        let own: BTreeSet<IpNet> = subnets(network, &wan.device).collect();
+        for net in own {
+            let carried = match net {
+                // Link-local stays on the link (RFC 3927, 7).
+                IpNet::V4(net) => !LINK_LOCAL.contains(&net),
+                // Without a prefix to translate to, the WAN carries no IPv6.
+                IpNet::V6(_) => wan.ipv6_prefix.is_some(),
+            };
+            if carried {
+                found.entry(net).and_modify(|path| *path = 0).or_insert(path);
+            }
+        }
+    }
+    found
+}
+
+const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
 /// What the kernel routes elsewhere than to a WAN stays with the kernel: hosts
 /// behind LAN routers, and networks on devices that are not ours.

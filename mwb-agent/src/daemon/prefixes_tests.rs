@@ -21,17 +21,23 @@ const LAN: Option<(u8, u8)> = Some((prefix_class::LAN, 0));
 const MULTICAST: Option<(u8, u8)> = Some((prefix_class::MULTICAST, 0));
 const BYPASS: Option<(u8, u8)> = Some((prefix_class::BYPASS, 0));
 
+/// Our own address on that WAN.
+fn local(path: u8) -> Option<(u8, u8)> {
+    Some((prefix_class::LOCAL, path))
+}
+
 fn via(path: u8) -> Option<(u8, u8)> {
     Some((prefix_class::VIA_PATH, path))
 }
 
 #[test]
 fn every_destination_has_its_place() {
-    let rules = rules(&config(), &network());
+    let rules = rules(&config(), &[1, 2], &network());
     for (destination, wanted) in [
         // Our own addresses, on whatever device.
         ("10.1.0.1", LOCAL),
-        ("198.51.100.2", LOCAL),
+        ("198.51.100.2", local(1)),
+        ("203.0.113.2", local(2)),
         ("10.9.0.1", LOCAL),
         ("2001:db8:a:1::1", LOCAL),
         ("2001:db8:102::2", LOCAL),
@@ -67,17 +73,44 @@ fn every_destination_has_its_place() {
 }
 
 #[test]
-fn of_two_wans_on_one_subnet_the_first_has_it() {
+fn a_subnet_that_several_wans_have_is_reached_by_any_of_them() {
     let mut network = network();
     network.devices[3].addresses = network.devices[2].addresses.clone();
-    assert_eq!(place(&rules(&config(), &network), "198.51.100.1"), via(1));
+    let shared = rules(&config(), &[1, 2], &network);
+    assert_eq!(place(&shared, "198.51.100.1"), via(0));
+    // Our address there is the same on both: the lowest path id has it.
+    assert_eq!(place(&shared, "198.51.100.2"), local(1));
+    assert_eq!(place(&rules(&config(), &[7, 3], &network), "198.51.100.2"), local(3));
+    // Alone, a WAN has its subnet to itself.
+    network.devices.remove(3);
+    assert_eq!(place(&rules(&config(), &[1, 2], &network), "198.51.100.1"), via(1));
+}
+
+#[test]
+fn one_wan_with_two_addresses_on_a_subnet_is_still_the_only_one() {
+    let mut network = network();
+    let mut second = network.devices[2].addresses[0];
+    second.ip = [198, 51, 100, 3].into();
+    network.devices[2].addresses.push(second);
+    let rules = rules(&config(), &[1, 2], &network);
+    assert_eq!(place(&rules, "198.51.100.1"), via(1));
+    // Flows are translated to the first of them.
+    assert_eq!(place(&rules, "198.51.100.2"), local(1));
+    assert_eq!(place(&rules, "198.51.100.3"), LOCAL);
+}
+
+#[test]
+fn a_link_local_subnet_is_never_forwarded_to() {
+    let mut network = network();
+    network.devices[3].addresses[0].net = "169.254.7.0/24".parse().unwrap_or_default();
+    assert_eq!(place(&rules(&config(), &[1, 2], &network), "169.254.7.1"), MULTICAST);
 }
 
 #[test]
 fn the_lan_wins_over_a_wan_on_the_same_subnet() {
     let mut network = network();
     network.devices[2].addresses = network.devices[1].addresses.clone();
-    assert_eq!(place(&rules(&config(), &network), "10.1.0.77"), LAN);
+    assert_eq!(place(&rules(&config(), &[1, 2], &network), "10.1.0.77"), LAN);
 }
 
 #[test]
@@ -87,7 +120,7 @@ fn a_full_routing_table_is_left_out() {
         let [a, b] = i.to_be_bytes();
         network.routes.push(route(&format!("172.16.{a}.{b}/32"), None, 5));
     }
-    let rules = rules(&config(), &network);
+    let rules = rules(&config(), &[1, 2], &network);
     assert!(rules.v4.len() < PREFIX_ENTRIES);
     assert_eq!(place(&rules, "172.16.0.1"), None);
     assert_eq!(place(&rules, "10.1.0.77"), LAN);
@@ -95,7 +128,7 @@ fn a_full_routing_table_is_left_out() {
 
 #[test]
 fn missing_devices_have_no_rules() {
-    let rules = rules(&config(), &Snapshot::default());
+    let rules = rules(&config(), &[1, 2], &Snapshot::default());
     assert_eq!(place(&rules, "198.51.100.1"), None);
     assert_eq!(place(&rules, "224.0.0.1"), MULTICAST);
 }

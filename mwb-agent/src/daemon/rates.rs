@@ -32,10 +32,10 @@ impl Totals {
         Self { up: [Total::default(); PATH_SLOTS], down: [Total::default(); PATH_SLOTS] }
     }
 
-    /// Reads those of the first `paths` paths.
-    pub(super) fn read(tables: &Tables, paths: u8) -> Result<Self, Error> {
+    /// Reads those of the paths with these ids.
+    pub(super) fn read(tables: &Tables, paths: &[u8]) -> Result<Self, Error> {
         let mut totals = Self::zero();
-        for path in 1..=paths {
+        for &path in paths {
             for direction in Direction::ALL {
                 let Counter { packets, bytes } = tables.forwarded(direction, path)?;
                 if let Some(total) = totals.of_direction(direction).get_mut(usize::from(path)) {
@@ -87,6 +87,15 @@ impl Rates {
             before: None,
             up: [Rate::default(); PATH_SLOTS],
             down: [Rate::default(); PATH_SLOTS],
+        }
+    }
+
+    /// A path is another WAN's from now on.
+    pub(super) fn forget(&mut self, path: u8) {
+        for rates in [&mut self.up, &mut self.down] {
+            if let Some(rate) = rates.get_mut(usize::from(path)) {
+                *rate = Rate::default();
+            }
         }
     }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use mwb_common::maps::{Family, path_flag};
 
-use super::control::{Control, Wan};
+use super::control::{Control, Wan, at_unix_ms};
 use super::ports::Port;
 use super::view::View;
 use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
+use crate::config;
 use crate::failover::Decision;
 use crate::health::{NextHop, State};
 
@@ -18,21 +19,27 @@ impl Control {
     pub(super) fn publish(&self) {
         let active = self.decision.as_ref().map(Decision::active).unwrap_or_default();
         let lan = self.lan.iter().map(lan_status).collect();
-        let wans: Vec<WanStatus> = (1u8..)
-            .zip(&self.wans)
-            .filter_map(|(id, wan)| self.wan_status(id, wan, &active))
-            .collect();
+        let wans = self.wans.iter().zip(&self.config.wans);
+        let wans: Vec<WanStatus> =
+            wans.map(|(wan, configured)| self.wan_status(wan, configured, &active)).collect();
         let names = wans.iter().filter(|wan| wan.active).map(|wan| wan.name.clone()).collect();
         let failover = FailoverStatus {
             active: names,
             count: self.failovers,
             last_unix_ms: self.last_failover,
+            forced: self.forced.as_ref().and_then(|f| f.name(&self.config)).map(str::to_owned),
+            forced_until_unix_ms: self.forced.as_ref().and_then(|f| f.until).map(at_unix_ms),
         };
-        self.view.send_replace(Arc::new(View { lan, wans, failover }));
+        self.view.send_replace(Arc::new(View {
+            lan,
+            wans,
+            failover,
+            balance: self.config.balance.name(),
+        }));
     }
 
-    fn wan_status(&self, path: u8, wan: &Wan, active: &[u8]) -> Option<WanStatus> {
-        let configured = self.config.wans.get(usize::from(path) - 1)?;
+    fn wan_status(&self, wan: &Wan, configured: &config::Wan, active: &[u8]) -> WanStatus {
+        let path = wan.path;
         let (hook, hook_mode, hook_reason) = wan.port.hook();
         let link = &wan.present.link;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
@@ -42,7 +49,7 @@ impl Control {
         });
         let flags = wan.present.path.flags;
         let gateway6 = Ipv6Addr::from(wan.present.path.gateway6);
-        Some(WanStatus {
+        WanStatus {
             name: configured.name.clone(),
             device: configured.device.clone(),
             ifindex: wan.port.ifindex,
@@ -61,6 +68,8 @@ impl Control {
             hook_reason,
             priority: configured.priority,
             weight: configured.weight,
+            capacity_up: configured.capacity.up,
+            capacity_down: configured.capacity.down,
             share: slots,
             active: active.contains(&path),
             rtt_ms: wan.measured.rtt.map(ms),
@@ -70,7 +79,12 @@ impl Control {
             tx: Traffic::default(),
             failovers: wan.failovers,
             last_change_unix_ms: wan.last_change,
-        })
+            failback: configured.failback.to_string(),
+            drain_until_unix_ms: self.drains.until(path, configured.failback).map(at_unix_ms),
+            hold_down_seconds: wan.held.time.as_secs_f64(),
+            hold_until_unix_ms: wan.held.until.map(at_unix_ms),
+            relapses: wan.held.relapses,
+        }
     }
 }
 

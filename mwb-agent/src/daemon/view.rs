@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mwb_common::reason::Verdict;
 use tokio::sync::watch;
@@ -12,9 +12,14 @@ use super::rates::{Total, Totals};
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
+use super::look::Look;
+use crate::api::doctor::Report;
+use crate::api::explain::Explanation;
+use crate::api::flows::{FlowList, FlowQuery};
 use crate::api::{Changes, Source, Unavailable};
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
+use crate::explain::Packet;
 use crate::flows::Usage;
 
 /// What the control loop knows.
@@ -24,19 +29,21 @@ pub(super) struct View {
     /// Without traffic: counters are read when somebody asks.
     pub(super) wans: Vec<WanStatus>,
     pub(super) failover: FailoverStatus,
+    /// The configuration may change while the agent runs.
+    pub(super) balance: &'static str,
 }
 
 /// Answers for the API.
 pub(super) struct Answers {
     pub(super) instance: String,
     pub(super) mode: &'static str,
-    pub(super) balance: &'static str,
     pub(super) started: Instant,
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) usage: watch::Receiver<Usage>,
     pub(super) tables: Tables,
     pub(super) bus: Bus,
     pub(super) changes: Changes,
+    pub(super) look: Look,
 }
 
 impl Answers {
@@ -65,7 +72,7 @@ impl Answers {
 impl Source for Answers {
     async fn status(&self) -> Result<Status, Unavailable> {
         let totals = Totals::of(&self.rows().await?);
-        let View { lan, mut wans, failover } = View::clone(&self.view.borrow());
+        let View { lan, mut wans, failover, balance } = View::clone(&self.view.borrow());
         for wan in &mut wans {
             let of =
                 |totals: &[Total]| totals.get(usize::from(wan.path)).copied().unwrap_or_default();
@@ -75,7 +82,7 @@ impl Source for Answers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             mode: self.mode.to_owned(),
-            balance: self.balance.to_owned(),
+            balance: balance.to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             lan,
             nat: self.nat(&wans),
@@ -105,6 +112,19 @@ impl Source for Answers {
             bytes: row.bytes,
         };
         Ok(rows.into_iter().map(row).collect())
+    }
+
+    async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
+        self.look.flows(query).await
+    }
+
+    async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {
+        let balance = self.view.borrow().balance;
+        self.look.why(packet, balance).await
+    }
+
+    async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {
+        self.look.doctor(watch).await
     }
 
     fn events(&self) -> &Bus {

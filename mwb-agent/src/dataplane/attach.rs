@@ -87,25 +87,32 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Detaches every device that this process has not attached: those that
-    /// an agent before us served and the configuration names no more. To be
-    /// called once all configured devices are attached.
+    /// Detaches every device but those named and those that this process has
+    /// attached: what an agent before us served and the configuration names no
+    /// more. A device that is named keeps the programs of before even if it
+    /// could not be attached anew.
     ///
     /// # Errors
     /// As [`DataPlane::detach`].
-    pub fn detach_others(&mut self) -> Result<Vec<String>, Error> {
+    pub fn detach_others(&mut self, named: &[String]) -> Result<Vec<String>, Error> {
         let mut others: Vec<String> = Vec::new();
-        for (device, _, _) in self.pins("")?.link_pins()? {
-            if !self.attached.contains_key(&device) && !others.contains(&device) {
+        let mut kept: Vec<u32> = Vec::new();
+        for (device, suffix, path) in self.pins("")?.link_pins()? {
+            if named.contains(&device) {
+                if suffix != pins::CLSACT {
+                    kept.extend(open_link(&path)?.map(|(_, ifindex)| ifindex));
+                }
+            } else if !self.attached.contains_key(&device) && !others.contains(&device) {
                 others.push(device);
             }
         }
         for device in &others {
             self.detach(device)?;
         }
+        kept.extend(self.attached.values());
         // Entries of devices that are gone have no link that could name them.
         for (ifindex, _) in self.tables.devices()? {
-            if !self.attached.values().any(|attached| *attached == ifindex) {
+            if !kept.contains(&ifindex) {
                 self.settings.set_device("", ifindex, Device::default())?;
             }
         }

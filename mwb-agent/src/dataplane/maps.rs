@@ -100,6 +100,10 @@ impl Settings {
         self.liveness.set(0, *liveness, 0).map_err(Error::map(names::LIVENESS))
     }
 
+    pub(super) fn selection(&self, family: Family) -> Result<Selection, Error> {
+        self.selections.get(&(family as u32), 0).map_err(Error::map(names::SELECTIONS))
+    }
+
     pub(super) fn set_selection(
         &mut self,
         family: Family,

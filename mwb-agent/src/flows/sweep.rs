@@ -40,8 +40,14 @@ impl Sweeper {
 
     /// Sweeps every `period` on a thread for blocking work and tells how full
     /// the tables are, until nobody listens any more. What fails is logged and
-    /// tried again in the next round.
-    pub async fn run(mut self, period: Duration, usage: watch::Sender<Usage>) {
+    /// tried again in the next round. A sweep goes by the timeouts that hold
+    /// when it begins.
+    pub async fn run(
+        mut self,
+        period: Duration,
+        timeouts: watch::Receiver<Timeouts>,
+        usage: watch::Sender<Usage>,
+    ) {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -49,6 +55,7 @@ impl Sweeper {
                 _ = ticks.tick() => {}
                 () = usage.closed() => return,
             }
+            self.timeouts = *timeouts.borrow();
             let sweep = spawn_blocking(move || {
                 let result = self.sweep();
                 (self, result)

@@ -61,7 +61,8 @@ fn make_wan() {
 
 async fn start() -> Result<watch::Receiver<Snapshot>, Error> {
     let requests = Requests::open()?;
-    let (watcher, snapshots) = Watcher::start(requests, vec!["wan0".to_owned()]).await?;
+    let (_neighbours, named) = watch::channel(vec!["wan0".to_owned()]);
+    let (watcher, snapshots) = Watcher::start(requests, named).await?;
     tokio::spawn(watcher.run());
     Ok(snapshots)
 }

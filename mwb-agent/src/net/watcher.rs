@@ -38,26 +38,28 @@ const GROUPS: &[MulticastGroup] = &[
 pub struct Watcher {
     requests: Requests,
     /// Devices whose neighbours matter.
-    neighbours_of: Vec<String>,
+    neighbours_of: watch::Receiver<Vec<String>>,
     snapshots: watch::Sender<Snapshot>,
 }
 
 impl Watcher {
-    /// Reads the first snapshot. Neighbours are those of the devices named.
+    /// Reads the first snapshot. Neighbours are those of the devices named, now
+    /// and later.
     ///
     /// # Errors
     /// When the network cannot be read.
     pub async fn start(
         requests: Requests,
-        neighbours_of: Vec<String>,
+        mut neighbours_of: watch::Receiver<Vec<String>>,
     ) -> Result<(Self, watch::Receiver<Snapshot>), Error> {
-        let first = requests.snapshot(&neighbours_of).await?;
+        let named = neighbours_of.borrow_and_update().clone();
+        let first = requests.snapshot(&named).await?;
         let (snapshots, receiver) = watch::channel(first);
         Ok((Self { requests, neighbours_of, snapshots }, receiver))
     }
 
     /// Runs until nobody wants snapshots any more.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         while !self.snapshots.is_closed() {
             match rtnetlink::new_multicast_connection(GROUPS) {
                 Ok((connection, _handle, events)) => {
@@ -73,7 +75,7 @@ impl Watcher {
 
     /// Follows one event socket until it ends.
     async fn follow(
-        &self,
+        &mut self,
         mut events: impl Stream<Item = NetlinkPayload<RouteNetlinkMessage>> + Unpin,
     ) {
         loop {
@@ -85,7 +87,11 @@ impl Watcher {
             }
             let earliest = Instant::now() + SPACING;
             loop {
-                match timeout(REFRESH, events.next()).await {
+                let event = tokio::select! {
+                    event = timeout(REFRESH, events.next()) => event,
+                    Ok(()) = self.neighbours_of.changed() => break,
+                };
+                match event {
                     Ok(Some(event)) if self.matters(&event) => break,
                     Ok(Some(_)) => {}
                     Ok(None) => return,
@@ -102,7 +108,8 @@ impl Watcher {
     }
 
     async fn refresh(&self) -> Result<(), Error> {
-        let now = self.requests.snapshot(&self.neighbours_of).await?;
+        let named = self.neighbours_of.borrow().clone();
+        let now = self.requests.snapshot(&named).await?;
         self.snapshots.send_if_modified(|snapshot| {
             let changed = *snapshot != now;
             *snapshot = now;
@@ -127,6 +134,6 @@ impl Watcher {
         };
         let snapshot = self.snapshots.borrow();
         let device = snapshot.devices.iter().find(|d| d.ifindex == neighbour.header.ifindex);
-        device.is_none_or(|device| self.neighbours_of.contains(&device.name))
+        device.is_none_or(|device| self.neighbours_of.borrow().contains(&device.name))
     }
 }

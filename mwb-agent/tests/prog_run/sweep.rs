@@ -129,8 +129,9 @@ fn the_sweeper_reports_as_long_as_someone_listens() {
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let (sender, mut receiver) = tokio::sync::watch::channel(Usage::default());
+            let (_changes, timeouts) = tokio::sync::watch::channel(Timeouts::default());
             let sweeper = Sweeper::new(gateway.tables(), Timeouts::default());
-            let running = tokio::spawn(sweeper.run(Duration::from_millis(10), sender));
+            let running = tokio::spawn(sweeper.run(Duration::from_millis(10), timeouts, sender));
             let limit = Duration::from_secs(10);
             tokio::time::timeout(limit, receiver.changed())
                 .await

@@ -1,0 +1,212 @@
+//! What is different between two configurations, in words. Pure.
+//!
+//! Every key is compared: a new one does not compile until it is named here.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use crate::config::units::{show_duration, show_percent, show_rate};
+use crate::config::{
+    Api, Capacity, Config, Degraded, Failover, Forward, Gateway, Health, HealthMethod, Lan, Nat,
+    Timeouts, Wan,
+};
+
+/// The differences between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Revision {
+    /// What a running agent can change, one line each.
+    pub(super) changes: Vec<String>,
+    /// What it cannot, with the way to do it.
+    pub(super) refused: Vec<String>,
+}
+
+/// Compares.
+pub(super) fn between(old: &Config, new: &Config) -> Revision {
+    let Config { mode, lan, balance, ipv6_prefix, bypass, wans, failover, health, nat, api } = new;
+    let mut revision = Revision::default();
+    let out = &mut revision.changes;
+    word(out, "mode", old.mode.name(), mode.name());
+    word(out, "balance", old.balance.name(), balance.name());
+    word(out, "ipv6_prefix", shown(old.ipv6_prefix), shown(*ipv6_prefix));
+    listed(out, "bypass", &old.bypass, bypass);
+    compare_lans(out, &old.lan, lan);
+    compare_wans(out, &old.wans, wans);
+    compare_failover(out, &old.failover, failover);
+    compare_health(out, &old.health, health);
+    compare_nat(&mut revision, &old.nat, nat);
+    compare_api(&mut revision.refused, &old.api, api);
+    revision
+}
+
+/// A key with one value.
+fn word<T: PartialEq + Display>(out: &mut Vec<String>, key: &str, old: T, new: T) {
+    if old != new {
+        out.push(format!("{key}: {old} → {new}"));
+    }
+}
+
+fn time(out: &mut Vec<String>, key: &str, old: std::time::Duration, new: std::time::Duration) {
+    word(out, key, show_duration(old), show_duration(new));
+}
+
+fn shown<T: Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+/// A key with a list whose order means nothing, but for those that both have.
+fn listed<T: PartialEq + Display>(out: &mut Vec<String>, key: &str, old: &[T], new: &[T]) {
+    for item in old.iter().filter(|item| !new.contains(item)) {
+        out.push(format!("{key}: {item} removed"));
+    }
+    for item in new.iter().filter(|item| !old.contains(item)) {
+        out.push(format!("{key}: {item} added"));
+    }
+    in_order(out, key, old.iter().filter(|item| new.contains(item)), |item| {
+        new.iter().position(|other| other == *item)
+    });
+}
+
+/// Tells if what is in both is in another order.
+fn in_order<T>(
+    out: &mut Vec<String>,
+    what: &str,
+    both: impl Iterator<Item = T>,
+    place: impl Fn(&T) -> Option<usize>,
+) {
+    if !both.map(|item| place(&item)).is_sorted() {
+        out.push(format!("{what}: in another order"));
+    }
+}
+
+fn compare_lans(out: &mut Vec<String>, old: &[Lan], new: &[Lan]) {
+    let find = |list: &[Lan], device: &str| list.iter().position(|lan| lan.device == device);
+    for lan in old.iter().filter(|lan| find(new, &lan.device).is_none()) {
+        out.push(format!("LAN port {} removed", lan.device));
+    }
+    for Lan { device, hook } in new {
+        match old.iter().find(|lan| lan.device == *device) {
+            None => out.push(format!("LAN port {device} added")),
+            Some(before) => {
+                word(out, &format!("LAN port {device}: hook"), before.hook.name(), hook.name());
+            }
+        }
+    }
+    let both = old.iter().filter(|lan| find(new, &lan.device).is_some());
+    in_order(out, "LAN ports", both, |lan| find(new, &lan.device));
+}
+
+fn compare_wans(out: &mut Vec<String>, old: &[Wan], new: &[Wan]) {
+    let find = |list: &[Wan], device: &str| list.iter().position(|wan| wan.device == device);
+    for wan in old.iter().filter(|wan| find(new, &wan.device).is_none()) {
+        out.push(format!("WAN {} ({}) removed", wan.name, wan.device));
+    }
+    for wan in new {
+        match old.iter().find(|before| before.device == wan.device) {
+            None => out.push(format!("WAN {} ({}) added", wan.name, wan.device)),
+            Some(before) => compare_wan(out, before, wan),
+        }
+    }
+    let both = old.iter().filter(|wan| find(new, &wan.device).is_some());
+    in_order(out, "WANs", both, |wan| find(new, &wan.device));
+}
+
+fn compare_wan(out: &mut Vec<String>, old: &Wan, new: &Wan) {
+    let Wan {
+        name,
+        device,
+        gateway4,
+        gateway6,
+        priority,
+        weight,
+        capacity,
+        hook,
+        ipv6_prefix,
+        failback,
+        forwards,
+    } = new;
+    if old.name != *name {
+        out.push(format!("WAN {} ({device}) is called {name} now", old.name));
+    }
+    let key = |key: &str| format!("WAN {name}: {key}");
+    word(out, &key("gateway"), gateway(&old.gateway4), gateway(gateway4));
+    word(out, &key("gateway6"), gateway(&old.gateway6), gateway(gateway6));
+    word(out, &key("priority"), old.priority, *priority);
+    word(out, &key("weight"), old.weight, *weight);
+    let Capacity { up, down } = capacity;
+    word(out, &key("capacity.up"), rate(old.capacity.up), rate(*up));
+    word(out, &key("capacity.down"), rate(old.capacity.down), rate(*down));
+    word(out, &key("hook"), old.hook.name(), hook.name());
+    word(out, &key("ipv6_prefix"), shown(old.ipv6_prefix), shown(*ipv6_prefix));
+    word(out, &key("failback"), old.failback.to_string(), failback.to_string());
+    let lines = |forwards: &[Forward]| forwards.iter().map(Forward::to_string).collect::<Vec<_>>();
+    listed(out, &key("forward"), &lines(&old.forwards), &lines(forwards));
+}
+
+fn gateway<A: Display>(gateway: &Gateway<A>) -> String {
+    match gateway {
+        Gateway::Auto => "auto".to_owned(),
+        Gateway::Address(address) => address.to_string(),
+    }
+}
+
+fn rate(rate: Option<u64>) -> String {
+    shown(rate.map(show_rate))
+}
+
+fn compare_failover(out: &mut Vec<String>, old: &Failover, new: &Failover) {
+    let Failover { failback_after, hold_down_max } = new;
+    time(out, "failover.failback_after", old.failback_after, *failback_after);
+    time(out, "failover.hold_down_max", old.hold_down_max, *hold_down_max);
+}
+
+fn compare_health(out: &mut Vec<String>, old: &Health, new: &Health) {
+    let Health { method: HealthMethod::Ping, interval, retries, targets, degraded } = new;
+    time(out, "health.interval", old.interval, *interval);
+    word(out, "health.retries", old.retries, *retries);
+    listed(out, "health.targets", &old.targets, targets);
+    let Degraded { latency, jitter, loss } = degraded;
+    time(out, "health.degraded.latency", old.degraded.latency, *latency);
+    time(out, "health.degraded.jitter", old.degraded.jitter, *jitter);
+    let (before, after) = (show_percent(old.degraded.loss), show_percent(*loss));
+    word(out, "health.degraded.loss", before, after);
+}
+
+fn compare_nat(revision: &mut Revision, old: &Nat, new: &Nat) {
+    let Nat { port_min, port_max, flows, timeouts, filtering, mappings_per_source } = new;
+    let out = &mut revision.changes;
+    let ports = |low: u16, high: u16| format!("{low}-{high}");
+    word(out, "nat.ports", ports(old.port_min, old.port_max), ports(*port_min, *port_max));
+    let Timeouts { udp, icmp, tcp_established, tcp_transitory } = timeouts;
+    time(out, "nat.timeouts.udp", old.timeouts.udp, *udp);
+    time(out, "nat.timeouts.icmp", old.timeouts.icmp, *icmp);
+    time(out, "nat.timeouts.tcp_established", old.timeouts.tcp_established, *tcp_established);
+    time(out, "nat.timeouts.tcp_transitory", old.timeouts.tcp_transitory, *tcp_transitory);
+    word(out, "nat.filtering", old.filtering.name(), filtering.name());
+    word(out, "nat.mappings_per_source", old.mappings_per_source, *mappings_per_source);
+    if old.flows != *flows {
+        revision.refused.push(format!(
+            "nat.flows: {} → {flows} needs new tables: stop the agent, run `mwb-agent --detach` \
+             (flows are lost) and start it again",
+            old.flows
+        ));
+    }
+}
+
+fn compare_api(refused: &mut Vec<String>, old: &Api, new: &Api) {
+    let Api { listen, socket, group, token_file } = new;
+    let mut lines = Vec::new();
+    let out = &mut lines;
+    let path = |path: &Path| path.display().to_string();
+    word(out, "api.listen", shown(old.listen), shown(*listen));
+    word(out, "api.socket", path(&old.socket), path(socket));
+    word(out, "api.group", shown(old.group.as_ref()), shown(group.as_ref()));
+    let file = |file: &Option<std::path::PathBuf>| shown(file.as_deref().map(path));
+    word(out, "api.token_file", file(&old.token_file), file(token_file));
+    refused.extend(
+        lines.into_iter().map(|line| format!("{line} needs a restart of the agent (flows go on)")),
+    );
+}
+
+#[cfg(test)]
+#[path = "revision_tests.rs"]
+mod tests;

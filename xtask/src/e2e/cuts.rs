@@ -3,7 +3,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -15,8 +15,7 @@ use super::{
 };
 use crate::lab::{
     Direction, LabSpec, Wan,
-    address::{NET4, provider4, wan4},
-    capture::{Capture, Passing, addresses},
+    address::NET4,
     traffic::{EchoServer, EchoStream, Prober, UdpServer, UdpStream, outage},
     wait_until,
 };
@@ -80,10 +79,6 @@ pub(super) fn cases() -> Vec<Case> {
         |config| config.with("balance", "failover").with("wans.1.priority", 1),
         a_datagram_flow_moves,
     ));
-    cases.push(Case::new("flows_follow_a_new_address_of_the_wan", || {
-        let scene = Scene::new(Hook::Xdp, LabSpec::direct(1), |config| config)?;
-        play(scene, flows_follow_a_new_address)
-    }));
     cases.push(Case::new("the_last_path_is_never_killed", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::relayed(2), |config| config)?;
         play(scene, the_last_path_is_never_killed)
@@ -203,39 +198,6 @@ fn a_datagram_flow_moves(scene: &mut Scene) -> Result<()> {
             status.wans[0].active
         })?;
     }
-    Ok(())
-}
-
-/// After a re-dial nothing leaves with the old address.
-fn flows_follow_a_new_address(scene: &mut Scene) -> Result<()> {
-    let new = Ipv4Addr::from(u32::from(wan4(0)) + 1);
-    let server = UdpServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
-    let stream = UdpStream::new(1_000_000, Duration::from_millis(2));
-    let stream = stream.start(scene.lab.host(), &server)?;
-    wait_until("datagrams arrive", Duration::from_secs(5), || {
-        Ok(stream.report().there.received > 20)
-    })?;
-    scene.lab.gw().ip(&format!(
-        "addr del {}/28 dev wan0\naddr add {new}/28 dev wan0\n\
-         route replace default via {} metric 100\n",
-        wan4(0),
-        provider4(0)
-    ))?;
-    wait_until("datagrams come from the new address", Duration::from_secs(5), || {
-        Ok(stream.report().sources.iter().any(|source| source.ip() == new))
-    })?;
-    // From here on only the new one.
-    let capture = Capture::start(scene.lab.isp(0), "gw0", Passing::In, "udp port 7")?;
-    let before = stream.report().there.received;
-    wait_until("more datagrams arrive", Duration::from_secs(5), || {
-        Ok(stream.report().there.received > before + 200)
-    })?;
-    let sources: Vec<_> =
-        capture.finish()?.frames.iter().filter_map(|frame| Some(addresses(frame)?.0)).collect();
-    ensure!(sources.len() >= 200, "only {} datagrams seen", sources.len());
-    ensure!(sources.iter().all(|&source| source == new), "an old address left the gateway");
-    let report = stream.stop()?;
-    ensure!(report.back.is_some_and(|back| back.received > 220), "no echoes: {report:?}");
     Ok(())
 }
 

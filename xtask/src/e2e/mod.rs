@@ -14,10 +14,12 @@
 
 mod accounts;
 mod agent;
+mod change;
 mod checks;
 mod config;
 mod cuts;
 mod errors;
+mod failback;
 mod filtering;
 mod forwards;
 mod fragments;
@@ -25,11 +27,14 @@ mod frames;
 mod hairpin;
 mod host;
 mod lab;
+mod limits;
 mod packets;
 mod port;
+mod protocols;
 mod scene;
 mod spread;
 mod traffic;
+mod wans;
 
 use std::{ffi::OsString, fmt, process::ExitCode, time::Instant};
 
@@ -102,6 +107,11 @@ pub fn cases() -> Vec<Case> {
         filtering::cases(),
         hairpin::cases(),
         forwards::cases(),
+        protocols::cases(),
+        limits::cases(),
+        wans::cases(),
+        change::cases(),
+        failback::cases(),
     ]
     .into_iter()
     .flatten()

@@ -97,14 +97,6 @@ impl Port {
         Ok(found)
     }
 
-    /// Takes in what has come, and drops it; what bulk tests do with packets
-    /// they need no more.
-    pub(super) fn clear(&mut self) -> Result<()> {
-        self.listen()?;
-        self.heard.clear();
-        Ok(())
-    }
-
     fn pick<T>(
         &mut self,
         take: &mut impl FnMut(&Packet, &[u8]) -> Option<T>,

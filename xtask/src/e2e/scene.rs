@@ -1,8 +1,8 @@
 //! A lab with our gateway in it, as most tests want one.
 
-use std::fmt;
+use std::{fmt, fs, path::Path, process::Command};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::Case;
 use crate::lab::{Gateway, GatewayConfig, Lab, LabSpec};
@@ -46,6 +46,7 @@ impl fmt::Display for Hook {
 /// A lab with a gateway that is up.
 pub(super) struct Scene {
     pub(super) gateway: Gateway,
+    pub(super) config: GatewayConfig,
     pub(super) lab: Lab,
 }
 
@@ -56,15 +57,32 @@ impl Scene {
         spec: LabSpec,
         configure: impl FnOnce(GatewayConfig) -> GatewayConfig,
     ) -> Result<Self> {
+        Self::prepared(hook, spec, |_| Ok(()), configure)
+    }
+
+    /// Builds it, with something done to the lab before the gateway starts.
+    pub(super) fn prepared(
+        hook: Hook,
+        spec: LabSpec,
+        prepare: impl FnOnce(&Lab) -> Result<()>,
+        configure: impl FnOnce(GatewayConfig) -> GatewayConfig,
+    ) -> Result<Self> {
         let lab = Lab::new(&hook.suit(spec))?;
+        prepare(&lab)?;
         let config = configure(GatewayConfig::new(&lab).with("hook", hook.name()));
         let gateway = Gateway::start(&lab, &config)?;
         let status = gateway.api().status()?;
         let hooks = status.lan.iter().map(|lan| &lan.hook);
-        for used in hooks.chain(status.wans.iter().map(|wan| &wan.hook)) {
+        // A device that was given a hook of its own has that.
+        let wans = status
+            .wans
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| config.value(&format!("wans.{index}.hook")).is_none());
+        for used in hooks.chain(wans.map(|(_, wan)| &wan.hook)) {
             ensure!(used.as_deref() == Some(hook.name()), "a device uses {used:?}: {status:#?}");
         }
-        Ok(Self { gateway, lab })
+        Ok(Self { gateway, config, lab })
     }
 
     /// Packets counted so far in rows that `wanted` takes.
@@ -79,6 +97,22 @@ impl Scene {
     /// Packets counted so far under a reason, in one direction.
     pub(super) fn counted(&self, direction: &str, reason: &str) -> Result<u64> {
         self.packets(|row| row.direction == direction && row.reason == reason)
+    }
+
+    /// Entries of a pinned table, as the kernel itself has them.
+    pub(super) fn entries(&self, table: &str) -> Result<usize> {
+        let instance = Path::new("/sys/fs/bpf/mwb").join(self.lab.prefix());
+        // One version of the layout at a time.
+        let version = fs::read_dir(&instance)?.next().context("nothing is pinned")??;
+        let pin = version.path().join("maps").join(table);
+        let output = Command::new("bpftool")
+            .args(["-j", "map", "dump", "pinned"])
+            .arg(&pin)
+            .output()
+            .context("cannot start bpftool")?;
+        let rows: Vec<serde::de::IgnoredAny> = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("bpftool said of {}: {output:?}", pin.display()))?;
+        Ok(rows.len())
     }
 
     /// What a reader of a failure wants to know.

@@ -70,6 +70,10 @@ pub struct FailoverStatus {
     pub active: Vec<String>,
     /// Changes so far.
     pub count: u64,
+    /// The WAN that the operator sends new flows to.
+    pub forced: Option<String>,
+    /// When that ends by itself, if it does.
+    pub forced_until_unix_ms: Option<u64>,
 }
 
 /// A WAN.
@@ -105,6 +109,14 @@ pub struct WanStatus {
     pub tx: Volume,
     /// Times it failed.
     pub failovers: u64,
+    /// Until when its flows may stay, while they are draining.
+    pub drain_until_unix_ms: Option<u64>,
+    /// How long it must be well before it is used again.
+    pub hold_down_seconds: f64,
+    /// When it may be used again, while it is held.
+    pub hold_until_unix_ms: Option<u64>,
+    /// How often it failed soon after it came back.
+    pub relapses: u32,
 }
 
 /// Packets and bytes.

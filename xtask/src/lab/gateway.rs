@@ -107,6 +107,12 @@ impl GatewayConfig {
         self
     }
 
+    /// What a key is set to, named as for [`Self::with`].
+    #[must_use]
+    pub fn value(&self, place: &str) -> Option<&Value> {
+        self.value.pointer(&format!("/{}", place.replace('.', "/")))
+    }
+
     /// WANs are as well as their next hops, whatever is behind these.
     #[must_use]
     pub fn watching_gateways(self) -> Self {
@@ -124,9 +130,13 @@ impl GatewayConfig {
         Ok(PathBuf::from(path))
     }
 
-    fn wan_names(&self) -> Vec<String> {
+    /// Name of each WAN, and whether it carries IPv6.
+    fn wans(&self) -> Vec<(String, bool)> {
         let rows = self.value["wans"].as_array().map(Vec::as_slice).unwrap_or_default();
-        rows.iter().filter_map(|wan| Some(wan["name"].as_str()?.to_owned())).collect()
+        let read = |wan: &Value| {
+            Some((wan["name"].as_str()?.to_owned(), wan.get("ipv6_prefix").is_some()))
+        };
+        rows.iter().filter_map(read).collect()
     }
 }
 
@@ -137,7 +147,7 @@ pub struct Gateway {
     api: Api,
     config: PathBuf,
     instance: String,
-    wans: Vec<String>,
+    wans: Vec<(String, bool)>,
     listener: Option<TcpListener>,
 }
 
@@ -175,7 +185,7 @@ impl Gateway {
         let instance = lab.prefix().to_owned();
         let process = Self::spawn(lab, &path, &instance, listener.as_ref())?;
         let api = Api::new(&config.socket()?);
-        Ok(Self { process, api, config: path, instance, wans: config.wan_names(), listener })
+        Ok(Self { process, api, config: path, instance, wans: config.wans(), listener })
     }
 
     fn spawn(
@@ -208,9 +218,12 @@ impl Gateway {
     pub fn wait_until_up(&mut self) -> Result<()> {
         let wans = self.wans.clone();
         self.wait_for_status("every WAN is up and resolved", START, |status| {
-            wans.iter().all(|name| {
+            wans.iter().all(|(name, v6)| {
                 status.wans.iter().any(|wan| {
-                    wan.name == *name && wan.state == "up" && wan.next_hop4 && wan.next_hop6
+                    wan.name == *name
+                        && wan.state == "up"
+                        && wan.next_hop4
+                        && (wan.next_hop6 || !v6)
                 })
             })
         })
@@ -247,6 +260,22 @@ impl Gateway {
                 self.process.log()
             )
         })
+    }
+
+    /// Gives it another configuration to read when it is next asked to.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn rewrite(&mut self, config: &GatewayConfig) -> Result<()> {
+        fs::write(&self.config, config.text()).context("cannot write the configuration")?;
+        self.wans = config.wans();
+        Ok(())
+    }
+
+    /// The file it was started with.
+    #[must_use]
+    pub fn config_file(&self) -> &Path {
+        &self.config
     }
 
     /// Client of its API.
@@ -310,9 +339,17 @@ impl Gateway {
     /// # Errors
     /// When it fails; with what it said.
     pub fn mwb(&self, arguments: &[&str]) -> Result<String> {
+        super::namespace::output_of(self.mwb_command(arguments)?, "against the gateway")
+    }
+
+    /// The operator's command against it, not started yet.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn mwb_command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(&build::artifacts()?.mwb);
-        command.arg("--socket").arg(self.api.socket()).args(arguments);
-        super::namespace::output_of(command, "against the gateway")
+        command.arg("--socket").arg(self.api.socket()).args(arguments).env("NO_COLOR", "1");
+        Ok(command)
     }
 }
 

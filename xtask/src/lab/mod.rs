@@ -29,6 +29,7 @@ mod shaper;
 mod stun;
 mod topology;
 pub mod traffic;
+mod tun;
 mod wait;
 mod wan;
 

@@ -34,6 +34,9 @@ pub struct WanSpec {
     /// `None`: a plain veth pair, as fast as it goes, which can only be cut by
     /// carrier or beyond the provider. Else a relay.
     pub shape: Option<Shape>,
+    /// The link carries packets without Ethernet, between tun devices; it has no
+    /// shape then.
+    pub tun: bool,
 }
 
 /// Both directions of a relayed link.
@@ -49,14 +52,21 @@ impl LabSpec {
     /// `count` plain WANs.
     #[must_use]
     pub fn direct(count: usize) -> Self {
-        Self { wans: vec![WanSpec { shape: None }; count], offloads: false }
+        Self { wans: vec![WanSpec::default(); count], offloads: false }
     }
 
     /// A relayed WAN for every shape.
     #[must_use]
     pub fn shaped(shapes: impl IntoIterator<Item = Shape>) -> Self {
-        let wans = shapes.into_iter().map(|shape| WanSpec { shape: Some(shape) }).collect();
+        let wans =
+            shapes.into_iter().map(|shape| WanSpec { shape: Some(shape), tun: false }).collect();
         Self { wans, offloads: false }
+    }
+
+    /// `count` WANs without Ethernet.
+    #[must_use]
+    pub fn tun(count: usize) -> Self {
+        Self { wans: vec![WanSpec { shape: None, tun: true }; count], offloads: false }
     }
 
     /// `count` relayed WANs that do nothing yet, but can be shaped and cut.
@@ -123,7 +133,7 @@ impl Lab {
         for (index, wan) in spec.wans.iter().enumerate() {
             let isp = isps.get(index).context("one provider a WAN")?;
             let relay = wan.shape.as_ref().zip(relay.as_ref());
-            wans.push(Wan::build(index, &gw, isp, relay, spec.offloads)?);
+            wans.push(Wan::build(index, &gw, isp, relay, spec.offloads, wan.tun)?);
         }
         if !spec.offloads {
             host.ethtool_features("lan0", &["tx", "off", "gro", "on"])?;
@@ -207,9 +217,14 @@ impl Lab {
 /// # Errors
 /// When the kernel refuses, or a name is taken.
 pub fn connect(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
-    feed_ip(&veth(left, right))?;
+    join(left, right)?;
     left.0.ip(&format!("link set {} up\n", left.1))?;
     right.0.ip(&format!("link set {} up\n", right.1))
+}
+
+/// A veth pair, both ends down.
+pub(super) fn join(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<()> {
+    feed_ip(&veth(left, right))
 }
 
 fn veth(left: (&Namespace, &str), right: (&Namespace, &str)) -> String {
@@ -290,7 +305,9 @@ fn make_devices(
     let mut batch = veth((host, "lan0"), (gw, "lan0"));
     for (index, (wan, isp)) in spec.wans.iter().zip(isps).enumerate() {
         let (device, uplink) = (format!("wan{index}"), format!("isp{index}"));
-        if wan.shape.is_some() {
+        if wan.tun {
+            // Its ends come with the one who carries.
+        } else if wan.shape.is_some() {
             let Some(relay) = relay else { bail!("a shaped link needs the relay's namespace") };
             batch.push_str(&veth((gw, &device), (relay, &format!("a{index}"))));
             batch.push_str(&veth((relay, &format!("b{index}")), (isp, "gw0")));

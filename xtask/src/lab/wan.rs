@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     address::{
@@ -13,7 +13,8 @@ use super::{
     link::{Direction, LinkSpec, LinkStats},
     namespace::Namespace,
     shaper::{self, Shaper},
-    topology::Shape,
+    topology::{Shape, join},
+    tun::TunLink,
 };
 
 /// A WAN: device `wan<index>` of the gateway, the link, and the provider.
@@ -23,6 +24,9 @@ pub struct Wan {
     gw: Namespace,
     isp: Namespace,
     shaper: Option<(Mutex<Box<dyn Shaper>>, Namespace)>,
+    offloads: bool,
+    // Held for as long as the link is to carry.
+    _tun: Option<TunLink>,
 }
 
 impl Wan {
@@ -33,22 +37,50 @@ impl Wan {
         isp: &Namespace,
         shape: Option<(&Shape, &Namespace)>,
         offloads: bool,
+        tun: bool,
     ) -> Result<Self> {
         let device = format!("wan{index}");
-        isp.ip("link set lo up\nlink set gw0 up\nlink set up0 up\n")?;
+        let carried = if tun { Some(TunLink::start((gw, &device), (isp, "gw0"))?) } else { None };
+        let mut wan = Self {
+            index,
+            gw: gw.clone(),
+            isp: isp.clone(),
+            shaper: None,
+            offloads: offloads || tun,
+            _tun: carried,
+        };
         isp.ip(&format!(
-            "addr add {}/30 dev up0\naddr add {}/64 dev up0 nodad\n\
-             route add default via {}\nroute add default via {}\n\
-             addr add {}/28 dev gw0\naddr add {}/64 dev gw0 nodad\n",
+            "link set lo up\nlink set up0 up\n\
+             addr add {}/30 dev up0\naddr add {}/64 dev up0 nodad\n\
+             route add default via {}\nroute add default via {}\n",
             provider_uplink4(index),
             provider_uplink6(index),
             net_uplink4(index),
             net_uplink6(index),
+        ))?;
+        wan.configure()?;
+        if let Some((shape, namespace)) = shape {
+            // A relay sees frames as they are in memory: checksums must be
+            // done and segments cut before they reach it.
+            gw.ethtool_features(&device, &["tx", "off"])?;
+            isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
+            let shaper = shaper::start(namespace, index, shape)?;
+            wan.shaper = Some((Mutex::new(shaper), namespace.clone()));
+        }
+        wan.isp.ip(&wan.return_route())?;
+        Ok(wan)
+    }
+
+    /// Addresses, routes and offloads of both ends of the link.
+    fn configure(&self) -> Result<()> {
+        let (index, device) = (self.index, self.device());
+        self.isp.ip(&format!(
+            "link set gw0 up\naddr add {}/28 dev gw0\naddr add {}/64 dev gw0 nodad\n",
             provider4(index),
             provider6(index),
         ))?;
         let metric = 100 + index;
-        gw.ip(&format!(
+        self.gw.ip(&format!(
             "link set {device} up\n\
              addr add {}/28 dev {device}\naddr add {}/64 dev {device} nodad\n\
              route add default via {} metric {metric}\nroute add default via {} metric {metric}\n",
@@ -57,25 +89,30 @@ impl Wan {
             provider4(index),
             provider6(index),
         ))?;
-        let shaper = match shape {
-            Some((shape, namespace)) => {
-                // A relay sees frames as they are in memory: checksums must be
-                // done and segments cut before they reach it.
-                gw.ethtool_features(&device, &["tx", "off"])?;
-                isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
-                let shaper = shaper::start(namespace, index, shape)?;
-                Some((Mutex::new(shaper), namespace.clone()))
-            }
-            None => {
-                if !offloads {
-                    isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
-                }
-                None
-            }
-        };
-        let wan = Self { index, gw: gw.clone(), isp: isp.clone(), shaper };
-        wan.isp.ip(&wan.return_route())?;
-        Ok(wan)
+        if !self.offloads {
+            self.isp.ethtool_features("gw0", &["tx", "off", "gro", "on"])?;
+        }
+        Ok(())
+    }
+
+    /// Removes the gateway's device, as when a modem is pulled out.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unplug(&self) -> Result<()> {
+        self.gw.ip(&format!("link del {}\n", self.device()))
+    }
+
+    /// Makes it anew, under the same name and with the same addresses. Plain
+    /// veth pairs only.
+    ///
+    /// # Errors
+    /// When it is there, or the kernel refuses.
+    pub fn plug_in(&self) -> Result<()> {
+        ensure!(self.shaper.is_none(), "a shaped link cannot be plugged in");
+        join((&self.gw, &self.device()), (&self.isp, "gw0"))?;
+        self.configure()?;
+        self.isp.ip(&self.return_route())
     }
 
     /// Number, from 0.

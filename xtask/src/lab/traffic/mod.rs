@@ -3,6 +3,7 @@
 //! Servers are threads whose sockets live in a namespace; clients run in the
 //! namespace they speak from. Knows nothing of gateways.
 
+mod fleet;
 mod http;
 mod iperf;
 mod ping;
@@ -13,6 +14,7 @@ mod udp;
 mod who;
 
 pub use self::{
+    fleet::{Fleet, FleetServers, FlowRecord},
     http::{Download, FileServer, content_hash, curl, fetch},
     iperf::{Iperf, IperfReport, IperfRun, IperfServer},
     ping::{PingReport, PingRun, ping},

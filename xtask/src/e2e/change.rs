@@ -1,0 +1,341 @@
+//! The gateway is changed and replaced while a thousand flows run, and none of
+//! them notices.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::{
+    Case, checks,
+    scene::{Hook, Scene, both_hooks, play},
+};
+use crate::{
+    build,
+    lab::{
+        Gateway, GatewayConfig, Lab, LabSpec,
+        address::{HOST4, NET4, NET4_SECOND, wan4},
+        traffic::{EchoServer, EchoStream, Fleet, FleetServers, FlowRecord, ping},
+        wait_until,
+    },
+};
+
+/// Flows that run while something is changed, and their datagrams a second.
+const FLOWS: usize = 1000;
+const RATE: u32 = 4000;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add =
+        |name, spec, configure, test| cases.extend(both_hooks(name, spec, configure, test));
+    let two: fn() -> LabSpec = || LabSpec::direct(2);
+    let same: fn(GatewayConfig) -> GatewayConfig = |config| config;
+    add(
+        "a_reload_costs_no_packet_of_1000_flows",
+        || LabSpec::direct(3),
+        without_the_third,
+        reloads_cost_nothing,
+    );
+    add("an_upgrade_costs_no_packet_of_1000_flows", two, same, an_upgrade_costs_nothing);
+    add("what_is_applied_on_trial_goes_back_by_itself", two, same, a_trial_goes_back);
+    cases.push(Case::new("a_wrong_file_changes_nothing", || {
+        let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| config)?;
+        play(scene, a_wrong_file_changes_nothing)
+    }));
+    cases.push(Case::new("a_data_plane_of_another_layout_is_refused_with_the_way_out", || {
+        let scene = Scene::new(Hook::Xdp, LabSpec::direct(1), |config| config)?;
+        play(scene, another_layout_is_refused)
+    }));
+    cases
+}
+
+fn without_the_third(config: GatewayConfig) -> GatewayConfig {
+    config.without("wans.2")
+}
+
+/// A fleet that is under way, with connections beside it.
+struct Load {
+    fleet: Fleet,
+    kept: Vec<EchoStream>,
+    _servers: (FleetServers, EchoServer),
+}
+
+impl Load {
+    fn start(lab: &Lab) -> Result<Self> {
+        let servers = FleetServers::start(lab.net(), NET4)?;
+        let echo = EchoServer::start(lab.net(), SocketAddr::from((NET4, 7)))?;
+        let kept = (0..20)
+            .map(|_| EchoStream::connect(lab.host(), echo.address(), PATIENCE))
+            .collect::<Result<Vec<_>>>()?;
+        let fleet = Fleet::start(lab.host(), &servers, FLOWS, RATE)?;
+        fleet.wait_for_answers(1, PATIENCE)?;
+        Ok(Self { fleet, kept, _servers: (servers, echo) })
+    }
+
+    /// After something was changed: every flow goes on.
+    fn goes_on(&mut self, what: &str) -> Result<()> {
+        self.fleet.wait_for_answers(1, PATIENCE).with_context(|| what.to_owned())?;
+        for stream in &mut self.kept {
+            stream.exchange(what.as_bytes()).with_context(|| what.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Ends it and expects that nothing was lost or doubled.
+    fn finish(self) -> Result<Vec<FlowRecord>> {
+        let flows = self.fleet.stop()?;
+        let sent: u32 = flows.iter().map(|flow| flow.sent).sum();
+        let lost: u32 = flows.iter().map(|flow| flow.sent - flow.answered).sum();
+        let doubled: u32 = flows.iter().map(|flow| flow.doubled).sum();
+        ensure!(lost + doubled == 0, "{lost} of {sent} datagrams lost, {doubled} doubled");
+        ensure!(flows.len() == FLOWS && sent > 1000, "{} flows, {sent} datagrams", flows.len());
+        Ok(flows)
+    }
+}
+
+/// Every kind of difference, one after the other.
+fn reloads_cost_nothing(scene: &mut Scene) -> Result<()> {
+    let mut load = Load::start(&scene.lab)?;
+    let config = |scene: &Scene| scene.config.clone();
+
+    let changed = config(scene).with("wans.0.weight", 300).with("wans.1.weight", 100);
+    reload(scene, changed)?;
+    wait_until("the new weights are used", PATIENCE, || {
+        Ok((scene.gateway.api().status()?.wans[0].share - 0.75).abs() < 0.01)
+    })?;
+    load.goes_on("weights were changed")?;
+
+    let changed = config(scene).with("balance", "round_robin");
+    reload(scene, changed)?;
+    ensure!(scene.gateway.api().status()?.balance == "round_robin", "the old mode");
+    load.goes_on("the mode was changed")?;
+
+    let third = json!({"name": "wan2", "device": "wan2", "ipv6_prefix": "2001:db8:103::/48"});
+    let mut wans = config(scene).value("wans").cloned().context("WANs")?;
+    wans.as_array_mut().context("a list")?.push(third);
+    let changed = config(scene).with("wans", wans).with("wans.1.name", "renamed");
+    reload(scene, changed)?;
+    scene.gateway.wait_until_up()?;
+    let names: Vec<String> =
+        scene.gateway.api().status()?.wans.into_iter().map(|wan| wan.name).collect();
+    ensure!(names == ["wan0", "renamed", "wan2"], "the WANs are {names:?}");
+    load.goes_on("a WAN was added and one renamed")?;
+    let echo = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4_SECOND, 7)))?;
+    let spread = checks::spread(&scene.lab, echo.address(), 30)?;
+    ensure!(spread.iter().all(|&flows| flows >= 4), "flows by WAN: {spread:?}");
+
+    let changed = config(scene)
+        .with("health.targets", json!([NET4_SECOND.to_string()]))
+        .with("health.interval", "100ms")
+        .with("nat.filtering", "endpoint_independent")
+        .with("nat.timeouts", json!({"udp": "2m"}))
+        .with("bypass", json!(["192.0.2.192/26"]))
+        .with(
+            "wans.0.forwards",
+            json!([{"protocol": "tcp", "port": 2222, "to": format!("{HOST4}:22")}]),
+        );
+    reload(scene, changed)?;
+    let inside = EchoServer::start(scene.lab.host(), SocketAddr::from((HOST4, 22)))?;
+    wait_until("the new forward works", PATIENCE, || {
+        let to = SocketAddr::from((wan4(0), 2222));
+        Ok(EchoStream::connect(scene.lab.net(), to, Duration::from_millis(500)).is_ok())
+    })?;
+    drop(inside);
+    load.goes_on("targets, filters and forwards were changed")?;
+
+    // It carries none of the fleet, which was there before it.
+    let changed = config(scene).without("wans.2");
+    reload(scene, changed)?;
+    wait_until("it is let go of", PATIENCE, || {
+        let left = scene.lab.gw().link_json("wan2")?;
+        Ok(scene.gateway.api().status()?.wans.len() == 2 && left.get("xdp").is_none())
+    })?;
+    load.goes_on("a WAN was removed")?;
+    let changed = config(scene);
+    reload(scene, changed)?;
+    load.goes_on("nothing was changed")?;
+
+    let flows = load.finish()?;
+    let moved = flows.iter().filter(|flow| flow.seen_as.len() > 1).count();
+    ensure!(moved == 0, "{moved} flows moved to another WAN or port");
+    checks::pings_pass(&scene.lab)?;
+    checks::transfers_are_whole(&scene.lab, 1 << 20)
+}
+
+fn reload(scene: &mut Scene, config: GatewayConfig) -> Result<String> {
+    scene.gateway.rewrite(&config)?;
+    scene.config = config;
+    scene.gateway.mwb(&["reload"])
+}
+
+/// Stopped and started, killed and started: another agent takes over its flows
+/// and goes on counting.
+fn an_upgrade_costs_nothing(scene: &mut Scene) -> Result<()> {
+    let forwarded = |scene: &Scene| scene.packets(|row| row.reason == "forwarded");
+    let mut load = Load::start(&scene.lab)?;
+    let before = forwarded(scene)?;
+    let mut programs = program_ids(scene)?;
+    for killed in [false, true, false] {
+        if killed {
+            scene.gateway.kill()?;
+        } else {
+            scene.gateway.stop()?;
+        }
+        scene.gateway.restart(&scene.lab)?;
+        load.goes_on("another agent runs")?;
+        let now = program_ids(scene)?;
+        ensure!(
+            now.len() == programs.len() && now.iter().all(|id| !programs.contains(id)),
+            "programs {programs:?} were not replaced: {now:?}"
+        );
+        programs = now;
+    }
+    let flows = load.finish()?;
+    let moved = flows.iter().filter(|flow| flow.seen_as.len() > 1).count();
+    ensure!(moved == 0, "{moved} flows moved to another WAN or port");
+    let sent: u32 = flows.iter().map(|flow| flow.sent).sum();
+    let counted = forwarded(scene)? - before;
+    ensure!(counted >= u64::from(sent), "{sent} datagrams, {counted} counted since: it began anew");
+    Ok(())
+}
+
+/// Ids of the programs in the pinned links.
+fn program_ids(scene: &Scene) -> Result<Vec<u64>> {
+    let pins = layout(scene)?.join("links");
+    let mut ids = Vec::new();
+    for pin in fs::read_dir(&pins)? {
+        let output = Command::new("bpftool")
+            .args(["-j", "link", "show", "pinned"])
+            .arg(pin?.path())
+            .output()?;
+        let link: serde_json::Value =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+        ids.push(link["prog_id"].as_u64().with_context(|| format!("no program: {link}"))?);
+    }
+    ensure!(!ids.is_empty(), "no links in {}", pins.display());
+    Ok(ids)
+}
+
+/// Where the data plane of the scene is pinned.
+fn layout(scene: &Scene) -> Result<std::path::PathBuf> {
+    let instance = Path::new("/sys/fs/bpf/mwb").join(scene.lab.prefix());
+    Ok(fs::read_dir(&instance)?.next().context("nothing is pinned")??.path())
+}
+
+/// It acts, goes back when nobody confirms, and stays when somebody does.
+fn a_trial_goes_back(scene: &mut Scene) -> Result<()> {
+    let mut load = Load::start(&scene.lab)?;
+    let first = fs::read_to_string(scene.gateway.config_file())?;
+    let trial = scene.config.clone().with("balance", "failover");
+    let file = scene.lab.scratch().join("trial.yaml");
+    fs::write(&file, trial.text())?;
+    let path = file.to_string_lossy().into_owned();
+    let balance = |scene: &Scene| Ok::<_, anyhow::Error>(scene.gateway.api().status()?.balance);
+
+    scene.gateway.mwb(&["apply", &path, "--confirm", "2s"])?;
+    ensure!(balance(scene)? == "failover", "it does not act");
+    ensure!(fs::read_to_string(scene.gateway.config_file())? == first, "the file has changed");
+    load.goes_on("a trial began")?;
+    wait_until("the former one is back", PATIENCE, || Ok(balance(scene)? == "per_flow"))?;
+    load.goes_on("a trial ended")?;
+    ensure!(scene.gateway.mwb(&["confirm"]).is_err(), "there is something to confirm");
+
+    scene.gateway.mwb(&["apply", &path, "--confirm", "60s"])?;
+    scene.gateway.mwb(&["confirm"])?;
+    ensure!(balance(scene)? == "failover", "it does not act");
+    ensure!(
+        fs::read_to_string(scene.gateway.config_file())? == trial.text(),
+        "the file is not what was confirmed"
+    );
+    let former = format!("{}.previous", scene.gateway.config_file().display());
+    ensure!(fs::read_to_string(&former)? == first, "{former} is not the former file");
+    load.goes_on("a trial was confirmed")?;
+
+    // A restart before it is confirmed runs what the file says.
+    let again = trial.with("balance", "round_robin");
+    fs::write(&file, again.text())?;
+    scene.gateway.mwb(&["apply", &path, "--confirm", "60s"])?;
+    ensure!(balance(scene)? == "round_robin", "it does not act");
+    scene.gateway.kill()?;
+    scene.gateway.restart(&scene.lab)?;
+    ensure!(balance(scene)? == "failover", "a trial outlived its agent");
+    // For good at once.
+    scene.gateway.mwb(&["apply", &path])?;
+    ensure!(balance(scene)? == "round_robin", "it does not act");
+    ensure!(
+        fs::read_to_string(scene.gateway.config_file())? == again.text(),
+        "the file is not what was applied"
+    );
+    load.goes_on("another was applied")?;
+    load.finish().map(drop)
+}
+
+/// What is wrong is said with its place, and nothing is different.
+fn a_wrong_file_changes_nothing(scene: &mut Scene) -> Result<()> {
+    let before = scene.gateway.api().status()?;
+    let good = scene.config.text();
+    for (right, wrong) in [
+        ("\"balance\": \"per_flow\"", "\"balance\": \"per_flwo\""),
+        ("\"device\": \"wan1\"", "\"device\": \"wan0\""),
+        ("\"mode\": \"steer\"", "\"mode\": \"steer\","),
+    ] {
+        let text = good.replace(right, wrong);
+        ensure!(text != good, "{right} is not in the file");
+        fs::write(scene.gateway.config_file(), &text)?;
+        let output = scene.gateway.mwb_command(&["reload"])?.output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "{wrong} was taken: {said}");
+        let name = scene.gateway.config_file().display().to_string();
+        ensure!(said.contains(&format!("{name}:")), "{wrong}: no place in: {said}");
+        let path = scene.lab.scratch().join("wrong.yaml");
+        fs::write(&path, &text)?;
+        let path = path.to_string_lossy().into_owned();
+        let output = scene.gateway.mwb_command(&["apply", &path, "--confirm", "5s"])?.output()?;
+        ensure!(!output.status.success(), "{wrong} was applied");
+    }
+    let now = scene.gateway.api().status()?;
+    ensure!(
+        now.balance == before.balance && now.wans.len() == before.wans.len(),
+        "something is different: {now:#?}"
+    );
+    fs::write(scene.gateway.config_file(), good)?;
+    scene.gateway.mwb(&["reload"])?;
+    checks::pings_pass(&scene.lab)
+}
+
+/// Another version's programs are attached: two data planes must not run, and the
+/// way out is told and works.
+fn another_layout_is_refused(scene: &mut Scene) -> Result<()> {
+    scene.gateway.stop()?;
+    let ours = layout(scene)?;
+    let theirs = ours.with_file_name("v1");
+    for part in ["maps", "links"] {
+        fs::create_dir_all(theirs.join(part))?;
+    }
+    for pin in fs::read_dir(ours.join("links"))? {
+        let pin = pin?;
+        fs::rename(pin.path(), theirs.join("links").join(pin.file_name()))?;
+    }
+    let made = build::artifacts()?;
+    let mut agent = scene.lab.gw().command(&made.agent);
+    agent.arg("--config").arg(scene.gateway.config_file());
+    let output = agent.args(["--instance", scene.lab.prefix()]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "it runs beside another layout: {said}");
+    ensure!(said.contains("--detach") && said.contains("v1"), "no way out in: {said}");
+    // It still forwards.
+    let report = ping(scene.lab.host(), IpAddr::V4(NET4), 3, Duration::from_millis(20), &[])?;
+    ensure!(report.received == 3, "the refusal broke what runs: {}", report.output);
+    scene.gateway.detach(&scene.lab)?;
+    let config = scene.config.clone();
+    let gateway = Gateway::start(&scene.lab, &config)?;
+    scene.gateway = gateway;
+    checks::pings_pass(&scene.lab)
+}

@@ -1,0 +1,284 @@
+//! Many flows at once, each sending a datagram now and then and each answered:
+//! what a change of the gateway must not cost one of.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{server::Server, udp::bind};
+use crate::lab::{Namespace, wait_until};
+
+/// Servers that each socket of the fleet speaks to: a flow is a pair.
+const SERVERS: u16 = 4;
+/// The last answers are waited for this long.
+const LINGER: Duration = Duration::from_secs(2);
+/// How often a thread looks whether it should end, in milliseconds.
+const LOOK: u16 = 50;
+
+/// Answers datagrams with what they hold and the address they came from.
+#[derive(Debug)]
+pub struct FleetServers {
+    addresses: Vec<SocketAddr>,
+    _servers: Vec<Server>,
+}
+
+impl FleetServers {
+    /// Listens on four ports of `address` from 7001 on.
+    ///
+    /// # Errors
+    /// When one cannot be bound.
+    pub fn start(namespace: &Namespace, address: Ipv4Addr) -> Result<Self> {
+        let mut servers = Vec::new();
+        let mut addresses = Vec::new();
+        for port in (7001..).take(SERVERS.into()) {
+            let address = SocketAddr::from((address, port));
+            let socket = bind(namespace, address)?;
+            addresses.push(address);
+            servers.push(Server::start(&format!("fleet {address}"), move |stop| {
+                let mut buffer = [0; 256];
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok((length, source)) = socket.recv_from(&mut buffer) else { continue };
+                    let mut answer = buffer[..length].to_vec();
+                    answer.extend(source.to_string().as_bytes());
+                    // An answer that cannot be sent is missing at the other end.
+                    let _ = socket.send_to(&answer, source);
+                }
+            })?);
+        }
+        Ok(Self { addresses, _servers: servers })
+    }
+}
+
+/// What has become of one flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// Datagrams sent.
+    pub sent: u32,
+    /// Different ones that were answered.
+    pub answered: u32,
+    /// Answers to what had been answered already.
+    pub doubled: u32,
+    /// What the server saw as its address, in the order of the datagrams; a
+    /// change is a move.
+    pub seen_as: Vec<SocketAddr>,
+    waiting: BTreeSet<u32>,
+}
+
+/// A fleet on its way.
+#[derive(Debug)]
+pub struct Fleet {
+    flows: Arc<Mutex<Vec<FlowRecord>>>,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Fleet {
+    /// Starts `flows` flows that send `rate` datagrams a second all together.
+    ///
+    /// # Errors
+    /// When there are not enough sockets.
+    pub fn start(
+        namespace: &Namespace,
+        servers: &FleetServers,
+        flows: usize,
+        rate: u32,
+    ) -> Result<Self> {
+        let count = flows.div_ceil(servers.addresses.len());
+        let sockets: Arc<Vec<UdpSocket>> = Arc::new(namespace.enter(|| {
+            (0..count)
+                .map(|_| {
+                    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                    socket.set_nonblocking(true)?;
+                    Ok(socket)
+                })
+                .collect()
+        })?);
+        let records = vec![FlowRecord::default(); flows];
+        let fleet = Self {
+            flows: Arc::new(Mutex::new(records)),
+            stop: Arc::default(),
+            ended: Arc::default(),
+            threads: Vec::new(),
+        };
+        fleet.launch(sockets, servers.addresses.clone(), rate)
+    }
+
+    fn launch(
+        mut self,
+        sockets: Arc<Vec<UdpSocket>>,
+        servers: Vec<SocketAddr>,
+        rate: u32,
+    ) -> Result<Self> {
+        let (listeners, book, ended) =
+            (Arc::clone(&sockets), Arc::clone(&self.flows), Arc::clone(&self.ended));
+        self.threads.push(
+            thread::Builder::new()
+                .name("fleet answers".to_owned())
+                .spawn(move || listen(&listeners, &book, &ended))?,
+        );
+        let (book, stop) = (Arc::clone(&self.flows), Arc::clone(&self.stop));
+        self.threads.push(
+            thread::Builder::new()
+                .name("fleet".to_owned())
+                .spawn(move || send(&sockets, &servers, rate, &book, &stop))?,
+        );
+        Ok(self)
+    }
+
+    /// Every flow as it is now.
+    #[must_use]
+    pub fn flows(&self) -> Vec<FlowRecord> {
+        lock(&self.flows).clone()
+    }
+
+    /// Waits until every flow has been answered `times` more often than now.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_for_answers(&self, times: u32, deadline: Duration) -> Result<()> {
+        let before: Vec<u32> = lock(&self.flows).iter().map(|flow| flow.answered).collect();
+        wait_until("every flow of the fleet is answered", deadline, || {
+            let flows = lock(&self.flows);
+            let behind = flows
+                .iter()
+                .zip(&before)
+                .filter(|(flow, before)| flow.answered < *before + times)
+                .count();
+            anyhow::ensure!(behind == 0, "{behind} flows are behind");
+            Ok(true)
+        })
+        .map(drop)
+    }
+
+    /// Ends it, waits for what is still on its way, and gives every flow.
+    ///
+    /// # Errors
+    /// When one of its threads failed.
+    pub fn stop(mut self) -> Result<Vec<FlowRecord>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let (answers, sender) = (self.threads.remove(0), self.threads.remove(0));
+        sender.join().map_err(|_| anyhow!("the fleet panicked"))??;
+        let start = Instant::now();
+        wait_until("nothing more comes", LINGER * 2, || {
+            let whole = lock(&self.flows).iter().all(|flow| flow.waiting.is_empty());
+            Ok(whole || start.elapsed() > LINGER)
+        })?;
+        self.ended.store(true, Ordering::Relaxed);
+        answers.join().map_err(|_| anyhow!("the fleet panicked"))??;
+        Ok(lock(&self.flows).clone())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Flow `number` is of socket `number / servers`, and goes to server `number %
+/// servers`.
+fn send(
+    sockets: &[UdpSocket],
+    servers: &[SocketAddr],
+    rate: u32,
+    book: &Mutex<Vec<FlowRecord>>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let count = lock(book).len();
+    let start = Instant::now();
+    let mut sent = 0_u32;
+    while !stop.load(Ordering::Relaxed) {
+        let number = sent as usize % count;
+        let socket = &sockets[number / servers.len()];
+        let round = {
+            let mut flows = lock(book);
+            let flow = &mut flows[number];
+            flow.sent += 1;
+            flow.waiting.insert(flow.sent);
+            flow.sent
+        };
+        let datagram = [u32::try_from(number)?.to_be_bytes(), round.to_be_bytes()].concat();
+        // One that the host itself refuses is missing, and is found to be.
+        let _ = socket.send_to(&datagram, servers[number % servers.len()]);
+        sent += 1;
+        let due = start + Duration::from_secs(1) * sent / rate;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+fn listen(sockets: &[UdpSocket], book: &Mutex<Vec<FlowRecord>>, ended: &AtomicBool) -> Result<()> {
+    let mut buffer = [0; 256];
+    while !ended.load(Ordering::Relaxed) {
+        let mut ready: Vec<PollFd<'_>> =
+            sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        if poll(&mut ready, PollTimeout::from(LOOK)).unwrap_or(0) == 0 {
+            continue;
+        }
+        let ready: Vec<bool> = ready.iter().map(|one| one.any().unwrap_or(false)).collect();
+        for (socket, _) in sockets.iter().zip(&ready).filter(|(_, ready)| **ready) {
+            while let Ok(length) = socket.recv(&mut buffer) {
+                note(&buffer[..length], book).context("an answer nobody sent")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn note(answer: &[u8], book: &Mutex<Vec<FlowRecord>>) -> Result<()> {
+    let word = |from: usize| -> Result<u32> {
+        let bytes = answer.get(from..from + 4).context("too short")?;
+        Ok(u32::from_be_bytes(bytes.try_into()?))
+    };
+    let (number, round) = (word(0)? as usize, word(4)?);
+    let seen: SocketAddr = std::str::from_utf8(&answer[8..])?.parse()?;
+    let mut flows = lock(book);
+    let flow = flows.get_mut(number).context("no such flow")?;
+    if flow.waiting.remove(&round) {
+        flow.answered += 1;
+    } else {
+        flow.doubled += 1;
+    }
+    if flow.seen_as.last() != Some(&seen) {
+        flow.seen_as.push(seen);
+    }
+    Ok(())
+}
+
+fn lock(flows: &Mutex<Vec<FlowRecord>>) -> MutexGuard<'_, Vec<FlowRecord>> {
+    flows.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_moves_and_an_answer_that_comes_twice_are_told() -> Result<()> {
+        let book = Mutex::new(vec![FlowRecord::default(); 2]);
+        let answer = |round: u32, from: &str| {
+            [&1_u32.to_be_bytes()[..], &round.to_be_bytes(), from.as_bytes()].concat()
+        };
+        lock(&book)[1].waiting.extend([1, 2, 3]);
+        note(&answer(1, "198.51.100.2:10000"), &book)?;
+        note(&answer(1, "198.51.100.2:10000"), &book)?;
+        note(&answer(2, "198.51.100.18:10000"), &book)?;
+        let flow = lock(&book)[1].clone();
+        assert_eq!((flow.answered, flow.doubled, flow.seen_as.len()), (2, 1, 2));
+        assert!(note(b"short", &book).is_err());
+        Ok(())
+    }
+}

@@ -35,7 +35,10 @@ impl Alarms {
     pub(super) fn check(&mut self, rows: &[CounterRow], now: Instant) -> Vec<Shortage> {
         let mut counts: HashMap<(u8, Reason), u64> = HashMap::new();
         for row in rows {
-            if matches!(row.reason, Reason::PortsExhausted | Reason::FlowTableFull) {
+            if matches!(
+                row.reason,
+                Reason::PortsExhausted | Reason::FlowTableFull | Reason::SourceLimit
+            ) {
                 *counts.entry((row.path, row.reason)).or_default() += row.packets;
             }
         }
@@ -97,5 +100,6 @@ mod tests {
         assert_eq!(alarms.check(&[], now), []);
         assert_eq!(alarms.check(&rows(Reason::TooBig, 9), now), []);
         assert_eq!(alarms.check(&rows(Reason::FlowTableFull, 9), now).len(), 1);
+        assert_eq!(alarms.check(&rows(Reason::SourceLimit, 9), now).len(), 1);
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn device(ifindex: u32, name: &str, addresses: &[&str]) -> Device {
         name: name.to_owned(),
         kind: None,
         mac: Some(OUR_MAC),
+        headless: false,
         resolves: true,
         mtu: 1500,
         carrier: true,

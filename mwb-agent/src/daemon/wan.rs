@@ -49,7 +49,7 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
     if let Some(hop) = v4 {
         path.flags |= path_flag::HAS_V4;
         path.gateway4 = hop.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
-        if let NextHop::Mac(mac) = hop.mac {
+        if let Some(mac) = destination(hop.mac) {
             path.flags |= path_flag::NEXT_HOP4;
             path.next_hop_mac4 = mac;
         }
@@ -61,7 +61,7 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
     if let Some((gateway, mac)) = v6 {
         path.flags |= path_flag::HAS_V6;
         path.gateway6 = gateway.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
-        if let NextHop::Mac(mac) = mac {
+        if let Some(mac) = destination(mac) {
             path.flags |= path_flag::NEXT_HOP6;
             path.next_hop_mac6 = mac;
         }
@@ -95,6 +95,11 @@ fn hop4(wan: &Wan, device: &Device, network: &Snapshot, before: &Path) -> Option
     let source = device.source4()?;
     let gateway = match wan.gateway4 {
         Gateway::Address(gateway) => Some(gateway),
+        // Where frames have no destination no route need name one; the far end
+        // is somebody to ask.
+        Gateway::Auto if !device.resolves => {
+            network.gateway4(device.ifindex).flatten().or_else(|| device.peer4())
+        }
         Gateway::Auto => network.gateway4(device.ifindex).or_else(|| {
             let known = Ipv4Addr::from(before.gateway4);
             let same = source.octets() == before.address4;
@@ -113,6 +118,7 @@ fn hop6(
 ) -> Option<(Option<Ipv6Addr>, NextHop)> {
     let gateway = match wan.gateway6 {
         Gateway::Address(gateway) => Some(gateway),
+        Gateway::Auto if !device.resolves => network.gateway6(device.ifindex).flatten(),
         Gateway::Auto => network.gateway6(device.ifindex).or_else(|| {
             let known = Ipv6Addr::from(before.gateway6);
             (!known.is_unspecified()).then_some(Some(known))
@@ -120,6 +126,16 @@ fn hop6(
     };
     let mac = next_hop(device, network, gateway.map(IpAddr::V6))?;
     Some((gateway, mac))
+}
+
+/// The destination of frames to a next hop that is ready for them. A device
+/// without link-layer addresses drops it with the header.
+fn destination(next_hop: NextHop) -> Option<[u8; 6]> {
+    match next_hop {
+        NextHop::Mac(mac) => Some(mac),
+        NextHop::NotNeeded => Some([0; 6]),
+        NextHop::Unresolved => None,
+    }
 }
 
 /// `None`: the device needs a next hop, and there is none.

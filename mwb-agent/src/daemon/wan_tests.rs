@@ -1,6 +1,7 @@
 use super::*;
-use crate::daemon::fixture::{OUR_MAC, ROUTER_MAC, config, neighbour, network};
+use crate::daemon::fixture::{OUR_MAC, ROUTER_MAC, config, neighbour, network, route};
 use crate::net::Reachability;
+use ipnet::IpNet;
 
 fn now(index: usize, network: &Snapshot, before: &Path) -> Present {
     let config = config();
@@ -102,11 +103,67 @@ fn a_point_to_point_wan_needs_no_next_hop() {
     network.devices[2].resolves = false;
     network.devices[2].mac = None;
     network.routes[0].gateway = None;
+    let ready = path_flag::HAS_V4 | path_flag::NEXT_HOP4 | path_flag::HAS_V6 | path_flag::NEXT_HOP6;
     let wan = now(0, &network, &Path::default());
-    assert!(has(&wan, path_flag::HAS_V4));
-    assert!(!has(&wan, path_flag::NEXT_HOP4));
+    assert_eq!(wan.path.flags, path_flag::PRESENT | ready);
+    assert_eq!((wan.path.next_hop_mac4, wan.path.next_hop_mac6), ([0; 6], [0; 6]));
     assert_eq!(wan.link.v4.map(|hop| (hop.gateway, hop.mac)), Some((None, NextHop::NotNeeded)));
     assert_eq!(to_resolve(&wan, &network), []);
+    // Not even a route, as the kernel's own traffic may have another one.
+    network.routes.clear();
+    assert_eq!(now(0, &network, &Path::default()).path.flags, path_flag::PRESENT | ready);
+}
+
+#[test]
+fn the_far_end_of_a_point_to_point_wan_is_asked_if_no_gateway_is_named() {
+    let mut network = network();
+    network.devices[2].resolves = false;
+    network.routes[0].gateway = None;
+    let peer: IpNet = "203.0.113.77/32".parse().unwrap_or_default();
+    network.devices[2].addresses[0].net = peer;
+    let gateway = |network: &Snapshot| now(0, network, &Path::default()).link.v4?.gateway;
+    assert_eq!(gateway(&network).map(IpAddr::V4), Some(peer.addr()));
+    network.routes[0].gateway = Some(Ipv4Addr::new(192, 0, 2, 7).into());
+    assert_eq!(gateway(&network), Some(Ipv4Addr::new(192, 0, 2, 7)));
+}
+
+#[test]
+fn a_gateway_outside_the_subnet_is_a_next_hop_like_any_other() {
+    // A host route on the link, and a link-local one, as some providers have it.
+    for gateway in ["203.0.113.1", "169.254.0.1"] {
+        let mut network = network();
+        network.devices[2].addresses[0].net = "198.51.100.2/32".parse().unwrap_or_default();
+        network.routes[0].gateway = gateway.parse().ok();
+        network.neighbours.clear();
+        let wan = now(0, &network, &Path::default());
+        assert_eq!(Ipv4Addr::from(wan.path.gateway4).to_string(), gateway);
+        assert!(has(&wan, path_flag::HAS_V4) && !has(&wan, path_flag::NEXT_HOP4));
+        let asked: Vec<String> =
+            to_resolve(&wan, &network).into_iter().map(|(_, ip)| ip.to_string()).collect();
+        assert_eq!(asked, [gateway, "fe80::1"]);
+        network.neighbours.push(neighbour(3, gateway, Reachability::Fresh));
+        let wan = now(0, &network, &wan.path);
+        assert_eq!(wan.path.next_hop_mac4, ROUTER_MAC);
+        assert!(has(&wan, path_flag::NEXT_HOP4));
+    }
+}
+
+#[test]
+fn two_wans_with_one_subnet_gateway_and_address_have_their_own_next_hops() {
+    let mut network = network();
+    network.devices[3].addresses = network.devices[2].addresses.clone();
+    network.routes.push(route("0.0.0.0/0", Some("198.51.100.1"), 4));
+    let mut config = config();
+    config.wans[1].gateway4 = Gateway::Auto;
+    let other = [2, 0, 0, 0, 0, 0x77];
+    let mut far = neighbour(4, "198.51.100.1", Reachability::Fresh);
+    far.mac = Some(other);
+    network.neighbours.push(far);
+    let both = config.wans.iter().map(|wan| present(&config, wan, &network, &Path::default()).path);
+    let both: Vec<Path> = both.collect();
+    assert_eq!(both[0].address4, both[1].address4);
+    assert_eq!((both[0].next_hop_mac4, both[1].next_hop_mac4), (ROUTER_MAC, other));
+    assert_eq!((both[0].ifindex, both[1].ifindex), (3, 4));
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn a_wan_that_loses_its_address_is_left() {
 fn a_path_that_is_another_wans_has_no_failover_to_come_back_from() {
     let mut ledger = Ledger::default();
     let mut members = [member(1, 0, State::Down), member(2, 0, State::Up)];
-    let mut enter = |ledger: &mut Ledger, members: &[Member]| {
+    let enter = |ledger: &mut Ledger, members: &[Member]| {
         ledger.enter(&decided(Balance::RoundRobin, members), members)
     };
     members[0].state = State::Up;

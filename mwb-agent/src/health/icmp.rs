@@ -82,7 +82,8 @@ impl Checker for IcmpChecker {
     fn send(&mut self, round: u16) -> Result<(), Cause> {
         let stamp = Stamp { identifier: self.identifier, sequence: round, token: self.token };
         let (targets4, targets6) = self.targets();
-        let mut result = Err(Cause::NoAddress);
+        let has_address = self.link.v4.is_some() || self.link.v6.is_some();
+        let mut result = Err(if has_address { Cause::NoTarget } else { Cause::NoAddress });
         for target in targets4 {
             note(
                 &mut result,

@@ -69,6 +69,8 @@ pub enum Cause {
     NextHopUnresolved,
     /// The device has no address to send from, or no gateway to send to.
     NoAddress,
+    /// The link has no gateway, and nobody else is named.
+    NoTarget,
     /// The kernel refused to send it.
     NotSent(String),
 }
@@ -120,6 +122,9 @@ impl fmt::Display for Reason {
                 write!(f, "the gateway does not answer ARP or neighbour discovery")
             }
             Reason::Misses(_, Cause::NoAddress) => write!(f, "no address or no gateway"),
+            Reason::Misses(_, Cause::NoTarget) => {
+                write!(f, "nobody to ask: the link has no gateway, name hosts in health.targets")
+            }
             Reason::Misses(_, Cause::NotSent(why)) => write!(f, "probes cannot be sent: {why}"),
             Reason::CarrierLost => write!(f, "no carrier"),
             Reason::DeviceMissing => write!(f, "device missing"),

@@ -130,11 +130,23 @@ fn device(link: LinkMessage) -> Option<Device> {
         }
     }
     let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+    let headless = matches!(
+        link.header.link_layer_type,
+        LinkLayerType::None
+            | LinkLayerType::Ppp
+            | LinkLayerType::Rawip
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+    );
     Some(Device {
         ifindex: link.header.index,
         name: name?,
         kind,
         mac: address.filter(|_| ethernet).and_then(|address| address.try_into().ok()),
+        headless,
         resolves: ethernet && !flags.contains(LinkFlags::Noarp),
         mtu,
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp) && operational,

@@ -27,6 +27,8 @@ pub struct Device {
     pub kind: Option<String>,
     /// MAC, if it is an Ethernet device.
     pub mac: Option<[u8; 6]>,
+    /// Packets begin with the IP header (tun, ppp, wireguard and the like).
+    pub headless: bool,
     /// Whether next hops must be resolved to a MAC.
     pub resolves: bool,
     /// MTU in bytes (layer 3).
@@ -160,6 +162,18 @@ impl Device {
         })
     }
 
+    /// The far end of a point-to-point link, by the address that IPv4 packets
+    /// leave with.
+    #[must_use]
+    pub fn peer4(&self) -> Option<Ipv4Addr> {
+        let source = IpAddr::V4(self.source4()?);
+        let address = self.addresses.iter().find(|address| address.ip == source)?;
+        match address.net {
+            IpNet::V4(net) if net.prefix_len() == 32 && net.addr() != source => Some(net.addr()),
+            _ => None,
+        }
+    }
+
     fn sources(&self) -> impl Iterator<Item = &Address> {
         self.addresses.iter().filter(|address| address.global && address.preferred)
     }
@@ -189,6 +203,7 @@ mod tests {
             name: "wan0".to_owned(),
             kind: None,
             mac: None,
+            headless: false,
             resolves: true,
             mtu: 1500,
             carrier: true,
@@ -214,6 +229,24 @@ mod tests {
         assert_eq!(device.source4(), Some(Ipv4Addr::new(198, 51, 100, 2)));
         assert_eq!(device.source6().map(|ip| ip.to_string()).as_deref(), Some("2001:db8::2"));
         assert_eq!(device.subnets().count(), 5);
+    }
+
+    #[test]
+    fn the_far_end_is_the_peer_of_the_source_and_not_of_another_address() {
+        let with_peer = |text: &str, peer: &str| {
+            let mut address = address(text, true, true);
+            address.net = net(peer);
+            address
+        };
+        let ppp = device(vec![with_peer("198.51.100.2/32", "203.0.113.1/32")]);
+        assert_eq!(ppp.peer4(), Some(Ipv4Addr::new(203, 0, 113, 1)));
+        let alone = device(vec![
+            address("198.51.100.2/32", true, true),
+            with_peer("198.51.100.3/32", "203.0.113.1/32"),
+        ]);
+        assert_eq!(alone.peer4(), None);
+        assert_eq!(device(vec![address("198.51.100.2/24", true, true)]).peer4(), None);
+        assert_eq!(device(Vec::new()).peer4(), None);
     }
 
     #[test]

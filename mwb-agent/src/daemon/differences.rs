@@ -1,8 +1,23 @@
 //! Events for what the network has changed about a WAN.
 
 use super::wan::Present;
+use crate::config::units::show_duration;
 use crate::events::{Bus, EventKind};
-use crate::health::{Link, NextHop};
+use crate::health::{Held, Link, NextHop};
+
+/// Tells for how much longer, or less long, a WAN must prove itself.
+pub(super) fn tell_held(bus: &Bus, name: &str, before: Held, now: Held) {
+    let time = show_duration(now.time);
+    let (message, reason) = if now.relapses > before.relapses {
+        let times = if now.relapses == 1 { "relapse" } else { "relapses" };
+        (format!("{name} must be well for {time}"), format!("{} {times}", now.relapses))
+    } else if now.relapses > 0 && now.time < before.time || now.relapses < before.relapses {
+        (format!("{name} must be well for {time} only"), "it has been calm".to_owned())
+    } else {
+        return;
+    };
+    bus.publish(EventKind::HoldDown, Some(name), message, reason);
+}
 
 /// Tells what is different about a WAN's device.
 pub(super) fn tell(bus: &Bus, name: &str, before: &Present, now: &Present) {

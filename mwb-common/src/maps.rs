@@ -85,6 +85,12 @@ pub mod names {
     /// `ProgramArray` by [`super::slow`].
     pub const SLOW: &str = "SLOW";
 
+    /// `PerCpuArray<u64>` by interface index: frames that XDP programs have
+    /// redirected to a device and that it did not take.
+    pub const XMIT_LOSSES: &str = "XMIT_LOSSES";
+    /// Global of type [`super::KernelLayout`].
+    pub const KERNEL_LAYOUT: &str = "KERNEL_LAYOUT";
+
     /// Every map that is pinned.
     pub const PINNED: &[&str] = &[
         DEVICES,
@@ -107,6 +113,7 @@ pub mod names {
         HELD,
         BUDGET,
         SLOW,
+        XMIT_LOSSES,
     ];
 
     /// Program names in the object file: entry point and form.
@@ -119,12 +126,33 @@ pub mod names {
         pub const OUTSIDE_XDP: &str = "outside_xdp";
         /// WAN side, TCX/clsact form.
         pub const OUTSIDE_TC: &str = "outside_tc";
-        /// LAN side, TC: what is rare and long, called by `inside_tc`.
-        pub const INSIDE_SLOW: &str = "inside_slow";
-        /// WAN side, TC: what is rare and long, called by `outside_tc`.
-        pub const OUTSIDE_SLOW: &str = "outside_slow";
-        /// All of them.
-        pub const ALL: &[&str] = &[INSIDE_XDP, INSIDE_TC, OUTSIDE_XDP, OUTSIDE_TC];
+        /// LAN side, IPv4: what is rare and long, called by `inside_tc`.
+        pub const INSIDE_SLOW4: &str = "inside_slow4";
+        /// The same for IPv6.
+        pub const INSIDE_SLOW6: &str = "inside_slow6";
+        /// WAN side, IPv4: what is rare and long, called by `outside_tc`.
+        pub const OUTSIDE_SLOW4: &str = "outside_slow4";
+        /// The same for IPv6.
+        pub const OUTSIDE_SLOW6: &str = "outside_slow6";
+        /// Counts what a device's driver does not take from XDP.
+        pub const DEVMAP_XMIT: &str = "devmap_xmit";
+        /// Counts what does not get as far as the driver.
+        pub const REDIRECT_ERR: &str = "redirect_err";
+        /// Those that only watch, with their tracepoints: a kernel may refuse
+        /// them.
+        pub const WATCHING: &[(&str, &str)] =
+            &[(DEVMAP_XMIT, "xdp_devmap_xmit"), (REDIRECT_ERR, "xdp_redirect_err")];
+        /// All that packets go through.
+        pub const ALL: &[&str] = &[
+            INSIDE_XDP,
+            INSIDE_TC,
+            INSIDE_SLOW4,
+            INSIDE_SLOW6,
+            OUTSIDE_XDP,
+            OUTSIDE_TC,
+            OUTSIDE_SLOW4,
+            OUTSIDE_SLOW6,
+        ];
     }
 }
 
@@ -159,12 +187,16 @@ pub mod hook {
 
 /// Indexes into the program array of the slow path.
 pub mod slow {
-    /// [`super::names::programs::INSIDE_SLOW`].
-    pub const INSIDE: u32 = 0;
-    /// [`super::names::programs::OUTSIDE_SLOW`].
-    pub const OUTSIDE: u32 = 1;
+    /// [`super::names::programs::INSIDE_SLOW4`].
+    pub const INSIDE4: u32 = 0;
+    /// [`super::names::programs::INSIDE_SLOW6`].
+    pub const INSIDE6: u32 = 1;
+    /// [`super::names::programs::OUTSIDE_SLOW4`].
+    pub const OUTSIDE4: u32 = 2;
+    /// [`super::names::programs::OUTSIDE_SLOW6`].
+    pub const OUTSIDE6: u32 = 3;
     /// Length of the array.
-    pub const PROGRAMS: usize = 2;
+    pub const PROGRAMS: usize = 4;
 }
 
 /// Metadata word in front of a packet that the XDP form hands to the TC form,
@@ -596,8 +628,10 @@ pub struct Held {
     pub path: u8,
     /// Index into `PROTOCOLS`.
     pub protocol: u8,
+    /// A [`Direction`].
+    pub direction: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// The frame.
     pub bytes: [u8; HELD_BYTES],
 }
@@ -621,6 +655,21 @@ pub struct Budget {
     pub filled: u64,
     /// Tokens.
     pub tokens: u64,
+}
+
+/// Where the running kernel keeps what the watching programs read, in bytes from
+/// the start of each struct, and the network they watch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct KernelLayout {
+    /// `net_device.ifindex`.
+    pub ifindex: u32,
+    /// `net_device.nd_net`, a pointer to `struct net`.
+    pub network: u32,
+    /// `net.ns.inum`, 32 bits.
+    pub inode: u32,
+    /// The inode number of our network namespace.
+    pub ours: u32,
 }
 
 macro_rules! sizes {
@@ -647,6 +696,7 @@ sizes!(
     Fragment = 16,
     Held = 2112,
     Budget = 16,
+    KernelLayout = 16,
 );
 
 #[cfg(feature = "aya")]
@@ -658,7 +708,25 @@ mod pod {
         };
     }
     pod!(
-        Device, Control, Path, Liveness, Selection, Prefix, FlowKey4, FlowKey6, Flow, MappingKey,
-        Mapping, PortKey, PortOwner, Counter, Choice, Contact, Fragment, Held, Budget
+        Device,
+        Control,
+        Path,
+        Liveness,
+        Selection,
+        Prefix,
+        FlowKey4,
+        FlowKey6,
+        Flow,
+        MappingKey,
+        Mapping,
+        PortKey,
+        PortOwner,
+        Counter,
+        Choice,
+        Contact,
+        Fragment,
+        Held,
+        Budget,
+        KernelLayout
     );
 }

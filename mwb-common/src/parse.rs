@@ -15,6 +15,10 @@ pub trait Bytes {
     fn read<T: Pod>(&self, offset: u32) -> Option<T>;
     /// Length of the frame in bytes.
     fn len(&self) -> u32;
+    /// Whether it has bytes up to `end`, wherever they lie.
+    fn reaches_to(&self, end: u32) -> bool {
+        end <= self.len()
+    }
     /// Whether there is nothing in it.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -139,6 +143,13 @@ impl Ipv4 {
         // More-fragments bit and offset; the reserved and DF bits do not count.
         u16::from_be_bytes(self.header.fragment) & 0x3fff != 0
     }
+
+    /// Whether its transport header is in another fragment.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_later_fragment(&self) -> bool {
+        u16::from_be_bytes(self.header.fragment) & 0x1fff != 0
+    }
 }
 
 /// Reads an IPv4 header at `offset`.
@@ -150,7 +161,7 @@ pub fn parse_ipv4<B: Bytes + ?Sized>(bytes: &B, offset: u32) -> Result<Ipv4, Ref
     if header.version_length >> 4 != 4
         || header_length < 20
         || total_length < header_length
-        || offset + total_length > bytes.len()
+        || !bytes.reaches_to(offset + total_length)
     {
         return Err(Refusal::Malformed);
     }
@@ -177,6 +188,7 @@ pub struct Ipv6Header {
 
 /// An IPv6 packet.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
 pub struct Ipv6 {
     /// The fixed header.
     pub header: Ipv6Header,
@@ -186,11 +198,33 @@ pub struct Ipv6 {
     pub transport: u32,
     /// Protocol of the upper layer.
     pub protocol: u8,
-    /// Whether a fragment header stands in front of it (RFC 6946 atomic
-    /// fragments included).
+    /// Whether it is a fragment of a larger packet, first ones included; an
+    /// atomic fragment is not (RFC 6946).
     pub fragment: bool,
+    /// Whether its upper-layer header is in another fragment.
+    pub later: bool,
+    /// Identification of a fragment.
+    pub identification: [u8; 4],
     /// Offset of the packet's end in the frame.
     pub end: u32,
+}
+
+impl Ipv6 {
+    /// All zero: room for one.
+    #[inline(always)]
+    #[must_use]
+    pub fn zeroed() -> Self {
+        Self {
+            header: Ipv6Header::zeroed(),
+            offset: 0,
+            transport: 0,
+            protocol: 0,
+            fragment: false,
+            later: false,
+            identification: [0; 4],
+            end: 0,
+        }
+    }
 }
 
 /// Extension headers that are looked through (RFC 8200, 4.1 recommends each at
@@ -200,47 +234,61 @@ const MAX_EXTENSIONS: u32 = 6;
 /// Reads an IPv6 header at `offset` and the extension headers behind it.
 #[inline(always)]
 pub fn parse_ipv6<B: Bytes + ?Sized>(bytes: &B, offset: u32) -> Result<Ipv6, Refusal> {
+    let mut packet = Ipv6::zeroed();
+    read_ipv6(bytes, offset, &mut packet)?;
+    Ok(packet)
+}
+
+/// [`parse_ipv6`] into a packet that the caller has; what is in it counts only
+/// if all went well.
+#[inline(always)]
+pub fn read_ipv6<B: Bytes + ?Sized>(
+    bytes: &B,
+    offset: u32,
+    packet: &mut Ipv6,
+) -> Result<(), Refusal> {
     let header: Ipv6Header = bytes.read(offset).ok_or(Refusal::Malformed)?;
     let end = offset + 40 + u16::from_be_bytes(header.payload_length) as u32;
-    if header.version_class_label[0] >> 4 != 6 || end > bytes.len() {
+    if header.version_class_label[0] >> 4 != 6 || !bytes.reaches_to(end) {
         return Err(Refusal::Malformed);
     }
-    let mut packet = Ipv6 {
-        header,
-        offset,
-        transport: offset + 40,
-        protocol: header.next_header,
-        fragment: false,
-        end,
-    };
+    (packet.header, packet.offset, packet.end) = (header, offset, end);
+    (packet.fragment, packet.later) = (false, false);
+    let (mut transport, mut protocol) = (offset + 40, header.next_header);
     let mut seen = 0;
-    // Hop-by-hop 0, routing 43, fragment 44, authentication 51, destination 60.
-    while matches!(packet.protocol, 0 | 43 | 44 | 51 | 60) {
+    // Hop-by-hop 0, routing 43, fragment 44, destination 60. Not authentication
+    // 51: it covers the addresses, so translated it would be void.
+    while matches!(protocol, 0 | 43 | 44 | 60) {
         if seen == MAX_EXTENSIONS {
             return Err(Refusal::Unsupported);
         }
         seen += 1;
-        let [next, length]: [u8; 2] = bytes.read(packet.transport).ok_or(Refusal::Malformed)?;
-        let size = match packet.protocol {
-            44 => {
-                packet.fragment = true;
-                8
-            }
-            // RFC 4302, 2.2: in 4-byte units, minus 2.
-            51 => (length as u32 + 2) * 4,
-            _ => (length as u32 + 1) * 8,
+        let [next, length]: [u8; 2] = bytes.read(transport).ok_or(Refusal::Malformed)?;
+        let mut later = false;
+        let size = if protocol == 44 {
+            let [_, _, high, low, a, b, c, d]: [u8; 8] =
+                bytes.read(transport).ok_or(Refusal::Malformed)?;
+            // 13 bits of offset, two reserved, more-fragments.
+            packet.fragment = high != 0 || low & 0xf9 != 0;
+            later = high != 0 || low & 0xf8 != 0;
+            packet.later = later;
+            packet.identification = [a, b, c, d];
+            8
+        } else {
+            (length as u32 + 1) * 8
         };
-        packet.transport += size;
-        packet.protocol = next;
-        if packet.transport > end {
+        transport += size;
+        protocol = next;
+        if transport > end {
             return Err(Refusal::Malformed);
         }
-        if packet.fragment {
+        if later {
             // What follows may be the middle of a header.
             break;
         }
     }
-    Ok(packet)
+    (packet.transport, packet.protocol) = (transport, protocol);
+    Ok(())
 }
 
 /// TCP flag bits.
@@ -264,7 +312,8 @@ pub struct Transport {
     pub ports: [u8; 4],
     /// Flags of a TCP segment, else 0.
     pub tcp_flags: u8,
-    /// Offset of the checksum field.
+    /// Offset of the checksum field. 0: there is nothing to change in the
+    /// transport header, neither ports nor checksum.
     pub check: u32,
     /// Offset of the field that holds the sender's port or identifier.
     pub source_field: u32,
@@ -277,13 +326,14 @@ pub struct Transport {
 }
 
 /// Reads the transport header of `protocol` at `offset`, which must end before
-/// `end`.
+/// `end`; so must the payload, if the packet is `whole` and no first fragment.
 #[inline(always)]
 pub fn parse_transport<B: Bytes + ?Sized>(
     bytes: &B,
     protocol: u8,
     offset: u32,
     end: u32,
+    whole: bool,
 ) -> Result<Transport, Refusal> {
     match protocol {
         protocol::TCP => {
@@ -298,7 +348,7 @@ pub fn parse_transport<B: Bytes + ?Sized>(
         protocol::UDP => {
             let h: [u8; 8] = read_within(bytes, offset, end)?;
             let length = u16::from_be_bytes([h[4], h[5]]) as u32;
-            if length < 8 || offset + length > end {
+            if length < 8 || whole && offset + length > end {
                 return Err(Refusal::Malformed);
             }
             Ok(with_ports([h[0], h[1], h[2], h[3]], offset, 6))
@@ -306,8 +356,9 @@ pub fn parse_transport<B: Bytes + ?Sized>(
         protocol::ICMP | protocol::ICMPV6 => {
             let h: [u8; 8] = read_within(bytes, offset, end)?;
             let kind = match (protocol, h[0]) {
-                (protocol::ICMP, 8) | (protocol::ICMPV6, 128) => Echo::Request,
-                (protocol::ICMP, 0) | (protocol::ICMPV6, 129) => Echo::Reply,
+                // Echo, and timestamp, which has the same fields (RFC 792).
+                (protocol::ICMP, 8 | 13) | (protocol::ICMPV6, 128) => Echo::Request,
+                (protocol::ICMP, 0 | 14) | (protocol::ICMPV6, 129) => Echo::Reply,
                 // Unreachable, source quench, redirect, time exceeded, parameter.
                 (protocol::ICMP, 3 | 4 | 5 | 11 | 12) => return Err(Refusal::IcmpError),
                 // RFC 4443, 2.1: errors have the high bit clear.
@@ -327,8 +378,81 @@ pub fn parse_transport<B: Bytes + ?Sized>(
                 opens: matches!(kind, Echo::Request),
             })
         }
+        // Its checksum covers the ports but not the addresses (RFC 9260, 6.8).
+        protocol::SCTP => {
+            let [a, b, c, d, ..]: [u8; 12] = read_within(bytes, offset, end)?;
+            Ok(Transport { check: 0, payload: offset + 12, ..with_ports([a, b, c, d], offset, 0) })
+        }
+        protocol::GRE | protocol::ESP => {
+            let _: [u8; 4] = read_within(bytes, offset, end)?;
+            Ok(Transport { check: 0, payload: offset + 4, ..with_ports([0; 4], offset, 0) })
+        }
         _ => Err(Refusal::Unsupported),
     }
+}
+
+/// Reads as much as NAT needs of a transport header that an ICMP error quotes:
+/// 8 bytes at least (RFC 792), and no more than up to `end`.
+#[inline(always)]
+pub fn parse_quoted<B: Bytes + ?Sized>(
+    bytes: &B,
+    protocol: u8,
+    offset: u32,
+    end: u32,
+) -> Result<Transport, Refusal> {
+    let h: [u8; 8] = read_within(bytes, offset, end)?;
+    let ports = [h[0], h[1], h[2], h[3]];
+    match protocol {
+        protocol::TCP if offset + 18 <= end => Ok(with_ports(ports, offset, 16)),
+        // The port is there, its checksum is not.
+        protocol::TCP => Ok(Transport { check: NOT_QUOTED, ..with_ports(ports, offset, 0) }),
+        protocol::UDP => Ok(with_ports(ports, offset, 6)),
+        protocol::ICMP | protocol::ICMPV6 => {
+            let (id, field) = ([h[4], h[5]], offset + 4);
+            let ports = match (protocol, h[0]) {
+                (protocol::ICMP, 8 | 13) | (protocol::ICMPV6, 128) => [id[0], id[1], 0, 0],
+                (protocol::ICMP, 0 | 14) | (protocol::ICMPV6, 129) => [0, 0, id[0], id[1]],
+                _ => return Err(Refusal::Unsupported),
+            };
+            let echo = with_ports(ports, offset, 2);
+            Ok(Transport { source_field: field, destination_field: field, ..echo })
+        }
+        protocol::SCTP => Ok(Transport { check: 0, ..with_ports(ports, offset, 0) }),
+        protocol::GRE | protocol::ESP => {
+            Ok(Transport { check: 0, ..with_ports([0; 4], offset, 0) })
+        }
+        _ => Err(Refusal::Unsupported),
+    }
+}
+
+/// [`Transport::check`] of a quoted header that ends before its checksum.
+pub const NOT_QUOTED: u32 = u32::MAX;
+
+/// How many TCP options are looked at for the maximum segment size; it comes
+/// first as a rule.
+const MAX_OPTIONS: u32 = 12;
+
+/// The maximum segment size that a SYN announces (RFC 9293, 3.7.1): offset of
+/// the two-byte value, and the value.
+#[inline(always)]
+pub fn parse_mss<B: Bytes + ?Sized>(bytes: &B, transport: &Transport) -> Option<(u32, u16)> {
+    let mut offset = transport.source_field + 20;
+    let mut seen = 0;
+    while seen < MAX_OPTIONS && offset + 4 <= transport.payload {
+        seen += 1;
+        let [kind, length]: [u8; 2] = bytes.read(offset)?;
+        match (kind, length) {
+            (0, _) => return None,
+            (1, _) => offset += 1,
+            (2, 4) => {
+                let value: [u8; 2] = bytes.read(offset + 2)?;
+                return Some((offset + 2, u16::from_be_bytes(value)));
+            }
+            (_, 0 | 1) => return None,
+            _ => offset += length as u32,
+        }
+    }
+    None
 }
 
 enum Echo {

@@ -115,7 +115,7 @@ fn walk(frame: &[u8]) -> Option<(bool, u8, [u8; 2], [u8; 2])> {
         _ => return None,
     };
     assert!(end as usize <= frame.len());
-    let t = parse_transport(frame, protocol, transport, end).ok()?;
+    let t = parse_transport(frame, protocol, transport, end, true).ok()?;
     for field in [t.check, t.source_field, t.destination_field] {
         assert!(field + 2 <= end, "a field outside of the packet");
     }
@@ -309,11 +309,11 @@ fn fragments_and_icmp_errors_are_told_apart() {
     assert!(parse_ipv4(&out[..], 14).expect("an IPv4 header").is_fragment());
 
     let unreachable = [3u8, 1, 0, 0, 0, 0, 0, 0];
-    assert_eq!(parse_transport(&unreachable[..], 1, 0, 8), Err(Refusal::IcmpError));
+    assert_eq!(parse_transport(&unreachable[..], 1, 0, 8, true), Err(Refusal::IcmpError));
     let too_big = [2u8, 0, 0, 0, 0, 0, 5, 0];
-    assert_eq!(parse_transport(&too_big[..], 58, 0, 8), Err(Refusal::IcmpError));
+    assert_eq!(parse_transport(&too_big[..], 58, 0, 8, true), Err(Refusal::IcmpError));
     let neighbour = [135u8, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(parse_transport(&neighbour[..], 58, 0, 8), Err(Refusal::Unsupported));
-    assert_eq!(parse_transport(&neighbour[..], 47, 0, 8), Err(Refusal::Unsupported));
+    assert_eq!(parse_transport(&neighbour[..], 58, 0, 8, true), Err(Refusal::Unsupported));
+    assert_eq!(parse_transport(&neighbour[..], 48, 0, 8, true), Err(Refusal::Unsupported));
     assert_eq!(Bytes::len(&neighbour[..]), 8);
 }

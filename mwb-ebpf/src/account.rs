@@ -37,6 +37,12 @@ impl Account {
         self.protocol = 4 + class(number);
     }
 
+    /// Whether an IPv6 protocol is noted.
+    #[inline(always)]
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.protocol >= 4
+    }
+
     /// Counts the packet.
     #[inline(always)]
     pub(crate) fn close<F: Frame>(&self, frame: &F, reason: Reason, packets: u32) {
@@ -44,6 +50,12 @@ impl Account {
         trace::packet(frame, self, reason);
         #[cfg(not(feature = "trace"))]
         let _ = frame;
+        self.add(reason, packets);
+    }
+
+    /// Counts packets that are not at hand any more.
+    #[inline(always)]
+    pub(crate) fn add(&self, reason: Reason, packets: u32) {
         let slot = counter_index(self.direction, self.path, reason, self.protocol);
         if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
             // SAFETY: a per-CPU value, and programs do not preempt each other.

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use mwb_common::{
     maps::{Flow, role},
-    nat::next_hop_until,
+    nat::{next_hop_until, v4},
     parse::{Ipv4, Ipv6},
     reason::Reason,
 };
@@ -22,40 +22,16 @@ use crate::{
     maps::DEVICES,
 };
 
-/// A resolved next hop.
-pub(crate) struct NextHop {
-    ifindex: u32,
-    mtu: u32,
-    destination_mac: [u8; 6],
-    source_mac: [u8; 6],
-}
-
-impl NextHop {
-    /// Keeps it in a flow.
-    #[inline(always)]
-    pub(crate) fn store(&self, flow: &mut Flow, now: u64) {
-        flow.ifindex = self.ifindex;
-        flow.mtu = self.mtu;
-        flow.destination_mac = self.destination_mac;
-        flow.source_mac = self.source_mac;
-        flow.next_hop_until = next_hop_until(now);
-    }
-}
-
-/// Result of a look-up; `A` is an address.
-pub(crate) enum Found<A> {
-    Resolved(NextHop),
-    /// Device, and the address whose neighbour is not resolved.
-    Unresolved(u32, A),
-}
-
-/// Next hop to the inside host `host` of an IPv4 packet.
-#[inline(always)]
+/// Looks up the next hop to the inside host of an IPv4 packet. 0: `flow` has it
+/// now; else the device, whose neighbour is not resolved. A subprogram: the
+/// parameters would not fit on the caller's stack.
+#[inline(never)]
 pub(crate) fn find4<F: Frame>(
     frame: &F,
     ip: &Ipv4,
-    host: [u8; 4],
-) -> Result<Found<[u8; 4]>, Reason> {
+    flow: &mut Flow,
+    now: u64,
+) -> Result<u32, Reason> {
     // SAFETY: all-zero is a valid value of this plain struct.
     let mut parameters: Parameters = unsafe { zeroed() };
     parameters.family = AF_INET as u8;
@@ -63,43 +39,35 @@ pub(crate) fn find4<F: Frame>(
     parameters.ifindex = frame.ingress();
     parameters.__bindgen_anon_2.tos = ip.header.tos;
     parameters.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(ip.header.source);
-    parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(host);
-    Ok(match find(frame, &mut parameters)? {
-        Some(next_hop) => Found::Resolved(next_hop),
-        None => {
-            // SAFETY: the helper has left the gateway's or the host's address.
-            let address = unsafe { parameters.__bindgen_anon_4.ipv4_dst };
-            Found::Unresolved(parameters.ifindex, address.to_ne_bytes())
-        }
-    })
+    parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(v4(&flow.address));
+    find(frame, &mut parameters, flow, now)
 }
 
-/// Next hop to the inside host `host` of an IPv6 packet.
-#[inline(always)]
+/// [`find4`] for IPv6.
+#[inline(never)]
 pub(crate) fn find6<F: Frame>(
     frame: &F,
     ip: &Ipv6,
-    host: [u8; 16],
-) -> Result<Found<[u8; 16]>, Reason> {
+    flow: &mut Flow,
+    now: u64,
+) -> Result<u32, Reason> {
     // SAFETY: all-zero is a valid value of this plain struct.
     let mut parameters: Parameters = unsafe { zeroed() };
     parameters.family = AF_INET6 as u8;
     parameters.l4_protocol = ip.protocol;
     parameters.ifindex = frame.ingress();
     parameters.__bindgen_anon_3.ipv6_src = bytemuck::cast(ip.header.source);
-    parameters.__bindgen_anon_4.ipv6_dst = bytemuck::cast(host);
-    Ok(match find(frame, &mut parameters)? {
-        Some(next_hop) => Found::Resolved(next_hop),
-        None => {
-            // SAFETY: the helper has left the gateway's or the host's address.
-            let address = unsafe { parameters.__bindgen_anon_4.ipv6_dst };
-            Found::Unresolved(parameters.ifindex, bytemuck::cast(address))
-        }
-    })
+    parameters.__bindgen_anon_4.ipv6_dst = bytemuck::cast(flow.address);
+    find(frame, &mut parameters, flow, now)
 }
 
 #[inline(always)]
-fn find<F: Frame>(frame: &F, parameters: &mut Parameters) -> Result<Option<NextHop>, Reason> {
+fn find<F: Frame>(
+    frame: &F,
+    parameters: &mut Parameters,
+    flow: &mut Flow,
+    now: u64,
+) -> Result<u32, Reason> {
     let size = size_of::<Parameters>() as i32;
     // SAFETY: the parameters outlive the call.
     let result = unsafe { bpf_fib_lookup(frame.context(), parameters, size, 0) };
@@ -115,13 +83,13 @@ fn find<F: Frame>(frame: &F, parameters: &mut Parameters) -> Result<Option<NextH
         _ => return Err(Reason::NoRoute),
     }
     if result as u32 == BPF_FIB_LKUP_RET_NO_NEIGH {
-        return Ok(None);
+        return Ok(parameters.ifindex);
     }
-    Ok(Some(NextHop {
-        ifindex: parameters.ifindex,
-        // SAFETY: a look-up that succeeded has left the MTU here.
-        mtu: unsafe { parameters.__bindgen_anon_1.mtu_result } as u32,
-        destination_mac: parameters.dmac,
-        source_mac: parameters.smac,
-    }))
+    flow.ifindex = parameters.ifindex;
+    // SAFETY: a look-up that succeeded has left the MTU here.
+    flow.mtu = unsafe { parameters.__bindgen_anon_1.mtu_result } as u32;
+    flow.destination_mac = parameters.dmac;
+    flow.source_mac = parameters.smac;
+    flow.next_hop_until = next_hop_until(now);
+    Ok(0)
 }

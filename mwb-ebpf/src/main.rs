@@ -4,7 +4,11 @@
 //! 1. Four entry points: LAN side and WAN side, each as XDP and as TC.
 //! 2. `inside` and `outside` parse the link layer and hand over to `steer4` and
 //!    `steer6`, which look the flow up, make it if it is new, and rewrite.
-//! 3. A stage returns an [`Action`] or a [`Reason`]; only this file turns either
+//! 3. What is rare and long (fragments, ICMP errors in either role, packets that
+//!    are turned round or let in) ends as [`Action::SLOW`]: the XDP form hands
+//!    such a packet to the TC form, which calls one of four further programs.
+//!    There the same stages run again, with [`Frame::SLOW`], and go on.
+//! 4. A stage returns an [`Action`] or a [`Reason`]; only this file turns either
 //!    into a verdict, and counts it.
 #![no_std]
 #![no_main]
@@ -12,51 +16,106 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod admit;
+mod answer;
+mod atomic;
 mod deliver;
+mod fragment;
 mod frame;
+mod handover;
 mod maps;
 mod nat;
 mod path;
+mod quoted;
 mod stage;
 mod steer4;
 mod steer6;
 
 use account::Account;
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::bpf_redirect,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use frame::{Frame, NextHop, TcFrame, XdpFrame};
+use frame::{FAST, Frame, NextHop, SLOW4, SLOW6, TcFrame, XdpFrame, set_mark};
 use mwb_common::{
-    maps::{Device, Direction, hook, role},
+    maps::{Device, Direction, HANDOVER, hook, role, slow},
     parse::{ethertype, parse_ethernet},
     reason::{Reason, Verdict},
 };
 
-/// What a stage wants done with a packet that it has rewritten.
-///
-/// Aligned, like everything with byte arrays that may live on the stack: LLVM
-/// copies them word by word, and the verifier wants aligned words there.
-#[repr(align(8))]
-pub(crate) enum Action {
-    /// Send it out of a device.
-    Redirect(u32),
-    /// The same, with the kernel resolving the next hop.
-    Resolve(u32, NextHop),
+/// What a stage wants done with a packet. Not an enum with values in it: where a
+/// variant has none, LLVM may store one that is undefined, and the verifier
+/// refuses to. Nor is `what` one: a result would hide in its unused numbers,
+/// which the kernel's BTF has no way to say.
+#[derive(Clone, Copy)]
+pub(crate) struct Action {
+    /// One of [`what`].
+    what: u32,
+    /// The device it leaves by.
+    device: u32,
+    next_hop: NextHop,
+}
+
+/// Values of [`Action::what`].
+mod what {
+    pub(super) const REDIRECT: u32 = 0;
+    pub(super) const RESOLVE: u32 = 1;
+    pub(super) const HAND_OVER: u32 = 2;
+    pub(super) const SLOW: u32 = 3;
+    pub(super) const TURN_ROUND: u32 = 4;
+    pub(super) const ANSWER: u32 = 5;
+    pub(super) const LATER: u32 = 6;
+}
+
+impl Action {
     /// Nothing is rewritten: the TC form of this device does it all, because it
     /// can have the next hop resolved.
-    HandOver,
+    pub(crate) const HAND_OVER: Self = Self::with(what::HAND_OVER, 0);
+    /// Nothing is rewritten: it is for the slow path.
+    pub(crate) const SLOW: Self = Self::with(what::SLOW, 0);
+    /// It is kept, or has come in again: it is counted then.
+    pub(crate) const LATER: Self = Self::with(what::LATER, 0);
+
+    #[inline(always)]
+    const fn with(what: u32, device: u32) -> Self {
+        Self { what, device, next_hop: NextHop::ROUTE }
+    }
+
+    /// Send it, rewritten, out of a device.
+    #[inline(always)]
+    pub(crate) const fn redirect(device: u32) -> Self {
+        Self::with(what::REDIRECT, device)
+    }
+
+    /// The same, with the kernel resolving the next hop.
+    #[inline(always)]
+    pub(crate) const fn resolve(device: u32, next_hop: NextHop) -> Self {
+        Self { what: what::RESOLVE, device, next_hop }
+    }
+
+    /// It is rewritten, and comes in again through a WAN.
+    #[inline(always)]
+    pub(crate) const fn turn_round(device: u32) -> Self {
+        Self::with(what::TURN_ROUND, device)
+    }
+
+    /// It is dropped, and has become the ICMP error that says so: send it back.
+    #[inline(always)]
+    pub(crate) const fn answer(reason: Reason) -> Self {
+        Self::with(what::ANSWER, reason as u32)
+    }
 }
 
 /// LAN side, XDP form.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn inside_xdp(context: XdpContext) -> u32 {
     xdp(XdpFrame { context }, Direction::Out)
 }
 
 /// WAN side, XDP form.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn outside_xdp(context: XdpContext) -> u32 {
     xdp(XdpFrame { context }, Direction::In)
 }
@@ -73,18 +132,39 @@ pub(crate) fn outside_tc(context: TcContext) -> i32 {
     tc(TcFrame { context }, Direction::In)
 }
 
+/// LAN side, slow path of IPv4.
+#[classifier]
+pub(crate) fn inside_slow4(context: TcContext) -> i32 {
+    finish(TcFrame::<SLOW4> { context }, Direction::Out)
+}
+
+/// LAN side, slow path of IPv6.
+#[classifier]
+pub(crate) fn inside_slow6(context: TcContext) -> i32 {
+    finish(TcFrame::<SLOW6> { context }, Direction::Out)
+}
+
+/// WAN side, slow path of IPv4.
+#[classifier]
+pub(crate) fn outside_slow4(context: TcContext) -> i32 {
+    finish(TcFrame::<SLOW4> { context }, Direction::In)
+}
+
+/// WAN side, slow path of IPv6.
+#[classifier]
+pub(crate) fn outside_slow6(context: TcContext) -> i32 {
+    finish(TcFrame::<SLOW6> { context }, Direction::In)
+}
+
 #[inline(always)]
-fn device<F: Frame>(frame: &F) -> Device {
-    maps::DEVICES.get(frame.ingress()).copied().unwrap_or_default()
+fn device<F: Frame>(frame: &F) -> Result<&'static Device, Reason> {
+    maps::DEVICES.get(frame.ingress()).ok_or(Reason::NotOurs)
 }
 
 /// The way of every packet up to its verdict.
 #[inline(always)]
-fn process<F: Frame>(
-    frame: &mut F,
-    device: Device,
-    account: &mut Account,
-) -> Result<Action, Reason> {
+fn process<F: Frame>(frame: &mut F, account: &mut Account) -> Result<Action, Reason> {
+    let device = device(frame)?;
     let link = parse_ethernet(frame).map_err(|_| Reason::Malformed)?;
     account.bytes = frame.len().saturating_sub(link.network);
     let wanted = match account.direction {
@@ -95,16 +175,24 @@ fn process<F: Frame>(
         return Err(Reason::NotOurs);
     }
     if link.tags != 0 || frame.is_untagged_vlan() {
+        // A tag that says a priority only: the TC form gets the frame without.
+        if !F::RESOLVES && link.tags == 1 && link.vlan[0] == 0 {
+            return Ok(Action::HAND_OVER);
+        }
         return Err(Reason::Tagged);
     }
     if matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         addressed_to(frame, device)?;
     }
     match (link.ethertype, account.direction) {
-        (ethertype::IPV4, Direction::Out) => steer4::outward(frame, link.network, account),
-        (ethertype::IPV4, Direction::In) => steer4::inward(frame, link.network, device, account),
-        (ethertype::IPV6, Direction::Out) => steer6::outward(frame, link.network, account),
-        (ethertype::IPV6, Direction::In) => steer6::inward(frame, link.network, device, account),
+        (ethertype::IPV4, Direction::Out) if F::V4 => steer4::outward(frame, link.network, account),
+        (ethertype::IPV4, Direction::In) if F::V4 => {
+            steer4::inward(frame, link.network, device, account)
+        }
+        (ethertype::IPV6, Direction::Out) if F::V6 => steer6::outward(frame, link.network, account),
+        (ethertype::IPV6, Direction::In) if F::V6 => {
+            steer6::inward(frame, link.network, device, account)
+        }
         _ => Err(Reason::NotIp),
     }
 }
@@ -112,7 +200,7 @@ fn process<F: Frame>(
 /// Whether the frame is for this station: only such may be forwarded (RFC 1812,
 /// 5.3.4 for link-layer broadcasts).
 #[inline(always)]
-fn addressed_to<F: Frame>(frame: &F, device: Device) -> Result<(), Reason> {
+fn addressed_to<F: Frame>(frame: &F, device: &Device) -> Result<(), Reason> {
     let to: [u8; 6] = frame.read(0).ok_or(Reason::Malformed)?;
     if to == device.mac || device.mac == [0; 6] {
         return Ok(());
@@ -124,13 +212,12 @@ fn addressed_to<F: Frame>(frame: &F, device: Device) -> Result<(), Reason> {
 #[inline(always)]
 fn xdp(mut frame: XdpFrame, direction: Direction) -> u32 {
     let mut account = Account::new(direction);
-    let device = device(&frame);
-    match process(&mut frame, device, &mut account) {
-        Ok(Action::Redirect(ifindex)) => {
+    match process(&mut frame, &mut account) {
+        Ok(Action { what: what::REDIRECT, device, .. }) => {
             account.close(&frame, Reason::Forwarded, 1);
-            frame.redirect(ifindex) as u32
+            frame.redirect(device) as u32
         }
-        Ok(Action::Resolve(..) | Action::HandOver) => {
+        Ok(_) => {
             // Counted by the TC form, which decides.
             if frame.hand_over() {
                 return xdp_action::XDP_PASS;
@@ -149,25 +236,58 @@ fn xdp(mut frame: XdpFrame, direction: Direction) -> u32 {
 }
 
 #[inline(always)]
-fn tc(mut frame: TcFrame, direction: Direction) -> i32 {
-    let device = device(&frame);
-    if device.hook == hook::XDP && !frame.is_handed_over() {
-        return TC_ACT_UNSPEC;
+fn tc(frame: TcFrame<FAST>, direction: Direction) -> i32 {
+    let turned = frame.is_turned_round();
+    if let Ok(device) = device(&frame) {
+        if device.hook == hook::XDP && !turned && !frame.is_handed_over() {
+            return TC_ACT_UNSPEC;
+        }
+        frame.prepare(device);
     }
-    frame.linearise();
+    finish(frame, direction)
+}
+
+#[inline(always)]
+fn finish<const WAY: u8>(mut frame: TcFrame<WAY>, direction: Direction) -> i32 {
     let mut account = Account::new(direction);
     let packets = frame.packets();
-    match process(&mut frame, device, &mut account) {
-        Ok(Action::Redirect(ifindex)) => {
+    match process(&mut frame, &mut account) {
+        Ok(Action { what: what::REDIRECT, device, .. }) => {
             account.close(&frame, Reason::Forwarded, packets);
-            frame.redirect(ifindex)
+            frame.redirect(device)
         }
-        Ok(Action::Resolve(ifindex, next_hop)) => {
+        Ok(Action { what: what::RESOLVE, device, next_hop }) => {
             account.close(&frame, Reason::NeighbourUnresolved, packets);
-            frame.redirect_unresolved(ifindex, &next_hop)
+            frame.redirect_unresolved(device, next_hop)
         }
-        // Never asked for by a form that resolves.
-        Ok(Action::HandOver) => TC_ACT_UNSPEC,
+        Ok(Action { what: what::SLOW | what::HAND_OVER, .. }) if WAY == FAST => {
+            let program = match (direction, account.is_ipv6()) {
+                (Direction::Out, false) => slow::INSIDE4,
+                (Direction::Out, true) => slow::INSIDE6,
+                (Direction::In, false) => slow::OUTSIDE4,
+                (Direction::In, true) => slow::OUTSIDE6,
+            };
+            // SAFETY: the programs there are ours, and nothing here needs dropping.
+            unsafe { maps::SLOW.tail_call(&frame.context, program) };
+            account.close(&frame, Reason::HandoverFailed, packets);
+            TC_ACT_SHOT
+        }
+        Ok(Action { what: what::TURN_ROUND, device, .. }) if WAY != FAST => {
+            account.close(&frame, Reason::Hairpinned, packets);
+            // SAFETY: the context is valid while the program runs, and the helper
+            // checks its arguments.
+            unsafe {
+                set_mark(frame.context.skb.skb, HANDOVER);
+                bpf_redirect(device, BPF_F_INGRESS as u64) as i32
+            }
+        }
+        Ok(Action { what: what::ANSWER, device: reason, .. }) if WAY != FAST => {
+            let too_big = reason == Reason::TooBig as u32;
+            let reason = if too_big { Reason::TooBig } else { Reason::Expired };
+            account.close(&frame, reason, packets);
+            frame.redirect(frame.ingress())
+        }
+        Ok(_) => TC_ACT_SHOT,
         Err(reason) => {
             account.close(&frame, reason, packets);
             match reason.verdict() {

@@ -52,3 +52,8 @@ pub(crate) static HELD: Array<Held, HELD_SLOTS> = Array::new();
 pub(crate) static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SLOW: ProgramArray<{ slow::PROGRAMS }> = ProgramArray::new();
+/// Where a flow's entry is put together: it would take a fifth of the stack.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Flow, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static XMIT_LOSSES: PerCpuArray<u64, DEVICE_SLOTS> = PerCpuArray::new();

@@ -10,15 +10,19 @@ use aya_ebpf::{
     },
 };
 use mwb_common::{
-    maps::{Family, FlowKey4, Mapping, MappingKey, PortKey, PortOwner, path_flag},
-    nat::{PORT_ATTEMPTS, hash4, port_candidate, protocol},
+    maps::{
+        Choice, Contact, Control, Family, FlowKey4, Mapping, MappingKey, PortKey, PortOwner, how,
+        path_flag,
+    },
+    nat::{PORT_ATTEMPTS, hash4, port_candidate, protocol, protocol::has_nat_ports},
     reason::Reason,
 };
 
 use crate::{
+    atomic::add32,
     frame::Frame,
-    maps::{CONTROL, MAPPINGS, PORTS},
-    path::{Alive, choose, path},
+    maps::{CONTACTS, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
+    path::{Alive, choose, path, stands},
 };
 
 /// The mapping of an inside endpoint: the one it has while that is good, else a
@@ -37,24 +41,68 @@ pub(crate) fn mapping<F: Frame>(
         Current::None => false,
     };
     let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
-    let chosen = if endpoint.via != 0 {
-        endpoint.via
+    if !known && control.source_limit != 0 {
+        may_map(&endpoint.address, control)?;
+    }
+    let (chosen, choice) = if endpoint.via != 0 {
+        (endpoint.via, Choice { how: how::VIA, ..Choice::default() })
     } else {
         choose(Family::V4, hash4(key, control.seed), alive)?
     };
     let path = path(chosen, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
-    let port = claim(frame, endpoint, key, chosen, path.address4, now)?;
-    let mapping =
-        Mapping { last_used: now, generation: path.generation, port, path: chosen, ..Mapping::default() };
+    let port = if has_nat_ports(endpoint.protocol) {
+        claim(frame, endpoint, key, chosen, path.address4, now)?
+    } else {
+        endpoint.port
+    };
+    let mapping = Mapping {
+        last_used: now,
+        generation: path.generation,
+        port,
+        path: chosen,
+        choice: Choice { epoch: path.epoch, ..choice },
+        ..Mapping::default()
+    };
     // Without one before, the first CPU's stands, and the others take it.
     let flags = if known { BPF_ANY } else { BPF_NOEXIST };
     if MAPPINGS.insert(endpoint, mapping, flags as u64).is_ok() {
+        if !known {
+            count_mapping(&endpoint.address);
+        }
         return Ok(mapping);
     }
-    let _ = PORTS.remove(PortKey { port, protocol: endpoint.protocol, path: chosen });
+    if has_nat_ports(endpoint.protocol) {
+        let _ = PORTS.remove(PortKey { port, protocol: endpoint.protocol, path: chosen });
+    }
     match current(endpoint, now, alive) {
         Current::Good(mapping) => Ok(mapping),
         _ => Err(Reason::FlowTableFull),
+    }
+}
+
+/// Whether an inside address may have one more mapping (RFC 6888, REQ-4). Made
+/// and ended ones are counted apart, so that kernel and agent each have a count
+/// of their own to write.
+#[inline(never)]
+fn may_map(address: &[u8; 4], control: &Control) -> Result<(), Reason> {
+    let made = MAPPINGS_MADE.get_ptr(address);
+    let ended = MAPPINGS_ENDED.get_ptr(address);
+    // SAFETY: both point to whole words of map values.
+    let (made, ended) = unsafe { (made.map_or(0, |n| *n), ended.map_or(0, |n| *n)) };
+    let open = made.wrapping_sub(ended) as i32;
+    if open >= control.source_limit as i32 { Err(Reason::SourceLimit) } else { Ok(()) }
+}
+
+#[inline(never)]
+fn count_mapping(address: &[u8; 4]) {
+    if let Some(made) = MAPPINGS_MADE.get_ptr_mut(address) {
+        // SAFETY: it points to a map value.
+        unsafe { add32(made, 1) };
+    } else if MAPPINGS_MADE.insert(address, 1, BPF_NOEXIST as u64).is_err()
+        && let Some(made) = MAPPINGS_MADE.get_ptr_mut(address)
+    {
+        // SAFETY: as above.
+        unsafe { add32(made, 1) };
     }
 }
 
@@ -71,35 +119,55 @@ enum Current {
 #[inline(always)]
 fn current(endpoint: &MappingKey, now: u64, alive: &Alive) -> Current {
     let Some(mapping) = MAPPINGS.get_ptr_mut(endpoint) else { return Current::None };
-    // SAFETY: a racing update of a mapping's plain fields does no harm.
+    // SAFETY: the entry may become another endpoint's while we hold it, since
+    // entries are used again. Then our mark of use prolongs that one's life.
     let mapping = unsafe { &mut *mapping };
-    let good = path(mapping.path, path_flag::HAS_V4)
-        .is_some_and(|path| path.generation == mapping.generation)
-        // A destination on a WAN's own subnet has no other way.
-        && (endpoint.via != 0 || alive.is(mapping.path) || !alive.any(Family::V4));
+    let good = path(mapping.path, path_flag::HAS_V4).is_some_and(|path| {
+        path.generation == mapping.generation
+            // Also a destination on a WAN's own subnet has no other way.
+            && stands(mapping.choice, mapping.path, path, alive, Family::V4)
+    });
     if !good {
         return Current::Void;
     }
-    let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
-    // The port must still be this endpoint's: expiry may have taken it.
-    let Some(owner) = PORTS.get_ptr_mut(port) else { return Current::Void };
-    // SAFETY: as above.
-    let owner = unsafe { &mut *owner };
-    if owner.inside != *endpoint {
-        return Current::Void;
+    if has_nat_ports(endpoint.protocol) {
+        let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
+        // The port must still be this endpoint's: expiry may have taken it.
+        let Some(owner) = PORTS.get_ptr_mut(port) else { return Current::Void };
+        // SAFETY: as above.
+        let owner = unsafe { &mut *owner };
+        if owner.inside != *endpoint {
+            return Current::Void;
+        }
+        owner.last_used = now;
     }
-    owner.last_used = now;
     mapping.last_used = now;
-    Current::Good(*mapping)
+    let mut found = *mapping;
+    found.choice.how |= how::MAPPED;
+    Current::Good(found)
+}
+
+/// Notes that a mapping's endpoint has sent to an address: `answer` is the key
+/// of what comes back. A subprogram: the caller's stack is full.
+#[inline(never)]
+pub(crate) fn note_contact(answer: &FlowKey4, inside: &MappingKey, generation: u32) {
+    let key = FlowKey4 { source_port: [0; 2], ..*answer };
+    let contact = Contact { inside: *inside, generation, reserved: [0; 4] };
+    // A full table makes room by itself.
+    let _ = CONTACTS.insert(key, contact, 0);
 }
 
 /// Makes sure that the port of a flow just made is still its endpoint's: expiry
 /// may have taken it between the look at the mapping and the flow's entry.
 #[inline(always)]
 pub(crate) fn confirm(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> Result<(), Reason> {
+    if !has_nat_ports(endpoint.protocol) {
+        return Ok(());
+    }
     let key = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
     match PORTS.get_ptr(key) {
-        // SAFETY: a racing update of plain fields does no harm.
+        // SAFETY: plain fields of an entry, which may be another's by now: then
+        // they differ.
         Some(owner) if unsafe { (*owner).inside } == *endpoint => Ok(()),
         Some(_) => Err(Reason::PortsExhausted),
         None => {
@@ -141,7 +209,7 @@ fn claim<F: Frame>(
     let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
     let mut claim = Claim {
         key: PortKey { port: [0; 2], protocol: endpoint.protocol, path: chosen },
-        own: u16::from_be_bytes(endpoint.port),
+        own: preferred(endpoint, chosen),
         min: control.port_min,
         max: control.port_max,
         hash: 0,
@@ -174,6 +242,25 @@ fn claim<F: Frame>(
         claim.own = 0;
     }
     Err(Reason::PortsExhausted)
+}
+
+/// The port to try first: the endpoint's own; of the odd port of a pair, as RTCP
+/// has it, the one behind that of the even port (RFC 4787, 4.2.3).
+#[inline(always)]
+fn preferred(endpoint: &MappingKey, chosen: u8) -> u16 {
+    let own = u16::from_be_bytes(endpoint.port);
+    if endpoint.protocol == protocol::UDP && own & 1 != 0 {
+        let even = MappingKey { port: (own - 1).to_be_bytes(), ..*endpoint };
+        if let Some(mapping) = MAPPINGS.get_ptr(even) {
+            // SAFETY: plain fields of an entry; what they say is only a wish.
+            let (path, port) = unsafe { ((*mapping).path, (*mapping).port) };
+            let port = u16::from_be_bytes(port);
+            if path == chosen && port & 1 == 0 {
+                return port + 1;
+            }
+        }
+    }
+    own
 }
 
 /// One attempt; 1 ends the loop.

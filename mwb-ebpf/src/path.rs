@@ -1,15 +1,16 @@
 //! The WAN choice as the kernel does it: liveness, selection, prefixes.
 
-use core::{arch::asm, ptr};
+use core::ptr;
 
 use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key};
 use mwb_common::{
-    maps::{Family, PATH_SLOTS, Path, Prefix, index, path_flag, prefix_class},
+    maps::{Choice, Family, PATH_SLOTS, Path, Prefix, SLOTS, how, index, path_flag, prefix_class},
     reason::Reason,
     select,
 };
 
 use crate::{
+    atomic::fetch_add,
     frame::opaque,
     maps::{CURSORS, LIVENESS, PATHS, PREFIXES4, PREFIXES6, SELECTIONS},
 };
@@ -48,22 +49,32 @@ impl Alive {
     /// Whether any path of the family's ranking is.
     #[inline(always)]
     pub(crate) fn any(&self, family: Family) -> bool {
-        pick(family as u32, 0, self.now) & PICKED_ALIVE != 0
+        matches!(picked_how(pick(family as u32, 0, self.now)), how::SLOT | how::RANKING)
     }
 }
 
-/// In the result of [`pick`]: the path is alive.
-const PICKED_ALIVE: u32 = 0x100;
-
-/// The path for a slot, with [`PICKED_ALIVE`]; 0 = none. A global function: the
-/// verifier walks its loop once, not once for each state of each caller.
+/// The path for a slot in the low byte (0 = none), and how it was found, one of
+/// [`how`], in the next. A global function: the verifier walks its loop once,
+/// not once for each state of each caller.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn pick(family: u32, slot: u32, now: u64) -> u32 {
     let Ok(alive) = Alive::at(now) else { return 0 };
     let Some(selection) = SELECTIONS.get(family) else { return 0 };
     let path = select::pick(selection, slot, |path| alive.is(path));
-    if alive.is(path) { path as u32 | PICKED_ALIVE } else { path as u32 }
+    let how = if !alive.is(path) {
+        how::NONE_ALIVE
+    } else if path == selection.slots[slot as usize & (SLOTS - 1)] {
+        how::SLOT
+    } else {
+        how::RANKING
+    };
+    path as u32 | (how as u32) << 8
+}
+
+#[inline(always)]
+const fn picked_how(picked: u32) -> u8 {
+    (picked >> 8) as u8
 }
 
 /// A path entry that may carry the family.
@@ -74,31 +85,37 @@ pub(crate) fn path(id: u8, family: u32) -> Option<&'static Path> {
     if id != 0 && path.flags & wanted == wanted { Some(path) } else { None }
 }
 
-/// Chooses a path for a new flow; 0 = none.
+/// Chooses a path for a new flow; 0 = none. The epoch is still to be filled in.
 #[inline(always)]
-pub(crate) fn choose(family: Family, hash: u32, alive: &Alive) -> Result<u8, Reason> {
+pub(crate) fn choose(family: Family, hash: u32, alive: &Alive) -> Result<(u8, Choice), Reason> {
     let selection = SELECTIONS.get(family as u32).ok_or(Reason::NoPath)?;
     let slot = if selection.index == index::FLOW_HASH { hash } else { advance(family) };
-    Ok(pick(family as u32, slot, alive.now) as u8)
+    let picked = pick(family as u32, slot, alive.now);
+    let slot = slot as u16 & (SLOTS as u16 - 1);
+    Ok((picked as u8, Choice { slot, how: picked_how(picked), epoch: 0 }))
+}
+
+/// Whether what was chosen so stands: it does if it had no choice; else only in
+/// the path's epoch, and while the path is alive unless none is.
+#[inline(always)]
+pub(crate) fn stands(choice: Choice, id: u8, path: &Path, alive: &Alive, family: Family) -> bool {
+    !how::is_free(choice.how) || choice.epoch == path.epoch && (alive.is(id) || !alive.any(family))
 }
 
 /// Takes the next slot number; each is given out once, whatever the CPU.
 #[inline(always)]
 fn advance(family: Family) -> u32 {
     let Some(cursor) = CURSORS.get_ptr_mut(family as u32) else { return 0 };
-    let mut value = 1u64;
-    // SAFETY: `cursor` points to a map value; core has no fetch_add for BPF.
-    unsafe {
-        asm!("{value} = atomic_fetch_add((u64 *)({cursor} + 0), {value})",
-            value = inout(reg) value, cursor = in(reg) cursor);
-    }
-    value as u32
+    // SAFETY: `cursor` points to a map value.
+    unsafe { fetch_add(cursor, 1) as u32 }
 }
 
 /// Where a destination that has no flow belongs.
 pub(crate) enum Place {
     /// Through a WAN of our choice (0) or this one.
     Wan(u8),
+    /// The gateway's own address on this WAN.
+    Own(u8),
     /// Not ours.
     Kernel(Reason),
     /// The LAN.
@@ -109,6 +126,7 @@ pub(crate) enum Place {
 fn place(prefix: Option<&Prefix>) -> Place {
     match prefix {
         Some(prefix) => match prefix.class {
+            prefix_class::LOCAL if prefix.path != 0 => Place::Own(prefix.path),
             prefix_class::LOCAL => Place::Kernel(Reason::Local),
             prefix_class::MULTICAST => Place::Kernel(Reason::Multicast),
             prefix_class::BYPASS => Place::Kernel(Reason::Bypass),
@@ -126,11 +144,6 @@ pub(crate) fn place4(address: [u8; 4]) -> Place {
 
 /// A subprogram: its key would not fit on the caller's stack.
 #[inline(never)]
-fn find6(address: &[u8; 16]) -> Place {
+pub(crate) fn place6(address: &[u8; 16]) -> Place {
     place(PREFIXES6.get(&Key::new(128, *address)))
-}
-
-#[inline(always)]
-pub(crate) fn place6(address: [u8; 16]) -> Place {
-    find6(&address)
 }

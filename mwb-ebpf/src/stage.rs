@@ -1,19 +1,22 @@
 //! What the stages of both address families share: reasons of packets without a
-//! flow, and who may open one.
+//! flow, who may open one, and what a packet leaves behind in its flow.
 
 use mwb_common::{
+    checksum::delta2,
     maps::Flow,
-    parse::{Refusal, Transport, tcp_flag},
+    parse::{Refusal, Transport, parse_mss, tcp_flag},
     reason::Reason,
 };
 
-use crate::path::Place;
+use crate::{frame::Frame, maps::SCRATCH, path::Place};
 
 /// Refuses a source that no LAN host may have (RFC 1812, 5.3.7).
 #[inline(always)]
 pub(crate) fn source_may_open(source: Place) -> Result<(), Reason> {
     match source {
-        Place::Kernel(Reason::Local | Reason::Multicast) => Err(Reason::ForeignSource),
+        Place::Own(_) | Place::Kernel(Reason::Local | Reason::Multicast) => {
+            Err(Reason::ForeignSource)
+        }
         _ => Ok(()),
     }
 }
@@ -24,7 +27,7 @@ pub(crate) fn source_may_open(source: Place) -> Result<(), Reason> {
 pub(crate) fn inside_reason(place: Place, otherwise: Reason) -> Reason {
     match place {
         Place::Kernel(reason) => reason,
-        Place::Lan => Reason::Local,
+        Place::Own(_) | Place::Lan => Reason::Local,
         Place::Wan(_) => otherwise,
     }
 }
@@ -39,7 +42,7 @@ pub(crate) fn outside_reason(
     ours: Reason,
 ) -> Reason {
     match destination {
-        Place::Kernel(Reason::Local) => ours,
+        Place::Own(_) | Place::Kernel(Reason::Local) => ours,
         Place::Kernel(reason) => reason,
         _ => match source() {
             Place::Kernel(Reason::Bypass) => Reason::Bypass,
@@ -49,45 +52,64 @@ pub(crate) fn outside_reason(
 }
 
 /// Why a packet has no transport header to look at.
-pub(crate) enum Refused {
-    Fragment,
-    Parse(Refusal),
+pub(crate) enum Stop {
+    /// It is for the slow path.
+    Slow,
+    /// It is an ICMP error.
+    IcmpError,
+    /// It cannot be translated.
+    Refused(Refusal),
+    /// It waits for the first fragment of its datagram.
+    Held,
+    /// The first fragment of its datagram was left to the kernel.
+    Kernel,
+    /// It is a fragment without its first, and cannot wait.
+    Orphan,
 }
 
-impl Refused {
-    /// The reason of such a packet from the LAN, unless it is the kernel's.
+impl From<Refusal> for Stop {
     #[inline(always)]
-    pub(crate) fn inside(&self, destination: Place) -> Reason {
-        inside_reason(
-            destination,
-            match self {
-                Refused::Fragment => Reason::FragmentOrphan,
-                Refused::Parse(Refusal::Malformed) => Reason::Malformed,
-                Refused::Parse(Refusal::IcmpError) => Reason::InsideIcmpError,
-                Refused::Parse(Refusal::Unsupported) => Reason::UnsupportedProtocol,
-            },
-        )
-    }
-
-    /// The reason of such a packet from a WAN if it is to the gateway.
-    #[inline(always)]
-    pub(crate) fn outside(&self) -> Reason {
-        match self {
-            Refused::Fragment => Reason::OutsideFragment,
-            Refused::Parse(Refusal::Malformed) => Reason::Malformed,
-            Refused::Parse(Refusal::IcmpError) => Reason::OutsideIcmpError,
-            Refused::Parse(Refusal::Unsupported) => Reason::NoMapping,
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::IcmpError => Stop::IcmpError,
+            refusal => Stop::Refused(refusal),
         }
+    }
+}
+
+/// The reason of a packet that cannot be translated, unless it is the kernel's.
+#[inline(always)]
+pub(crate) fn refused(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::Malformed => Reason::Malformed,
+        _ => Reason::UnsupportedProtocol,
     }
 }
 
 /// Notes a packet in its flow. A SYN begins a connection anew: what an earlier
 /// one on the same ports has shown, its end above all, is forgotten.
 #[inline(always)]
-pub(crate) fn seen(flow: &mut Flow, transport: &Transport, now: u64) {
+pub(crate) fn seen<F: Frame>(
+    flow: &mut Flow,
+    frame: &F,
+    transport: &Transport,
+    bytes: u32,
+    now: u64,
+) {
     flow.last_seen = now;
     let before = if transport.tcp_flags & tcp_flag::SYN != 0 { 0 } else { flow.tcp_flags };
     flow.tcp_flags = before | transport.tcp_flags;
+    flow.packets += frame.packets() as u64;
+    flow.bytes += bytes as u64;
+}
+
+/// Room for a flow's entry that is being put together.
+#[inline(always)]
+pub(crate) fn scratch() -> Result<&'static mut Flow, Reason> {
+    let flow = SCRATCH.get_ptr_mut(0).ok_or(Reason::FlowTableFull)?;
+    // SAFETY: a per-CPU value, programs do not preempt each other, and nobody
+    // keeps it beyond the entry's insertion.
+    Ok(unsafe { &mut *flow })
 }
 
 /// Why a packet with this TTL or hop limit may not open a flow, if it may not.
@@ -99,5 +121,42 @@ pub(crate) fn may_open(ttl: u8, transport: &Transport) -> Result<(), Reason> {
         Err(Reason::UnsupportedProtocol)
     } else {
         Ok(())
+    }
+}
+
+/// Bounds the maximum segment size that a SYN announces, so that no segment of
+/// the answering side is too big for the WAN. `most` is what fits. Gives what
+/// the change adds to the transport's checksum; 0 = none.
+#[inline(always)]
+pub(crate) fn clamp_mss<F: Frame>(
+    frame: &mut F,
+    transport: &Transport,
+    most: u32,
+) -> Result<u32, Reason> {
+    if transport.tcp_flags & tcp_flag::SYN == 0 || transport.check == 0 {
+        return Ok(0);
+    }
+    let found = find_mss(frame, transport);
+    let (offset, value) = (found >> 16, found & 0xffff);
+    if value <= most {
+        return Ok(0);
+    }
+    let (old, new) = ((value as u16).to_be_bytes(), (most as u16).to_be_bytes());
+    frame.write(offset, new)?;
+    // At an odd offset the value lies across two words of the sum.
+    if (offset - transport.source_field) & 1 == 0 {
+        Ok(delta2(old, new))
+    } else {
+        Ok(delta2([old[1], old[0]], [new[1], new[0]]))
+    }
+}
+
+/// Offset and value of a SYN's maximum segment size, 16 bits each; 0 = none. A
+/// subprogram: its loop would be walked again in each state of the caller.
+#[inline(never)]
+fn find_mss<F: Frame>(frame: &F, transport: &Transport) -> u32 {
+    match parse_mss(frame, transport) {
+        Some((offset, value)) => offset << 16 | value as u32,
+        None => 0,
     }
 }

@@ -2,22 +2,33 @@
 
 use mwb_common::{
     checksum::{delta2, update},
-    maps::{Device, Family, Flow, FlowKey4, MappingKey, Path, path_flag},
-    nat::{inbound4, key4, next_hop_is_fresh, protocol, rewrite4, v4},
-    parse::{Ipv4, Refusal, Transport, parse_ipv4, parse_transport},
-    reason::Reason,
+    maps::{Device, Family, Flow, FlowKey4, MappingKey, Path, PortKey, filtering, path_flag},
+    nat::{
+        fragment_key4, inbound4, key4, next_hop_is_fresh, protocol, protocol::has_nat_ports,
+        rewrite4, v4,
+    },
+    parse::{Ipv4, Refusal, Transport, parse_ipv4, parse_transport, tcp_flag},
+    reason::{Reason, Verdict},
 };
 
 use crate::{
     Action,
     account::Account,
-    deliver,
+    admit, answer, deliver,
+    fragment::{self, LEFT_TO_KERNEL},
     frame::{Frame, NextHop, TransportChange},
-    maps::FLOWS4,
+    maps::{CONTROL, DEVICES, FLOWS4, PORTS},
     nat,
-    path::{Alive, Place, now, path, place4},
-    stage::{Refused, inside_reason, may_open, outside_reason, seen, source_may_open},
+    path::{Alive, Place, now, path, place4, stands},
+    quoted,
+    stage::{
+        Stop, clamp_mss, inside_reason, may_open, outside_reason, refused, scratch, seen,
+        source_may_open,
+    },
 };
+
+/// IPv4 and TCP headers without options: what a segment takes of the MTU.
+const SEGMENT_HEADERS: u32 = 40;
 
 /// A packet from the LAN.
 #[inline(always)]
@@ -28,41 +39,69 @@ pub(crate) fn outward<F: Frame>(
 ) -> Result<Action, Reason> {
     let ip = parse_ipv4(frame, network).map_err(|_| Reason::Malformed)?;
     account.ipv4(ip.header.protocol);
-    let transport = match read_transport(frame, &ip) {
+    account.bytes = ip.end - network;
+    let now = now();
+    let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(refused) => return Err(refused.inside(place4(ip.header.destination))),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::outward4(frame, &ip, account),
+        Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
+        Err(Stop::Held) => return Ok(Action::LATER),
+        Err(Stop::Kernel) => return Err(Reason::Local),
+        Err(stop) => {
+            let reason = match stop {
+                Stop::Refused(refusal) => refused(refusal),
+                _ => Reason::FragmentOrphan,
+            };
+            return Err(inside_reason(place4(ip.header.destination), reason));
+        }
     };
     let key = key4(ip.header.source, ip.header.destination, transport.ports, ip.header.protocol, 0);
-    let now = now();
     let alive = Alive::at(now)?;
     let (flow, path) = match established(&key, &alive) {
         Some(found) => found,
         None => {
-            open(frame, &key, now, may_open(ip.header.ttl, &transport))?;
+            if let Err(reason) = open(frame, &key, now, may_open(ip.header.ttl, &transport)) {
+                return close(frame, &ip, &transport, account, reason);
+            }
             // It was made for this packet: liveness is not asked again.
             entry(&key).ok_or(Reason::FlowTableFull)?
         }
     };
     account.path = flow.path;
+    if F::SLOW && is_first_fragment(&ip) && remember(frame, &ip, &transport, 0) {
+        return Ok(Action::LATER);
+    }
     if ip.header.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if frame.largest(network, transport.payload) > path.mtu {
-        return Err(Reason::TooBig);
+    let turns = ip.header.destination == path.address4;
+    let too_big = frame.largest(ip.end - network, transport.payload - network) > path.mtu;
+    if !F::SLOW && (turns || too_big) {
+        return Ok(Action::SLOW);
+    }
+    if !turns && too_big {
+        let source = place4(ip.header.source);
+        return answer::answer4(frame, &ip, source, answer::Error::TooBig(path.mtu));
     }
     let resolved = path.flags & path_flag::NEXT_HOP4 != 0;
     if !(F::RESOLVES || resolved && frame.reaches(path.ifindex)) {
-        return Ok(Action::HandOver);
+        return Ok(Action::HAND_OVER);
     }
-    seen(flow, &transport, now);
-    rewrite(frame, &ip, &transport, flow, transport.source_field)?;
+    seen(flow, frame, &transport, account.bytes, now);
+    let clamped = clamp_mss(frame, &transport, path.mtu - SEGMENT_HEADERS)?;
+    rewrite(frame, &ip, &transport, flow, transport.source_field, clamped)?;
     frame.write(network + 12, v4(&flow.address))?;
+    if turns {
+        let device = DEVICES.get(path.ifindex).ok_or(Reason::NoPath)?;
+        frame.write(0, device.mac)?;
+        return Ok(Action::turn_round(path.ifindex));
+    }
     if !resolved {
-        return Ok(Action::Resolve(path.ifindex, NextHop::V4(path.gateway4)));
+        return Ok(Action::resolve(path.ifindex, NextHop::v4(flow.path)));
     }
     frame.write(0, path.next_hop_mac4)?;
     frame.write(6, path.source_mac)?;
-    Ok(Action::Redirect(path.ifindex))
+    Ok(Action::redirect(path.ifindex))
 }
 
 /// A packet from a WAN.
@@ -70,15 +109,28 @@ pub(crate) fn outward<F: Frame>(
 pub(crate) fn inward<F: Frame>(
     frame: &mut F,
     network: u32,
-    device: Device,
+    device: &Device,
     account: &mut Account,
 ) -> Result<Action, Reason> {
     let ip = parse_ipv4(frame, network).map_err(|_| Reason::Malformed)?;
     account.ipv4(ip.header.protocol);
     account.path = device.path;
-    let transport = match read_transport(frame, &ip) {
+    account.bytes = ip.end - network;
+    let now = now();
+    let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(refused) => return Err(unmatched(&ip, refused.outside())),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::inward4(frame, &ip, account),
+        Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
+        Err(Stop::Held) => return Ok(Action::LATER),
+        Err(Stop::Kernel) => return Err(Reason::OutsideFragment),
+        Err(stop) => {
+            let reason = match stop {
+                Stop::Refused(Refusal::Malformed) => Reason::Malformed,
+                Stop::Refused(_) => Reason::NoMapping,
+                _ => Reason::FragmentOrphan,
+            };
+            return Err(unmatched(&ip, reason));
+        }
     };
     let key = key4(
         ip.header.source,
@@ -87,61 +139,145 @@ pub(crate) fn inward<F: Frame>(
         ip.header.protocol,
         device.path,
     );
-    // SAFETY: a racing update of a flow's plain fields does no harm.
-    let found = FLOWS4.get_ptr_mut(key).map(|flow| unsafe { &mut *flow });
-    let Some(flow) = found.filter(|flow| {
-        path(device.path, path_flag::HAS_V4).is_some_and(|p| p.generation == flow.generation)
-    }) else {
-        return Err(if is_dhcp(&ip, &transport) {
-            Reason::NoMapping
-        } else {
-            unmatched(&ip, Reason::NoMapping)
-        });
+    let path = path(device.path, path_flag::HAS_V4);
+    let found = path.and_then(|path| expected(&key, path));
+    let flow = match found {
+        Some(flow) => flow,
+        None => {
+            let admitted = match path {
+                Some(path) if may_enter(&transport) => admit::admissible(&key, path),
+                _ => None,
+            };
+            let (Some(inside), Some(path)) = (admitted, path) else {
+                let reason = if is_dhcp(&ip, &transport) {
+                    Reason::NoMapping
+                } else {
+                    unmatched(&ip, Reason::NoMapping)
+                };
+                return close(frame, &ip, &transport, account, reason);
+            };
+            if !F::SLOW {
+                return Ok(Action::SLOW);
+            }
+            admit::open(&key, &inside, path, now)?;
+            expected(&key, path).ok_or(Reason::FlowTableFull)?
+        }
     };
-    if ip.header.ttl <= 1 {
-        return Err(Reason::TtlExpired);
+    if F::SLOW && is_first_fragment(&ip) && remember(frame, &ip, &transport, device.path) {
+        return Ok(Action::LATER);
     }
-    let now = now();
+    if ip.header.ttl <= 1 {
+        if !F::SLOW {
+            return Ok(Action::SLOW);
+        }
+        let source = place4(ip.header.source);
+        return answer::answer4(frame, &ip, source, answer::Error::Expired);
+    }
     let host = v4(&flow.address);
+    let most = path.map_or(0, |path| path.mtu) - SEGMENT_HEADERS;
     if !next_hop_is_fresh(flow.next_hop_until, now) {
-        match deliver::find4(frame, &ip, host)? {
-            deliver::Found::Resolved(next_hop) => next_hop.store(flow, now),
-            deliver::Found::Unresolved(..) if !F::RESOLVES => return Ok(Action::HandOver),
-            deliver::Found::Unresolved(ifindex, gateway) => {
-                seen(flow, &transport, now);
-                rewrite(frame, &ip, &transport, flow, transport.destination_field)?;
+        match deliver::find4(frame, &ip, flow, now)? {
+            0 => {}
+            _ if !F::RESOLVES => return Ok(Action::HAND_OVER),
+            ifindex => {
+                seen(flow, frame, &transport, account.bytes, now);
+                let clamped = clamp_mss(frame, &transport, most)?;
+                rewrite(frame, &ip, &transport, flow, transport.destination_field, clamped)?;
                 frame.write(network + 16, host)?;
-                return Ok(Action::Resolve(ifindex, NextHop::V4(gateway)));
+                return Ok(Action::resolve(ifindex, NextHop::ROUTE));
             }
         }
     }
-    if frame.largest(network, transport.payload) > flow.mtu {
-        return Err(Reason::TooBig);
+    if frame.largest(ip.end - network, transport.payload - network) > flow.mtu {
+        if !F::SLOW {
+            return Ok(Action::SLOW);
+        }
+        let source = place4(ip.header.source);
+        return answer::answer4(frame, &ip, source, answer::Error::TooBig(flow.mtu));
     }
     if !frame.reaches(flow.ifindex) {
-        return Ok(Action::HandOver);
+        return Ok(Action::HAND_OVER);
     }
-    seen(flow, &transport, now);
-    rewrite(frame, &ip, &transport, flow, transport.destination_field)?;
+    seen(flow, frame, &transport, account.bytes, now);
+    let clamped = clamp_mss(frame, &transport, most)?;
+    rewrite(frame, &ip, &transport, flow, transport.destination_field, clamped)?;
     frame.write(network + 16, host)?;
     frame.write(0, flow.destination_mac)?;
     frame.write(6, flow.source_mac)?;
-    Ok(Action::Redirect(flow.ifindex))
+    Ok(Action::redirect(flow.ifindex))
+}
+
+/// Whether such a packet may open a flow from a WAN: of TCP, the first of a
+/// connection only.
+#[inline(always)]
+fn may_enter(transport: &Transport) -> bool {
+    let flags = transport.tcp_flags;
+    transport.opens && (flags == 0 || flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN)
 }
 
 #[inline(always)]
-fn read_transport<F: Frame>(frame: &F, ip: &Ipv4) -> Result<Transport, Refused> {
-    if ip.is_fragment() {
-        return Err(Refused::Fragment);
+fn is_first_fragment(ip: &Ipv4) -> bool {
+    ip.is_fragment() && !ip.is_later_fragment()
+}
+
+/// The transport header, or that of a fragment's datagram.
+#[inline(always)]
+fn read_transport<F: Frame>(frame: &F, ip: &Ipv4, account: &Account) -> Result<Transport, Stop> {
+    if ip.is_fragment() && !F::SLOW {
+        return Err(Stop::Slow);
+    }
+    if F::SLOW && ip.is_later_fragment() {
+        return fragment::later(recall(frame, ip, account), ip.transport);
     }
     if ip.header.protocol == protocol::ICMPV6 {
-        return Err(Refused::Parse(Refusal::Unsupported));
+        return Err(Stop::Refused(Refusal::Unsupported));
     }
-    parse_transport(frame, ip.header.protocol, ip.transport, ip.end).map_err(Refused::Parse)
+    let whole = !(F::SLOW && ip.is_fragment());
+    Ok(parse_transport(frame, ip.header.protocol, ip.transport, ip.end, whole)?)
 }
 
+/// The ports of a later fragment's datagram. A subprogram, as the next one.
+#[inline(never)]
+fn recall<F: Frame>(frame: &F, ip: &Ipv4, account: &Account) -> u64 {
+    fragment::recall(frame, &fragment_key4(&ip.header, account.path), account)
+}
+
+/// Leaves the ports of a first fragment to the others; true: those that waited
+/// have come in again, and so has this one. `scope` may have [`LEFT_TO_KERNEL`].
+/// A subprogram: the key would not fit on the caller's stack.
+#[inline(never)]
+fn remember<F: Frame>(frame: &F, ip: &Ipv4, transport: &Transport, scope: u8) -> bool {
+    let (kernel, scope) = (scope & LEFT_TO_KERNEL != 0, scope & !LEFT_TO_KERNEL);
+    let key = fragment_key4(&ip.header, scope);
+    fragment::first(frame, &key, transport.ports, ip.header.protocol, kernel)
+}
+
+/// Ends a packet without a flow. If the kernel gets a first fragment, it gets
+/// the others too.
 #[inline(always)]
-fn unmatched(ip: &Ipv4, reason: Reason) -> Reason {
+fn close<F: Frame>(
+    frame: &F,
+    ip: &Ipv4,
+    transport: &Transport,
+    account: &Account,
+    reason: Reason,
+) -> Result<Action, Reason> {
+    if reason.verdict() == Verdict::Forward {
+        return Ok(Action::SLOW);
+    }
+    if F::SLOW
+        && is_first_fragment(ip)
+        && reason.verdict() == Verdict::Kernel
+        && remember(frame, ip, transport, account.path | LEFT_TO_KERNEL)
+    {
+        return Ok(Action::LATER);
+    }
+    Err(reason)
+}
+
+/// The reason of a packet from a WAN that is of no flow.
+#[inline(always)]
+pub(crate) fn unmatched(ip: &Ipv4, reason: Reason) -> Reason {
     outside_reason(place4(ip.header.destination), || place4(ip.header.source), reason)
 }
 
@@ -152,33 +288,46 @@ fn is_dhcp(ip: &Ipv4, transport: &Transport) -> bool {
     ip.header.protocol == protocol::UDP && transport.ports == [0, 67, 0, 68]
 }
 
-/// The entry of an outbound flow that is valid now, with its path: of the path's
-/// generation, and on a living path unless none lives.
+/// The entry of an inbound flow, if it is of its path's generation.
+#[inline(always)]
+fn expected(key: &FlowKey4, path: &Path) -> Option<&'static mut Flow> {
+    // SAFETY: the entry may become another flow's while we hold it, since
+    // entries are used again. Then its time, counters or next hop get this
+    // packet's: the first lives longer by one packet, the last is looked up
+    // again a second later.
+    let flow = unsafe { &mut *FLOWS4.get_ptr_mut(key)? };
+    (path.generation == flow.generation).then_some(flow)
+}
+
+/// The entry of an outbound flow that is valid now, with its path.
 #[inline(always)]
 fn established(key: &FlowKey4, alive: &Alive) -> Option<(&'static mut Flow, &'static Path)> {
     let (flow, path) = entry(key)?;
-    if !alive.is(flow.path) && alive.any(Family::V4) {
-        return None;
-    }
-    Some((flow, path))
+    stands(flow.choice, flow.path, path, alive, Family::V4).then_some((flow, path))
 }
 
 /// The entry of an outbound flow, if it is of its path's generation.
 #[inline(always)]
-fn entry(key: &FlowKey4) -> Option<(&'static mut Flow, &'static Path)> {
-    // SAFETY: a racing update of a flow's plain fields does no harm.
+pub(crate) fn entry(key: &FlowKey4) -> Option<(&'static mut Flow, &'static Path)> {
+    // SAFETY: as in `expected`.
     let flow = unsafe { &mut *FLOWS4.get_ptr_mut(key)? };
     let path = path(flow.path, path_flag::HAS_V4)?;
     if path.generation == flow.generation { Some((flow, path)) } else { None }
 }
 
+/// Whether a port of a WAN's address is somebody's: packets to it from the LAN
+/// are turned round.
+#[inline(never)]
+fn is_mapped(key: &FlowKey4, path: u8) -> bool {
+    let port = PortKey { port: key.destination_port, protocol: key.protocol, path };
+    // SAFETY: a plain field of an entry that may become another's: the packet is
+    // turned round then, and finds nobody there.
+    PORTS.get_ptr(port).is_some_and(|owner| unsafe { (*owner).inside.address } != [0; 4])
+}
+
 /// Makes both entries of a new flow. A subprogram of its own, so that the path
 /// of established flows keeps its registers and stack.
 #[inline(never)]
-#[expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "a copy of a flow takes 64 of the 512 bytes of stack"
-)]
 fn open<F: Frame>(
     frame: &F,
     key: &FlowKey4,
@@ -187,6 +336,13 @@ fn open<F: Frame>(
 ) -> Result<(), Reason> {
     let via = match place4(key.destination) {
         Place::Wan(via) => via,
+        Place::Own(own) if is_mapped(key, own) => {
+            if !F::SLOW {
+                // Not an end: the slow path opens it.
+                return Err(Reason::Hairpinned);
+            }
+            own
+        }
         place => return Err(inside_reason(place, Reason::Local)),
     };
     may_open?;
@@ -199,14 +355,22 @@ fn open<F: Frame>(
     let outside = (path.address4, mapping.port);
     let inside = (key.source, key.source_port);
     let answer = inbound4(key, outside.0, outside.1, mapping.path);
-    let mut flow = rewrite4(outside, inside, mapping.path, path.generation);
-    FLOWS4.insert(answer, &flow, 0).map_err(|_| Reason::FlowTableFull)?;
-    flow = rewrite4(inside, outside, mapping.path, path.generation);
+    if !has_nat_ports(key.protocol) {
+        endpoint_is_free(&answer, key, path)?;
+    }
+    let flow = scratch()?;
+    *flow = Flow { opened: now, choice: mapping.choice, ..Flow::default() };
+    rewrite4(flow, outside, inside, path.generation, mapping.path);
+    FLOWS4.insert(answer, &*flow, 0).map_err(|_| Reason::FlowTableFull)?;
+    rewrite4(flow, inside, outside, path.generation, mapping.path);
     flow.last_seen = now;
-    if FLOWS4.insert(key, &flow, 0).is_err() {
+    if FLOWS4.insert(key, &*flow, 0).is_err() {
         // Nobody else makes this entry: the port is this endpoint's.
         let _ = FLOWS4.remove(answer);
         return Err(Reason::FlowTableFull);
+    }
+    if CONTROL.get(0).is_some_and(|control| control.filtering == filtering::ADDRESS) {
+        nat::note_contact(&answer, &endpoint, path.generation);
     }
     nat::confirm(&endpoint, &mapping, now).inspect_err(|_| {
         let _ = FLOWS4.remove(key);
@@ -214,8 +378,22 @@ fn open<F: Frame>(
     })
 }
 
+/// Without ports of its own to give, a WAN's address can be at a remote endpoint
+/// for one inside host only.
+#[inline(never)]
+fn endpoint_is_free(answer: &FlowKey4, key: &FlowKey4, path: &Path) -> Result<(), Reason> {
+    let Some(other) = FLOWS4.get_ptr(answer) else { return Ok(()) };
+    // SAFETY: plain fields of an entry that may become another's: the next packet
+    // sees what it is then.
+    let (generation, host) = unsafe { ((*other).generation, v4(&(*other).address)) };
+    if generation == path.generation && host != key.source {
+        return Err(Reason::EndpointTaken);
+    }
+    Ok(())
+}
+
 /// TTL, header checksum, transport checksum and port. The caller writes the
-/// address.
+/// address. `more` is what another change adds to the transport's checksum.
 #[inline(always)]
 fn rewrite<F: Frame>(
     frame: &mut F,
@@ -223,18 +401,32 @@ fn rewrite<F: Frame>(
     transport: &Transport,
     flow: &Flow,
     port_field: u32,
+    more: u32,
+) -> Result<(), Reason> {
+    if transport.check != 0 {
+        let protocol = ip.header.protocol;
+        frame.adjust_transport(TransportChange {
+            check: transport.check,
+            zero_is_none: protocol == protocol::UDP,
+            // ICMP has no pseudo-header (RFC 792).
+            address_delta: if protocol == protocol::ICMP { 0 } else { flow.address_delta },
+            port_delta: flow.port_delta + more,
+        })?;
+        frame.write(port_field, flow.port)?;
+    }
+    rewrite_header(frame, ip, flow.address_delta)
+}
+
+/// TTL and header checksum. The caller writes the address.
+#[inline(always)]
+pub(crate) fn rewrite_header<F: Frame>(
+    frame: &mut F,
+    ip: &Ipv4,
+    address_delta: u32,
 ) -> Result<(), Reason> {
     let protocol = ip.header.protocol;
-    frame.adjust_transport(TransportChange {
-        check: transport.check,
-        zero_is_none: protocol == protocol::UDP,
-        // ICMP has no pseudo-header (RFC 792).
-        address_delta: if protocol == protocol::ICMP { 0 } else { flow.address_delta },
-        port_delta: flow.port_delta,
-    })?;
-    frame.write(port_field, flow.port)?;
     let ttl = ip.header.ttl - 1;
-    let delta = flow.address_delta + delta2([ip.header.ttl, protocol], [ttl, protocol]);
+    let delta = address_delta + delta2([ip.header.ttl, protocol], [ttl, protocol]);
     let check = update(ip.header.check, delta);
     frame.write(ip.offset + 8, [ttl, protocol, check[0], check[1]])
 }

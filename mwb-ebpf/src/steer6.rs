@@ -2,22 +2,30 @@
 //! against unsolicited traffic.
 
 use mwb_common::{
-    maps::{Device, Family, Flow, FlowKey6, Path, path_flag},
-    nat::{hash6, inbound6, key6, next_hop_is_fresh},
+    maps::{Choice, Device, Family, Flow, FlowKey6, Path, how, path_flag},
+    nat::{fragment_key6, hash6, inbound6, key6, next_hop_is_fresh},
     nptv6::Translation,
-    parse::{Ipv6, Refusal, Transport, parse_ipv6, parse_transport},
-    reason::Reason,
+    parse::{Ipv6, Refusal, Transport, parse_transport},
+    reason::{Reason, Verdict},
 };
 
 use crate::{
     Action,
     account::Account,
-    deliver,
-    frame::{Frame, NextHop},
+    answer, deliver,
+    fragment::{self, LEFT_TO_KERNEL},
+    frame::{Frame, NextHop, TransportChange},
     maps::{CONTROL, FLOWS6},
-    path::{Alive, Place, choose, now, path, place6},
-    stage::{Refused, inside_reason, may_open, outside_reason, seen, source_may_open},
+    path::{Alive, Place, choose, now, path, place6, stands},
+    quoted,
+    stage::{
+        Stop, clamp_mss, inside_reason, may_open, outside_reason, refused, scratch, seen,
+        source_may_open,
+    },
 };
+
+/// IPv6 and TCP headers without options: what a segment takes of the MTU.
+const SEGMENT_HEADERS: u32 = 60;
 
 /// A packet from the LAN.
 #[inline(always)]
@@ -26,43 +34,65 @@ pub(crate) fn outward<F: Frame>(
     network: u32,
     account: &mut Account,
 ) -> Result<Action, Reason> {
-    let ip = parse(frame, network)?;
+    let mut ip = Ipv6::zeroed();
+    frame.read_ipv6(network, &mut ip)?;
     account.ipv6(ip.protocol);
-    let transport = match read_transport(frame, &ip) {
+    account.bytes = ip.end - network;
+    let now = now();
+    let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(refused) => return Err(refused.inside(place6(ip.header.destination))),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::outward6(frame, &ip, account),
+        Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
+        Err(Stop::Held) => return Ok(Action::LATER),
+        Err(Stop::Kernel) => return Err(Reason::Local),
+        Err(stop) => {
+            let reason = match stop {
+                Stop::Refused(refusal) => refused(refusal),
+                _ => Reason::FragmentOrphan,
+            };
+            return Err(inside_reason(place6(&ip.header.destination), reason));
+        }
     };
     let key = key6(ip.header.source, ip.header.destination, transport.ports, ip.protocol, 0);
-    let now = now();
     let alive = Alive::at(now)?;
     let (flow, path) = match established(&key, &alive) {
         Some(found) => found,
         None => {
-            open(&key, now, may_open(ip.header.hop_limit, &transport))?;
+            if let Err(reason) = open(&key, now, may_open(ip.header.hop_limit, &transport)) {
+                return close(frame, &ip, &transport, account, reason);
+            }
             // It was made for this packet: liveness is not asked again.
             entry(&key).ok_or(Reason::FlowTableFull)?
         }
     };
     account.path = flow.path;
+    if F::SLOW && ip.fragment && !ip.later && remember(frame, &ip, &transport, 0) {
+        return Ok(Action::LATER);
+    }
     if ip.header.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if frame.largest(network, transport.payload) > path.mtu {
-        return Err(Reason::TooBig);
+    if frame.largest(ip.end - network, transport.payload - network) > path.mtu {
+        if !F::SLOW {
+            return Ok(Action::SLOW);
+        }
+        let source = place6(&ip.header.source);
+        return answer::answer6(frame, &ip, source, answer::Error::TooBig(path.mtu));
     }
     let resolved = path.flags & path_flag::NEXT_HOP6 != 0;
     if !(F::RESOLVES || resolved && frame.reaches(path.ifindex)) {
-        return Ok(Action::HandOver);
+        return Ok(Action::HAND_OVER);
     }
-    seen(flow, &transport, now);
-    frame.write(network + 6, [ip.header.next_header, ip.header.hop_limit - 1])?;
+    seen(flow, frame, &transport, account.bytes, now);
+    clamp(frame, &transport, path.mtu)?;
+    count_hop(frame, &ip)?;
     frame.write(network + 8, flow.address)?;
     if !resolved {
-        return Ok(Action::Resolve(path.ifindex, NextHop::V6(path.gateway6)));
+        return Ok(Action::resolve(path.ifindex, NextHop::v6(flow.path)));
     }
     frame.write(0, path.next_hop_mac6)?;
     frame.write(6, path.source_mac)?;
-    Ok(Action::Redirect(path.ifindex))
+    Ok(Action::redirect(path.ifindex))
 }
 
 /// A packet from a WAN.
@@ -70,141 +100,234 @@ pub(crate) fn outward<F: Frame>(
 pub(crate) fn inward<F: Frame>(
     frame: &mut F,
     network: u32,
-    device: Device,
+    device: &Device,
     account: &mut Account,
 ) -> Result<Action, Reason> {
-    let ip = parse(frame, network)?;
+    let mut ip = Ipv6::zeroed();
+    frame.read_ipv6(network, &mut ip)?;
     account.ipv6(ip.protocol);
     account.path = device.path;
-    let transport = match read_transport(frame, &ip) {
+    account.bytes = ip.end - network;
+    let now = now();
+    let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(refused) => return Err(unmatched(&ip, refused.outside())),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::inward6(frame, &ip, account),
+        Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
+        Err(Stop::Held) => return Ok(Action::LATER),
+        Err(Stop::Kernel) => return Err(Reason::OutsideFragment),
+        Err(stop) => {
+            let reason = match stop {
+                Stop::Refused(Refusal::Malformed) => Reason::Malformed,
+                Stop::Refused(_) => Reason::NoMapping,
+                _ => Reason::FragmentOrphan,
+            };
+            return Err(unmatched(&ip, reason));
+        }
     };
     let key =
         key6(ip.header.source, ip.header.destination, transport.ports, ip.protocol, device.path);
-    // SAFETY: a racing update of a flow's plain fields does no harm.
-    let found = FLOWS6.get_ptr_mut(key).map(|flow| unsafe { &mut *flow });
-    let Some(flow) = found.filter(|flow| {
-        path(device.path, path_flag::HAS_V6).is_some_and(|p| p.generation == flow.generation)
-    }) else {
-        return Err(unmatched(&ip, Reason::NoMapping));
+    let path = path(device.path, path_flag::HAS_V6);
+    let Some(flow) = path.and_then(|path| expected(&key, path)) else {
+        let reason = unmatched(&ip, Reason::NoMapping);
+        return close(frame, &ip, &transport, account, reason);
     };
-    if ip.header.hop_limit <= 1 {
-        return Err(Reason::TtlExpired);
+    if F::SLOW && ip.fragment && !ip.later && remember(frame, &ip, &transport, device.path) {
+        return Ok(Action::LATER);
     }
-    let now = now();
-    let host = flow.address;
+    if ip.header.hop_limit <= 1 {
+        if !F::SLOW {
+            return Ok(Action::SLOW);
+        }
+        let source = place6(&ip.header.source);
+        return answer::answer6(frame, &ip, source, answer::Error::Expired);
+    }
+    let most = path.map_or(0, |path| path.mtu);
     if !next_hop_is_fresh(flow.next_hop_until, now) {
-        match deliver::find6(frame, &ip, host)? {
-            deliver::Found::Resolved(next_hop) => next_hop.store(flow, now),
-            deliver::Found::Unresolved(..) if !F::RESOLVES => return Ok(Action::HandOver),
-            deliver::Found::Unresolved(ifindex, gateway) => {
-                seen(flow, &transport, now);
-                frame.write(network + 6, [ip.header.next_header, ip.header.hop_limit - 1])?;
-                frame.write(network + 24, host)?;
-                return Ok(Action::Resolve(ifindex, NextHop::V6(gateway)));
+        match deliver::find6(frame, &ip, flow, now)? {
+            0 => {}
+            _ if !F::RESOLVES => return Ok(Action::HAND_OVER),
+            ifindex => {
+                seen(flow, frame, &transport, account.bytes, now);
+                clamp(frame, &transport, most)?;
+                count_hop(frame, &ip)?;
+                frame.write(network + 24, flow.address)?;
+                return Ok(Action::resolve(ifindex, NextHop::ROUTE));
             }
         }
     }
-    if frame.largest(network, transport.payload) > flow.mtu {
-        return Err(Reason::TooBig);
+    if frame.largest(ip.end - network, transport.payload - network) > flow.mtu {
+        if !F::SLOW {
+            return Ok(Action::SLOW);
+        }
+        let source = place6(&ip.header.source);
+        return answer::answer6(frame, &ip, source, answer::Error::TooBig(flow.mtu));
     }
     if !frame.reaches(flow.ifindex) {
-        return Ok(Action::HandOver);
+        return Ok(Action::HAND_OVER);
     }
-    seen(flow, &transport, now);
-    frame.write(network + 6, [ip.header.next_header, ip.header.hop_limit - 1])?;
-    frame.write(network + 24, host)?;
+    seen(flow, frame, &transport, account.bytes, now);
+    clamp(frame, &transport, most)?;
+    count_hop(frame, &ip)?;
+    frame.write(network + 24, flow.address)?;
     frame.write(0, flow.destination_mac)?;
     frame.write(6, flow.source_mac)?;
-    Ok(Action::Redirect(flow.ifindex))
+    Ok(Action::redirect(flow.ifindex))
+}
+
+/// The transport header, or that of a fragment's datagram.
+#[inline(always)]
+fn read_transport<F: Frame>(frame: &F, ip: &Ipv6, account: &Account) -> Result<Transport, Stop> {
+    if ip.fragment && !F::SLOW {
+        return Err(Stop::Slow);
+    }
+    if F::SLOW && ip.later {
+        return fragment::later(recall(frame, ip, account), ip.transport);
+    }
+    if ip.protocol == mwb_common::nat::protocol::ICMP {
+        return Err(Stop::Refused(Refusal::Unsupported));
+    }
+    let whole = !(F::SLOW && ip.fragment);
+    Ok(parse_transport(frame, ip.protocol, ip.transport, ip.end, whole)?)
+}
+
+/// As for IPv4.
+#[inline(never)]
+fn recall<F: Frame>(frame: &F, ip: &Ipv6, account: &Account) -> u64 {
+    let key = fragment_key6(&ip.header, ip.identification, account.path);
+    fragment::recall(frame, &key, account)
+}
+
+/// As for IPv4.
+#[inline(never)]
+fn remember<F: Frame>(frame: &F, ip: &Ipv6, transport: &Transport, scope: u8) -> bool {
+    let (kernel, scope) = (scope & LEFT_TO_KERNEL != 0, scope & !LEFT_TO_KERNEL);
+    let key = fragment_key6(&ip.header, ip.identification, scope);
+    fragment::first(frame, &key, transport.ports, ip.protocol, kernel)
+}
+
+/// As for IPv4: ends a packet without a flow.
+#[inline(always)]
+fn close<F: Frame>(
+    frame: &F,
+    ip: &Ipv6,
+    transport: &Transport,
+    account: &Account,
+    reason: Reason,
+) -> Result<Action, Reason> {
+    if F::SLOW
+        && ip.fragment
+        && !ip.later
+        && reason.verdict() == Verdict::Kernel
+        && remember(frame, ip, transport, account.path | LEFT_TO_KERNEL)
+    {
+        return Ok(Action::LATER);
+    }
+    Err(reason)
+}
+
+/// The reason of a packet from a WAN that is of no flow.
+#[inline(always)]
+pub(crate) fn unmatched(ip: &Ipv6, reason: Reason) -> Reason {
+    outside_reason(place6(&ip.header.destination), || place6(&ip.header.source), reason)
 }
 
 #[inline(always)]
-fn parse<F: Frame>(frame: &F, network: u32) -> Result<Ipv6, Reason> {
-    parse_ipv6(frame, network).map_err(|refusal| match refusal {
-        Refusal::Unsupported => Reason::UnsupportedProtocol,
-        _ => Reason::Malformed,
+pub(crate) fn count_hop<F: Frame>(frame: &mut F, ip: &Ipv6) -> Result<(), Reason> {
+    frame.write(ip.offset + 6, [ip.header.next_header, ip.header.hop_limit - 1])
+}
+
+/// Bounds the maximum segment size of a SYN to a WAN's MTU.
+#[inline(always)]
+fn clamp<F: Frame>(frame: &mut F, transport: &Transport, mtu: u32) -> Result<(), Reason> {
+    let port_delta = clamp_mss(frame, transport, mtu - SEGMENT_HEADERS)?;
+    if port_delta == 0 {
+        return Ok(());
+    }
+    let check = transport.check;
+    frame.adjust_transport(TransportChange {
+        check,
+        zero_is_none: false,
+        address_delta: 0,
+        port_delta,
     })
 }
 
+/// The entry of an inbound flow, if it is of its path's generation.
 #[inline(always)]
-fn read_transport<F: Frame>(frame: &F, ip: &Ipv6) -> Result<Transport, Refused> {
-    if ip.fragment {
-        return Err(Refused::Fragment);
-    }
-    if ip.protocol == mwb_common::nat::protocol::ICMP {
-        return Err(Refused::Parse(Refusal::Unsupported));
-    }
-    parse_transport(frame, ip.protocol, ip.transport, ip.end).map_err(Refused::Parse)
-}
-
-#[inline(always)]
-fn unmatched(ip: &Ipv6, reason: Reason) -> Reason {
-    outside_reason(place6(ip.header.destination), || place6(ip.header.source), reason)
+fn expected(key: &FlowKey6, path: &Path) -> Option<&'static mut Flow> {
+    // SAFETY: as for IPv4.
+    let flow = unsafe { &mut *FLOWS6.get_ptr_mut(key)? };
+    (path.generation == flow.generation).then_some(flow)
 }
 
 /// As for IPv4: the entry that is valid now, with its path.
 #[inline(always)]
 fn established(key: &FlowKey6, alive: &Alive) -> Option<(&'static mut Flow, &'static Path)> {
     let (flow, path) = entry(key)?;
-    if !alive.is(flow.path) && alive.any(Family::V6) {
-        return None;
-    }
-    Some((flow, path))
+    stands(flow.choice, flow.path, path, alive, Family::V6).then_some((flow, path))
 }
 
 /// The entry of an outbound flow, if it is of its path's generation.
 #[inline(always)]
-fn entry(key: &FlowKey6) -> Option<(&'static mut Flow, &'static Path)> {
-    // SAFETY: a racing update of a flow's plain fields does no harm.
+pub(crate) fn entry(key: &FlowKey6) -> Option<(&'static mut Flow, &'static Path)> {
+    // SAFETY: as for IPv4.
     let flow = unsafe { &mut *FLOWS6.get_ptr_mut(key)? };
     let path = path(flow.path, path_flag::HAS_V6)?;
     if path.generation == flow.generation { Some((flow, path)) } else { None }
 }
 
-/// Makes both entries of a new flow. A subprogram of its own, so that the path
-/// of established flows keeps its registers and stack.
-#[inline(never)]
-fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Reason> {
-    let via = match place6(key.destination) {
-        Place::Wan(via) => via,
-        place => return Err(inside_reason(place, Reason::Local)),
-    };
-    may_open?;
-    source_may_open(place6(key.source))?;
-    let alive = &Alive::at(now)?;
-    let chosen = if via != 0 {
-        via
-    } else {
-        let seed = CONTROL.get(0).ok_or(Reason::NoPath)?.seed;
-        choose(Family::V6, hash6(key, seed), alive)?
-    };
-    let path = path(chosen, path_flag::HAS_V6).ok_or(Reason::NoPath)?;
+/// An inside address as it looks on a path.
+#[inline(always)]
+pub(crate) fn outside(path: &Path, source: [u8; 16]) -> Option<[u8; 16]> {
     let translation = Translation {
         inside: path.inside6,
         outside: path.outside6,
         length: path.npt_length,
         adjustment: path.npt_adjustment,
     };
-    let outside = translation.outward(key.source).ok_or(Reason::ForeignSource)?;
-    record(key, &inbound6(key, outside, chosen), path.generation, now)
+    translation.outward(source)
+}
+
+/// Makes both entries of a new flow. A subprogram of its own, so that the path
+/// of established flows keeps its registers and stack.
+#[inline(never)]
+fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Reason> {
+    let via = match place6(&key.destination) {
+        Place::Wan(via) => via,
+        place => return Err(inside_reason(place, Reason::Local)),
+    };
+    may_open?;
+    source_may_open(place6(&key.source))?;
+    let alive = &Alive::at(now)?;
+    let (chosen, choice) = if via != 0 {
+        (via, Choice { how: how::VIA, ..Choice::default() })
+    } else {
+        let seed = CONTROL.get(0).ok_or(Reason::NoPath)?.seed;
+        choose(Family::V6, hash6(key, seed), alive)?
+    };
+    let path = path(chosen, path_flag::HAS_V6).ok_or(Reason::NoPath)?;
+    let outside = outside(path, key.source).ok_or(Reason::ForeignSource)?;
+    let choice = Choice { epoch: path.epoch, ..choice };
+    record(key, &inbound6(key, outside, chosen), path.generation, choice, now)
 }
 
 /// Enters both directions of a flow. A subprogram of its own: an entry would not
 /// fit on the caller's stack beside what it calls.
 #[inline(never)]
-#[expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "a copy of a flow takes 64 of the 512 bytes of stack"
-)]
-fn record(key: &FlowKey6, answer: &FlowKey6, generation: u32, now: u64) -> Result<(), Reason> {
-    // One entry on the stack serves both directions.
-    let mut flow = Flow { generation, path: answer.scope, address: key.source, ..Flow::default() };
-    FLOWS6.insert(answer, &flow, 0).map_err(|_| Reason::FlowTableFull)?;
+fn record(
+    key: &FlowKey6,
+    answer: &FlowKey6,
+    generation: u32,
+    choice: Choice,
+    now: u64,
+) -> Result<(), Reason> {
+    let flow = scratch()?;
+    *flow = Flow { opened: now, generation, path: answer.scope, choice, ..Flow::default() };
+    flow.address = key.source;
+    FLOWS6.insert(answer, &*flow, 0).map_err(|_| Reason::FlowTableFull)?;
     flow.address = answer.destination;
     flow.last_seen = now;
-    if FLOWS6.insert(key, &flow, 0).is_err() {
+    if FLOWS6.insert(key, &*flow, 0).is_err() {
         let _ = FLOWS6.remove(answer);
         return Err(Reason::FlowTableFull);
     }

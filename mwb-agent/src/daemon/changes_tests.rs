@@ -106,7 +106,7 @@ fn a_reload_takes_what_the_file_says_and_tells_the_difference() {
 fn what_is_wrong_changes_nothing() {
     let mut world = World::new("wrong");
     let cases = [
-        ("balance: sideways\n".to_owned(), "unknown value `sideways`"),
+        (text("sideways", "lan0"), "unknown value `sideways`"),
         (format!("{}nat: {{flows: 64}}\n", text("failover", "lan0")), "--detach"),
         (format!("{}api: {{listen: off}}\n", text("failover", "lan0")), "restart"),
         (text("failover", "absent"), "no such device"),

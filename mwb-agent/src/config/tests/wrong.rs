@@ -121,43 +121,41 @@ fn a_wrong_wan_is_refused_at_the_place() {
 #[test]
 fn a_wrong_forward_is_refused_at_the_place() {
     let rows: &[Row] = &[
-        ("{port: 443, to: 192.0.2.10}", "7:18", "the key `protocol` is missing", "protocol: tcp"),
-        ("{protocol: tcp, to: 192.0.2.10}", "7:18", "the key `port` is missing", "port: 443"),
-        ("{protocol: tcp, port: 443}", "7:18", "the key `to` is missing", "to: "),
-        ("{protocol: tpc, port: 443, to: 192.0.2.10}", "7:29", "unknown value `tpc`", "`tcp`?"),
-        ("{protocol: tcp, prot: 443, to: 192.0.2.10}", "7:34", "unknown key `prot`", "`port`?"),
-        ("{protocol: tcp, port: 0, to: 192.0.2.10}", "7:40", "`0` is out of range", "1 to 65535"),
-        ("{protocol: tcp, port: 65536, to: 192.0.2.10}", "7:40", "out of range", "1 to 65535"),
-        ("{protocol: tcp, port: 0-9, to: 192.0.2.10}", "7:40", "out of range", "1 to 65535"),
+        ("{port: 443, to: 192.0.2.10}", "7:16", "the key `protocol` is missing", "protocol: tcp"),
+        ("{protocol: tcp, to: 192.0.2.10}", "7:16", "the key `port` is missing", "port: 443"),
+        ("{protocol: tcp, port: 443}", "7:16", "the key `to` is missing", "to: "),
+        ("{protocol: tpc, port: 443, to: 192.0.2.10}", "7:27", "unknown value `tpc`", "`tcp`?"),
+        ("{protocol: tcp, prot: 443, to: 192.0.2.10}", "7:32", "unknown key `prot`", "`port`?"),
+        ("{protocol: tcp, port: 0, to: 192.0.2.10}", "7:38", "`0` is out of range", "1 to 65535"),
+        ("{protocol: tcp, port: 65536, to: 192.0.2.10}", "7:38", "out of range", "1 to 65535"),
+        ("{protocol: tcp, port: 0-9, to: 192.0.2.10}", "7:38", "out of range", "1 to 65535"),
         (
             "{protocol: tcp, port: 9-1, to: 192.0.2.10}",
-            "7:40",
+            "7:38",
             "not a port or a range",
             "5000-5010",
         ),
-        ("{protocol: tcp, port: http, to: 192.0.2.10}", "7:40", "not a port or a range", "443"),
-        ("{protocol: tcp, port: 1, to: \"2001:db8::1\"}", "7:47", "not an IPv4 host", "192.0.2.10"),
+        ("{protocol: tcp, port: http, to: 192.0.2.10}", "7:38", "not a port or a range", "443"),
+        ("{protocol: tcp, port: 1, to: \"2001:db8::1\"}", "7:45", "not an IPv4 host", "192.0.2.10"),
         (
             "{protocol: tcp, port: 1, to: \"[2001:db8::1]:1\"}",
-            "7:47",
+            "7:45",
             "not an IPv4 host",
             "192.0.2",
         ),
-        ("{protocol: tcp, port: 1, to: web}", "7:47", "`web` is not an inside host", "192.0.2.10"),
-        ("{protocol: tcp, port: 1, to: 127.0.0.1}", "7:47", "behind the gateway", "192.0.2.10"),
-        ("{protocol: tcp, port: 1, to: \"192.0.2.10:0\"}", "7:47", "port 0", "192.0.2.10"),
+        ("{protocol: tcp, port: 1, to: web}", "7:45", "`web` is not an inside host", "192.0.2.10"),
+        ("{protocol: tcp, port: 1, to: 127.0.0.1}", "7:45", "behind the gateway", "192.0.2.10"),
+        ("{protocol: tcp, port: 1, to: \"192.0.2.10:0\"}", "7:45", "port 0", "192.0.2.10"),
         (
             "{protocol: tcp, port: 10-19, to: \"192.0.2.10:65530\"}",
-            "7:51",
+            "7:49",
             "10 ports from 65530 on go beyond 65535",
             "begin at 65526",
         ),
-        ("tcp", "7:18", "this is text, expected a set of keys", "{protocol: tcp"),
+        ("tcp", "7:16", "this is text, expected a set of keys", "{protocol: tcp"),
     ];
-    check(rows, |forward| {
-        format!("{LEAST}    \n").replace("wan0}\n    \n", "wan0,\n     ")
-            + &format!("\n     forwards: [{forward}]}}\n")
-    });
+    let file = "version: 1\nmode: steer\nlan: [lan0]\nwans:\n  - name: fiber\n    device: wan0\n";
+    check(rows, |forward| format!("{file}    forwards: [{forward}]\n"));
 }
 
 #[test]
@@ -172,12 +170,12 @@ fn forwards_of_one_wan_must_not_overlap_and_must_fit_the_port_table() {
     let rows: &[Row] = &[
         (
             "protocol: tcp, port: 443",
-            "9:46",
+            "9:47",
             "tcp port 443 of this WAN is forwarded twice",
             "number 1",
         ),
-        ("protocol: tcp, port: 100-443", "9:46", "tcp port 440 of this WAN", "number 1"),
-        ("protocol: tcp, port: 445-500", "9:46", "tcp port 445 of this WAN", "number 1"),
+        ("protocol: tcp, port: 100-443", "9:47", "tcp port 440 of this WAN", "number 1"),
+        ("protocol: tcp, port: 445-500", "9:47", "tcp port 445 of this WAN", "number 1"),
     ];
     check(rows, |second| file("protocol: tcp, port: 440-445", second, "flows: 64"));
     super::right(&file("protocol: tcp, port: 440-445", "protocol: udp, port: 443", "flows: 64"));

@@ -4,6 +4,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod events;
+pub mod explain;
 pub mod failover;
 pub mod flows;
 pub mod health;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 
 /// Changes that may wait for the control loop.
 const WAITING: usize = 8;
@@ -38,7 +39,7 @@ pub enum Change {
 }
 
 /// That a change was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Done {
     /// One sentence for people.
     pub message: String,

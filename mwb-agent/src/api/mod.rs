@@ -5,22 +5,32 @@
 //! changes on.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::events::Bus;
+use crate::explain::Packet;
 
 mod access;
 pub mod change;
 pub mod client;
+pub mod doctor;
+pub mod explain;
+pub mod flows;
 mod http;
 mod listen;
 mod metrics;
+mod openapi;
 mod post;
+mod read;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use access::{Token, TokenError};
 pub use change::Changes;
+use doctor::Report;
+use explain::Explanation;
+use flows::{FlowList, FlowQuery};
 pub use listen::{ListenError, Listeners, serve};
 pub use post::{ApplyBody, FailoverBody};
 use snapshot::{CounterRow, Status};
@@ -32,6 +42,16 @@ pub trait Source: Send + Sync + 'static {
 
     /// The data plane's counters, without rows that are zero.
     fn counters(&self) -> impl Future<Output = Result<Vec<CounterRow>, Unavailable>> + Send;
+
+    /// Open flows. Reads whole tables.
+    fn flows(&self, query: FlowQuery)
+    -> impl Future<Output = Result<FlowList, Unavailable>> + Send;
+
+    /// Why a packet goes where it goes.
+    fn why(&self, packet: Packet) -> impl Future<Output = Result<Explanation, Unavailable>> + Send;
+
+    /// What is right and wrong, watched for some time.
+    fn doctor(&self, watch: Duration) -> impl Future<Output = Result<Report, Unavailable>> + Send;
 
     /// The event bus.
     fn events(&self) -> &Bus;

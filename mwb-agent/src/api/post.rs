@@ -7,16 +7,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Source;
 use super::change::{Change, Done};
-use super::http::Refusal;
+use super::http::{Fault, Refusal};
 
 /// Longest time for which a trial or a forced failover may be set: a week.
 const LONGEST: u64 = 7 * 24 * 3600;
 
 /// The body of `POST /v1/apply`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyBody {
     /// The text of a configuration file.
@@ -27,7 +28,7 @@ pub struct ApplyBody {
 }
 
 /// The body of `POST /v1/failover`: a WAN, or `auto`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FailoverBody {
     /// Name of the WAN that all traffic is to take.
@@ -44,10 +45,29 @@ pub struct FailoverBody {
 type Answer = Result<Json<Done>, Refusal>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
+/// Read the agent's configuration file again and apply the difference.
+#[utoipa::path(post, path = "/v1/reload", tag = "change", security((), ("token" = [])), responses(
+    (status = 200, body = Done),
+    (status = 401, description = "Over TCP: not the token.", body = Fault),
+    (status = 403, description = "Over TCP: changes are off.", body = Fault),
+    (status = 409, description = "Not in this state.", body = Fault),
+    (status = 422, description = "What was asked for is wrong; nothing is different.", body = Fault),
+    (status = 500, description = "The system did not let us; nothing is different.", body = Fault),
+))]
 pub(super) async fn reload<S: Source>(State(source): State<Arc<S>>) -> Answer {
     make(&*source, Change::Reload).await
 }
 
+/// Apply the difference to a configuration, for good or until it is confirmed.
+#[utoipa::path(post, path = "/v1/apply", tag = "change", security((), ("token" = [])), request_body = ApplyBody, responses(
+    (status = 200, body = Done),
+    (status = 400, description = "The body has no sense.", body = Fault),
+    (status = 401, description = "Over TCP: not the token.", body = Fault),
+    (status = 403, description = "Over TCP: changes are off.", body = Fault),
+    (status = 409, description = "Not in this state.", body = Fault),
+    (status = 422, description = "What was asked for is wrong; nothing is different.", body = Fault),
+    (status = 500, description = "The system did not let us; nothing is different.", body = Fault),
+))]
 pub(super) async fn apply<S: Source>(
     State(source): State<Arc<S>>,
     body: Body<ApplyBody>,
@@ -57,10 +77,29 @@ pub(super) async fn apply<S: Source>(
     make(&*source, Change::Apply { text, confirm }).await
 }
 
+/// Keep what was applied for a trial.
+#[utoipa::path(post, path = "/v1/confirm", tag = "change", security((), ("token" = [])), responses(
+    (status = 200, body = Done),
+    (status = 401, description = "Over TCP: not the token.", body = Fault),
+    (status = 403, description = "Over TCP: changes are off.", body = Fault),
+    (status = 409, description = "Not in this state.", body = Fault),
+    (status = 422, description = "What was asked for is wrong; nothing is different.", body = Fault),
+    (status = 500, description = "The system did not let us; nothing is different.", body = Fault),
+))]
 pub(super) async fn confirm<S: Source>(State(source): State<Arc<S>>) -> Answer {
     make(&*source, Change::Confirm).await
 }
 
+/// Send all traffic to one WAN, or let health decide again.
+#[utoipa::path(post, path = "/v1/failover", tag = "change", security((), ("token" = [])), request_body = FailoverBody, responses(
+    (status = 200, body = Done),
+    (status = 400, description = "The body has no sense.", body = Fault),
+    (status = 401, description = "Over TCP: not the token.", body = Fault),
+    (status = 403, description = "Over TCP: changes are off.", body = Fault),
+    (status = 409, description = "Not in this state.", body = Fault),
+    (status = 422, description = "What was asked for is wrong; nothing is different.", body = Fault),
+    (status = 500, description = "The system did not let us; nothing is different.", body = Fault),
+))]
 pub(super) async fn failover<S: Source>(
     State(source): State<Arc<S>>,
     body: Body<FailoverBody>,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `/v1/status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the agent.
     pub version: String,
@@ -30,7 +31,7 @@ pub struct Status {
 }
 
 /// A LAN port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LanStatus {
     /// Interface name.
     pub device: String,
@@ -45,7 +46,7 @@ pub struct LanStatus {
 }
 
 /// Health of a WAN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WanState {
     /// Answers as it should.
@@ -79,7 +80,7 @@ impl WanState {
 }
 
 /// A WAN link; `/v1/wans` is a list of these.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WanStatus {
     /// Name in the configuration.
     pub name: String,
@@ -96,10 +97,13 @@ pub struct WanStatus {
     /// Whether the device has a carrier.
     pub carrier: bool,
     /// The address flows are translated to.
+    #[schema(value_type = Option<String>)]
     pub address4: Option<Ipv4Addr>,
     /// IPv4 next hop.
+    #[schema(value_type = Option<String>)]
     pub gateway4: Option<Ipv4Addr>,
     /// IPv6 next hop.
+    #[schema(value_type = Option<String>)]
     pub gateway6: Option<Ipv6Addr>,
     /// Whether the MAC of the IPv4 next hop is known.
     pub next_hop4: bool,
@@ -115,6 +119,12 @@ pub struct WanStatus {
     pub priority: u8,
     /// Configured weight.
     pub weight: u16,
+    /// Configured capacity to the Internet in bit/s.
+    #[serde(default)]
+    pub capacity_up: Option<u64>,
+    /// Configured capacity from the Internet in bit/s.
+    #[serde(default)]
+    pub capacity_down: Option<u64>,
     /// Part of the IPv4 path choice's slots, 0 to 1.
     pub share: f64,
     /// Whether new flows are sent here.
@@ -133,10 +143,27 @@ pub struct WanStatus {
     pub failovers: u64,
     /// When its state last changed, in milliseconds since 1970.
     pub last_change_unix_ms: Option<u64>,
+    /// What becomes of its flows when a better WAN is back: `stay`, `cut` or
+    /// `drain(5m)`.
+    #[serde(default)]
+    pub failback: String,
+    /// Until when flows may stay on it, in milliseconds since 1970, while they
+    /// are draining.
+    #[serde(default)]
+    pub drain_until_unix_ms: Option<u64>,
+    /// How long it must be well before it is used again.
+    #[serde(default)]
+    pub hold_down_seconds: f64,
+    /// When it may be used again, in milliseconds since 1970, while it is held.
+    #[serde(default)]
+    pub hold_until_unix_ms: Option<u64>,
+    /// How often it failed soon after it came back, since it was last calm.
+    #[serde(default)]
+    pub relapses: u32,
 }
 
 /// Packets and bytes, bytes from the IP header on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
@@ -145,7 +172,7 @@ pub struct Traffic {
 }
 
 /// Use of the NAT tables, as the last sweep saw it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NatStatus {
     /// Inside endpoints that have an outside port.
     pub mappings: u64,
@@ -160,7 +187,7 @@ pub struct NatStatus {
 }
 
 /// Who carries traffic.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FailoverStatus {
     /// WANs that new flows are sent to.
     pub active: Vec<String>,
@@ -168,10 +195,16 @@ pub struct FailoverStatus {
     pub count: u64,
     /// The last one, in milliseconds since 1970.
     pub last_unix_ms: Option<u64>,
+    /// The WAN that the operator sends new flows to, while it works.
+    #[serde(default)]
+    pub forced: Option<String>,
+    /// When that ends, in milliseconds since 1970, if it does by itself.
+    #[serde(default)]
+    pub forced_until_unix_ms: Option<u64>,
 }
 
 /// A row of `/v1/counters`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CounterRow {
     /// `out`: from the LAN; `in`: from a WAN.
     pub direction: String,

@@ -8,6 +8,7 @@
 
 mod driver;
 mod dump;
+mod features;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod watcher;
 
 pub use driver::driver;
 pub use dump::Requests;
+pub use features::features;
 pub use snapshot::{Address, Device, Neighbour, Reachability, Route, Snapshot};
 pub use watcher::Watcher;
 

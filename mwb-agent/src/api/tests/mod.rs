@@ -3,27 +3,50 @@
 mod changes;
 mod listen;
 mod metrics;
+mod openapi;
+mod questions;
 mod routes;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::change::{self, Request};
+use super::doctor::Report;
+use super::explain::{Explanation, Outcome};
+use super::flows::{FlowList, FlowQuery};
 use super::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanState, WanStatus,
 };
 use super::{Changes, Listeners, Source, Unavailable, serve};
 use crate::events::Bus;
+use crate::explain::Packet;
 
 /// A source that always says the same, or that it cannot.
 struct Fixed {
     answer: Result<(Status, Vec<CounterRow>), Unavailable>,
     bus: Bus,
     changes: Changes,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// What a source was asked.
+#[derive(Clone, Debug, PartialEq)]
+enum Asked {
+    Flows(FlowQuery),
+    Why(Packet),
+    Doctor(Duration),
+}
+
+impl Fixed {
+    fn note<T>(&self, asked: Asked, answer: T) -> Result<T, Unavailable> {
+        self.asked.lock().expect("nobody panics with it").push(asked);
+        self.answer.clone().map(|_| answer)
+    }
 }
 
 impl Source for Fixed {
@@ -33,6 +56,36 @@ impl Source for Fixed {
 
     async fn counters(&self) -> Result<Vec<CounterRow>, Unavailable> {
         self.answer.clone().map(|(_, counters)| counters)
+    }
+
+    async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
+        self.note(Asked::Flows(query), FlowList { open: 3, ..FlowList::default() })
+    }
+
+    async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {
+        let outcome = Outcome {
+            said: "it leaves by fiber".to_owned(),
+            verdict: "forward".to_owned(),
+            reason: "forwarded".to_owned(),
+            wan: Some("fiber".to_owned()),
+            certain: true,
+            possible: Vec::new(),
+        };
+        let explanation = Explanation {
+            packet: packet.to_string(),
+            flow: None,
+            outcome,
+            steps: Vec::new(),
+            would_change: Vec::new(),
+        };
+        self.note(Asked::Why(packet), explanation)
+    }
+
+    async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {
+        let seconds = watch.as_secs_f64();
+        let (findings, programs) = (Vec::new(), Vec::new());
+        let report = Report { seconds, bottleneck: None, findings, programs };
+        self.note(Asked::Doctor(watch), report)
     }
 
     fn events(&self) -> &Bus {
@@ -51,7 +104,7 @@ impl Fixed {
         bus: Bus,
     ) -> (Arc<Self>, mpsc::Receiver<Request>) {
         let (changes, arriving) = change::channel();
-        (Arc::new(Self { answer, bus, changes }), arriving)
+        (Arc::new(Self { answer, bus, changes, asked: Arc::default() }), arriving)
     }
 }
 
@@ -61,6 +114,7 @@ struct Server {
     bus: Bus,
     /// Where changes arrive.
     arriving: mpsc::Receiver<Request>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     task: JoinHandle<std::io::Result<()>>,
     _folder: TempDir,
 }
@@ -77,8 +131,9 @@ fn start(answer: Result<(Status, Vec<CounterRow>), Unavailable>) -> Server {
     let listeners = Listeners::bind(None, &socket).expect("a fresh path can be bound");
     let bus = Bus::new(8);
     let (source, arriving) = Fixed::new(answer, bus.clone());
+    let asked = Arc::clone(&source.asked);
     let task = tokio::spawn(serve(listeners, source, None));
-    Server { socket, bus, arriving, task, _folder: folder }
+    Server { socket, bus, arriving, asked, task, _folder: folder }
 }
 
 /// Two WANs, one well, one without a device.
@@ -101,6 +156,8 @@ fn sample() -> (Status, Vec<CounterRow>) {
         hook_reason: "driver virtio_net has native XDP".to_owned(),
         priority: 0,
         weight: 100,
+        capacity_up: Some(40_000_000),
+        capacity_down: None,
         share: 1.0,
         active: true,
         rtt_ms: Some(20.5),
@@ -110,6 +167,11 @@ fn sample() -> (Status, Vec<CounterRow>) {
         tx: Traffic { packets: 500, bytes: 30_000 },
         failovers: 2,
         last_change_unix_ms: Some(1_700_000_000_000),
+        failback: "stay".to_owned(),
+        drain_until_unix_ms: None,
+        hold_down_seconds: 10.0,
+        hold_until_unix_ms: Some(1_700_000_010_000),
+        relapses: 1,
     };
     let lte = WanStatus {
         name: "lte".to_owned(),
@@ -161,6 +223,8 @@ fn sample() -> (Status, Vec<CounterRow>) {
             active: vec!["fiber".to_owned()],
             count: 2,
             last_unix_ms: Some(1_700_000_000_000),
+            forced: None,
+            forced_until_unix_ms: None,
         },
     };
     let row = |direction: &str, wan: &str, reason: &str, verdict: &str, packets| CounterRow {

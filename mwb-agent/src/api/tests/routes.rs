@@ -107,15 +107,20 @@ async fn an_unknown_route_lists_those_that_exist() {
     let routes: Vec<&str> = ROUTES.into_iter().chain(CHANGES).collect();
     assert_eq!(body["routes"], serde_json::json!(routes));
     for route in ROUTES {
-        let (status, _) = get_any(&server.socket, route).await.expect("an answer");
-        assert_eq!(status, 200, "{route}");
+        let query = if route == "/v1/why" { "?packet=udp+192.0.2.10:1+203.0.113.5:2" } else { "" };
+        let asked = format!("{route}{query}");
+        let (status, body) = get_any(&server.socket, &asked).await.expect("an answer");
+        assert_eq!(status, 200, "{route}: {body}");
     }
 }
 
 #[tokio::test]
 async fn a_source_that_cannot_answer_gives_its_reason() {
     let server = start(Err(Unavailable("the maps cannot be read".to_owned())));
-    for route in ["/v1/status", "/v1/wans", "/v1/counters", "/metrics"] {
+    let why = "/v1/why?packet=udp+192.0.2.10:1+203.0.113.5:2";
+    for route in
+        ["/v1/status", "/v1/wans", "/v1/counters", "/v1/flows", "/v1/doctor", why, "/metrics"]
+    {
         match get(&server.socket, route).await {
             Err(ClientError::Refused { status, message }) => {
                 assert_eq!(status, 503, "{route}");

@@ -1,0 +1,156 @@
+//! What is looked up when somebody asks: flows, the reason of a decision, what
+//! is wrong. Each takes a thread for blocking work, one at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mwb_common::maps::{Flow, FlowKey4, FlowKey6};
+use mwb_common::nat::{inbound4, inbound6, v4};
+use tokio::sync::{Semaphore, watch};
+
+use super::beat::Plane;
+use super::doctor;
+use super::flow_view::{self, Pair};
+use super::view::View;
+use crate::api::Unavailable;
+use crate::api::doctor::Report;
+use crate::api::explain::Explanation;
+use crate::api::flows::{FlowList, FlowQuery, FlowRow};
+use crate::dataplane::{Error, Rules, Tables, monotonic};
+use crate::explain::{Decided, Facts, Packet, words};
+use crate::flows::Usage;
+use crate::net::Snapshot;
+
+/// Looks things up.
+pub(super) struct Look {
+    plane: Plane,
+    tables: Tables,
+    rules: Rules,
+    view: watch::Receiver<Arc<View>>,
+    network: watch::Receiver<Snapshot>,
+    usage: watch::Receiver<Usage>,
+    /// A full table is some ten megabytes: one dump at a time.
+    one: Semaphore,
+}
+
+impl Look {
+    pub(super) fn new(
+        plane: &Plane,
+        view: watch::Receiver<Arc<View>>,
+        network: watch::Receiver<Snapshot>,
+        usage: watch::Receiver<Usage>,
+    ) -> Self {
+        let (tables, rules) = plane.with(|plane| (plane.tables(), plane.rules()));
+        Self { plane: plane.clone(), tables, rules, view, network, usage, one: Semaphore::new(1) }
+    }
+
+    /// Names of the WANs, by path id from 1.
+    fn names(&self) -> Vec<String> {
+        let view = self.view.borrow();
+        let most = view.wans.iter().map(|wan| usize::from(wan.path)).max().unwrap_or(0);
+        let mut names = vec![String::new(); most];
+        for wan in &view.wans {
+            let index = usize::from(wan.path).checked_sub(1);
+            if let Some(name) = index.and_then(|index| names.get_mut(index)) {
+                name.clone_from(&wan.name);
+            }
+        }
+        names
+    }
+
+    /// Open flows.
+    pub(super) async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
+        let (tables, names) = (self.tables.clone(), self.names());
+        self.alone(move || flow_view::read(&tables, &query, &names, monotonic())).await
+    }
+
+    /// Why a packet goes where it goes.
+    pub(super) async fn why(
+        &self,
+        packet: Packet,
+        balance: &'static str,
+    ) -> Result<Explanation, Unavailable> {
+        let (tables, rules, names) = (self.tables.clone(), self.rules.clone(), self.names());
+        self.alone(move || explain(&tables, &rules, &names, balance, &packet)).await
+    }
+
+    /// What is right and wrong.
+    pub(super) async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {
+        let view = Arc::clone(&self.view.borrow());
+        let network = self.network.borrow().clone();
+        let usage = self.usage.borrow().clone();
+        let kernel = (&self.plane, &self.tables, &self.rules);
+        let source = doctor::Source::new(kernel, &view, &network, &usage);
+        let _one = self.one.acquire().await.map_err(|error| Unavailable(error.to_string()))?;
+        doctor::examine(source, watch).await
+    }
+
+    async fn alone<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let _one = self.one.acquire().await.map_err(|error| Unavailable(error.to_string()))?;
+        let found = tokio::task::spawn_blocking(look).await;
+        found
+            .map_err(|error| Unavailable(format!("the look-up ended: {error}")))?
+            .map_err(|error| Unavailable(error.to_string()))
+    }
+}
+
+fn explain(
+    tables: &Tables,
+    rules: &Rules,
+    names: &[String],
+    balance: &str,
+    packet: &Packet,
+) -> Result<Explanation, Error> {
+    let book = rules.read()?;
+    let mut facts = Facts::default();
+    let mut row = None;
+    if let Some(key) = packet.key4() {
+        if let Some(out) = tables.flows4().get(&key)? {
+            facts.flow = Some(out);
+            row = row4(tables, key, out, names, book.now)?;
+        }
+        if let Some(endpoint) = Decided::endpoint(&book, packet) {
+            facts.mapping = tables.mappings().get(&endpoint)?;
+            if let Some(mapping) = &facts.mapping {
+                facts.owner = tables.ports().get(&Decided::port_of(&endpoint, mapping))?;
+            }
+        }
+        if let Some(port) = Decided::own_port(&book, packet) {
+            facts.forward = tables.ports().get(&port)?;
+        }
+        facts.mappings = rules.mappings_of(key.source)?;
+    }
+    if let Some(key) = packet.key6()
+        && let Some(out) = tables.flows6().get(&key)?
+    {
+        facts.flow = Some(out);
+        row = row6(tables, key, out, names, book.now)?;
+    }
+    let context = words::Context { book: &book, names, balance, flow: row };
+    Ok(words::explain(context, packet, &facts))
+}
+
+fn row4(
+    tables: &Tables,
+    key: FlowKey4,
+    out: Flow,
+    names: &[String],
+    now: u64,
+) -> Result<Option<FlowRow>, Error> {
+    let back = tables.flows4().get(&inbound4(&key, v4(&out.address), out.port, out.path))?;
+    Ok(flow_view::row4(&Pair { key, out, back }, names, now))
+}
+
+fn row6(
+    tables: &Tables,
+    key: FlowKey6,
+    out: Flow,
+    names: &[String],
+    now: u64,
+) -> Result<Option<FlowRow>, Error> {
+    let back = tables.flows6().get(&inbound6(&key, out.address, out.path))?;
+    Ok(flow_view::row6(&Pair { key, out, back }, names, now))
+}

@@ -9,3 +9,4 @@ pub mod failover;
 pub mod flows;
 pub mod health;
 pub mod net;
+pub mod rights;

@@ -1,13 +1,23 @@
 //! The operator's command as a process: what it prints, and its exit codes.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use mwb_agent::api::change::{self, Change, Done, Refusal, Request};
+use mwb_agent::api::doctor::{Area, Finding, Report, Severity};
+use mwb_agent::api::explain::{Explanation, Outcome};
+use mwb_agent::api::flows::{FlowList, FlowQuery};
 use mwb_agent::api::snapshot::{CounterRow, FailoverStatus, NatStatus, Status};
-use mwb_agent::api::{Changes, Listeners, Source, Unavailable, change, client, serve};
+use mwb_agent::api::{Changes, Listeners, Source, Unavailable, client, serve};
 use mwb_agent::events::{Bus, EventKind};
+use mwb_agent::explain::Packet;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 const RIGHT: &str = "version: 1\nmode: steer\nlan: [lan0]\nwans: [{name: a, device: wan0}]\n";
 
@@ -28,7 +38,12 @@ fn text(path: &Path) -> &str {
 }
 
 /// An agent without WANs; the command does not care.
-struct Small(Bus, Changes);
+struct Small {
+    bus: Bus,
+    changes: Changes,
+    /// What the doctor finds.
+    severity: Severity,
+}
 
 impl Source for Small {
     async fn status(&self) -> Result<Status, Unavailable> {
@@ -49,13 +64,72 @@ impl Source for Small {
         Err(Unavailable("the maps are gone".to_owned()))
     }
 
+    async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
+        Ok(FlowList { open: 9, matching: query.top.unwrap_or(0) as u64, flows: Vec::new() })
+    }
+
+    async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {
+        let outcome = Outcome {
+            said: "it is left to the kernel".to_owned(),
+            verdict: "kernel".to_owned(),
+            reason: "bypass".to_owned(),
+            wan: None,
+            certain: true,
+            possible: Vec::new(),
+        };
+        Ok(Explanation {
+            packet: packet.to_string(),
+            flow: None,
+            outcome,
+            steps: Vec::new(),
+            would_change: Vec::new(),
+        })
+    }
+
+    async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {
+        let finding = Finding {
+            area: Area::Sysctl,
+            subject: "net.ipv4.ip_forward".to_owned(),
+            severity: self.severity,
+            fact: "0".to_owned(),
+            fix: Some("sysctl net.ipv4.ip_forward=1".to_owned()),
+        };
+        let (seconds, programs) = (watch.as_secs_f64(), Vec::new());
+        Ok(Report { seconds, bottleneck: None, findings: vec![finding], programs })
+    }
+
     fn events(&self) -> &Bus {
-        &self.0
+        &self.bus
     }
 
     fn changes(&self) -> &Changes {
-        &self.1
+        &self.changes
     }
+}
+
+/// A served [`Small`].
+struct Served {
+    socket: PathBuf,
+    bus: Bus,
+    arriving: mpsc::Receiver<Request>,
+    task: JoinHandle<std::io::Result<()>>,
+    _folder: TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn served(severity: Severity) -> Served {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("mwb.sock");
+    let listeners = Listeners::bind(None, &socket, None).expect("bound");
+    let (bus, (changes, arriving)) = (Bus::default(), change::channel());
+    let source = Arc::new(Small { bus: bus.clone(), changes, severity });
+    let task = tokio::spawn(serve(listeners, source, None));
+    Served { socket, bus, arriving, task, _folder: folder }
 }
 
 #[test]
@@ -96,7 +170,8 @@ fn check_says_that_a_file_is_not_there() {
 
 #[test]
 fn without_an_agent_it_says_where_it_looked_and_how_to_start_one() {
-    for command in ["status", "wans", "counters", "events"] {
+    let commands = ["status", "wans", "counters", "events", "flows", "doctor", "reload", "confirm"];
+    for command in commands {
         let output = mwb(&["--socket", "/nonexistent/mwb.sock", command]);
         assert_eq!(output.status.code(), Some(3), "{command}");
         assert!(err(&output).contains("/nonexistent/mwb.sock"), "{}", err(&output));
@@ -115,31 +190,158 @@ fn a_wrong_usage_is_exit_code_2_and_help_lists_the_codes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_an_agent_json_is_the_apis_own_and_a_refusal_is_exit_code_1() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let socket = folder.path().join("mwb.sock");
-    let bus = Bus::default();
-    bus.publish(EventKind::AgentStarted, None, "the agent runs", "");
-    let listeners = Listeners::bind(None, &socket).expect("bound");
-    let (changes, _arriving) = change::channel();
-    let server = tokio::spawn(serve(listeners, Arc::new(Small(bus, changes)), None));
-    for command in ["events", "wans"] {
-        let output = mwb(&["--socket", text(&socket), command, "--json"]);
+    let server = served(Severity::Ok);
+    let socket = &server.socket;
+    server.bus.publish(EventKind::AgentStarted, None, "the agent runs", "");
+    for command in ["events", "wans", "flows", "doctor"] {
+        let output = mwb(&["--socket", text(socket), command, "--json"]);
         assert_eq!(output.status.code(), Some(0), "{command}: {}", err(&output));
-        let body = client::get(&socket, &format!("/v1/{command}")).await.expect("an answer");
+        let query = if command == "flows" { "?top=100" } else { "" };
+        let body = client::get(socket, &format!("/v1/{command}{query}")).await.expect("an answer");
         assert_eq!(out(&output), format!("{body}\n"), "{command}");
-        let shown = mwb(&[command, "--socket", text(&socket)]);
+        let shown = mwb(&[command, "--socket", text(socket)]);
         assert_eq!(shown.status.code(), Some(0), "{command}: {}", err(&shown));
         assert!(!out(&shown).contains('\u{1b}'), "no colours in a pipe: {}", out(&shown));
     }
-    let output = mwb(&["--socket", text(&socket), "status"]);
+    let output = mwb(&["--socket", text(socket), "status"]);
     assert!(
         out(&output).starts_with("mwb 9.9.9, instance test: steer by failover, agent up 1m 1s\n"),
         "{}",
         out(&output)
     );
     assert!(out(&output).contains("agent_started"), "{}", out(&output));
-    let output = mwb(&["--socket", text(&socket), "counters"]);
+    let output = mwb(&["--socket", text(socket), "counters"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("the maps are gone"), "{}", err(&output));
-    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_may_be_one_word_or_several() {
+    let server = served(Severity::Ok);
+    for packet in [
+        &["tcp 192.0.2.10:1 203.0.113.5:2"][..],
+        &["tcp", "192.0.2.10:1", "203.0.113.5:2"],
+        &["TCP", "192.0.2.10:1", "198.51.100.2:1", "203.0.113.5:2"],
+    ] {
+        let output = mwb(&[&["--socket", text(&server.socket), "why"], packet].concat());
+        let expected = "tcp 192.0.2.10:1 203.0.113.5:2: it is left to the kernel\n";
+        assert_eq!(out(&output), expected, "{}", err(&output));
+    }
+    let output = mwb(&["--socket", text(&server.socket), "why", "tcp", "here", "there"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("`here` is no address"), "{}", err(&output));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_ends_with_1_only_if_something_is_bad() {
+    for (severity, code) in [(Severity::Ok, 0), (Severity::Warn, 0), (Severity::Bad, 1)] {
+        let server = served(severity);
+        for format in [&[][..], &["--json"]] {
+            let command = [&["--socket", text(&server.socket), "doctor"], format].concat();
+            let output = mwb(&command);
+            assert_eq!(output.status.code(), Some(code), "{severity:?}: {}", err(&output));
+            let fix = out(&output).contains("sysctl net.ipv4.ip_forward=1");
+            assert_eq!(fix, severity != Severity::Ok || !format.is_empty(), "{}", out(&output));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_reach_the_agent_and_its_answer_the_operator() {
+    let mut server = served(Severity::Ok);
+    let file = server.socket.with_file_name("gateway.yaml");
+    fs::write(&file, RIGHT).expect("written");
+    let minute = Duration::from_secs(60);
+    let fiber = || "fiber".to_owned();
+    for (command, expected) in [
+        (&["reload"][..], Change::Reload),
+        (&["apply", text(&file)], Change::Apply { text: RIGHT.to_owned(), confirm: None }),
+        (
+            &["apply", text(&file), "--confirm", "1m"],
+            Change::Apply { text: RIGHT.to_owned(), confirm: Some(minute) },
+        ),
+        (&["confirm"], Change::Confirm),
+        (&["failover", "fiber"], Change::Failover { wan: fiber(), lasting: None }),
+        (
+            &["failover", "fiber", "--for", "10m"],
+            Change::Failover { wan: fiber(), lasting: Some(10 * minute) },
+        ),
+        (&["failover", "--auto"], Change::FailoverAuto),
+    ] {
+        let answer = Ok(Done {
+            message: "done".to_owned(),
+            changes: vec!["fiber: weight 100, was 50".to_owned()],
+            confirm_until_unix_ms: None,
+        });
+        let (output, change) = told(&mut server, command, answer).await;
+        assert_eq!(change, expected);
+        assert_eq!(out(&output), "done\n  fiber: weight 100, was 50\n", "{}", err(&output));
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_change_has_the_exit_code_of_its_cause() {
+    let mut server = served(Severity::Ok);
+    for (refusal, code) in [
+        (Refusal::Wrong("gateway.yaml:3:1: unknown key".to_owned()), 2),
+        (Refusal::Conflict("nothing waits for a confirmation".to_owned()), 1),
+        (Refusal::Failed("the disk is full".to_owned()), 1),
+    ] {
+        let why = refusal.to_string();
+        let (output, _) = told(&mut server, &["confirm"], Err(refusal)).await;
+        assert_eq!(output.status.code(), Some(code), "{}", err(&output));
+        assert!(err(&output).contains(&why), "{}", err(&output));
+    }
+    for wrong in [
+        &["failover"][..],
+        &["failover", "fiber", "--auto"],
+        &["failover", "fiber", "--for", "10"],
+        &["apply", "x", "--confirm", "200ms"],
+    ] {
+        let output = mwb(&[&["--socket", text(&server.socket)], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", err(&output));
+    }
+}
+
+/// Runs a command that changes something, answers it, and tells what arrived.
+async fn told(
+    server: &mut Served,
+    command: &[&str],
+    answer: Result<Done, Refusal>,
+) -> (Output, Change) {
+    let arguments: Vec<String> = ["--socket", text(&server.socket)]
+        .iter()
+        .chain(command)
+        .map(|word| (*word).to_owned())
+        .collect();
+    let running = tokio::task::spawn_blocking(move || {
+        mwb(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    let arriving = tokio::time::timeout(Duration::from_secs(30), server.arriving.recv()).await;
+    let request = arriving.expect("in time").expect("the server runs");
+    let change = request.change.clone();
+    request.answer(answer);
+    (running.await.expect("no panic"), change)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn following_prints_an_event_when_it_happens() {
+    let server = served(Severity::Ok);
+    server.bus.publish(EventKind::AgentStarted, None, "the agent runs", "");
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_mwb"))
+        .args(["--socket", text(&server.socket), "events", "--follow"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("mwb runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut next = async || {
+        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await;
+        line.expect("in time").expect("readable").expect("a line")
+    };
+    assert!(next().await.contains("the agent runs"));
+    // It was printed, so the next one comes while the command waits or asks.
+    server.bus.publish(EventKind::Carrier, Some("fiber"), "carrier is lost", "");
+    assert!(next().await.contains("carrier is lost"));
 }

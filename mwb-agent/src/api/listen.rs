@@ -2,22 +2,25 @@
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as TcpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::net::{self, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::{middleware, serve as serve_http};
 use listenfd::ListenFd;
+use nix::unistd::{Gid, Group};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{Source, Token, access, http};
 
-/// Owner and group may talk to the agent.
-const SOCKET_MODE: u32 = 0o660;
+/// Only the owner may talk to the agent.
+const OWNER_ONLY: u32 = 0o600;
+/// The owner and the group that the configuration names.
+const WITH_GROUP: u32 = 0o660;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
@@ -38,6 +41,9 @@ pub enum ListenError {
         /// Why.
         error: io::Error,
     },
+    /// The group that may use the unix socket does not exist.
+    #[error("api.group: there is no group `{0}`; `groupadd --system {0}` makes it")]
+    NoGroup(String),
     /// The TCP address cannot be bound.
     #[error("cannot listen on {address} (api.listen): {error}")]
     Tcp {
@@ -54,8 +60,8 @@ pub enum ListenError {
 /// Bound sockets, ready to serve. The unix socket disappears with them.
 #[derive(Debug)]
 pub struct Listeners {
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
+    unix: net::UnixListener,
+    tcp: Option<TcpSocket>,
     file: SocketFile,
 }
 
@@ -77,11 +83,18 @@ impl Drop for SocketFile {
 }
 
 impl Listeners {
-    /// Binds `socket`, and `listen` unless it is `None`. If systemd (or
-    /// whoever started the agent) handed in a listening TCP socket, that is
-    /// taken in the place of `listen`. Call it inside the tokio runtime.
-    pub fn bind(listen: Option<SocketAddr>, socket: &Path) -> Result<Self, ListenError> {
-        let (unix, file) = bind_unix(socket)?;
+    /// Binds `socket` for its owner and `group`, and `listen` unless it is
+    /// `None`. If systemd (or whoever started the agent) handed in a listening
+    /// TCP socket, that is taken in the place of `listen`.
+    ///
+    /// # Errors
+    /// When one cannot be bound, or there is no such group.
+    pub fn bind(
+        listen: Option<SocketAddr>,
+        socket: &Path,
+        group: Option<&str>,
+    ) -> Result<Self, ListenError> {
+        let (unix, file) = bind_unix(socket, group)?;
         let tcp = listen.map(bind_tcp).transpose()?;
         Ok(Self { unix, tcp, file })
     }
@@ -101,6 +114,8 @@ pub async fn serve<S: Source>(
     token: Option<Token>,
 ) -> io::Result<()> {
     let Listeners { unix, tcp, file: _file } = listeners;
+    let unix = UnixListener::from_std(unix)?;
+    let tcp = tcp.map(TcpListener::from_std).transpose()?;
     let routes = http::router(source);
     let guarded = routes.clone().layer(middleware::from_fn_with_state(token, access::guard));
     let unix = serve_http(unix, routes);
@@ -113,24 +128,22 @@ pub async fn serve<S: Source>(
     Ok(())
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+fn bind_tcp(address: SocketAddr) -> Result<TcpSocket, ListenError> {
     let handed_in = ListenFd::from_env().take_tcp_listener(0).map_err(ListenError::HandedIn)?;
     if let Some(socket) = handed_in {
-        return socket
-            .set_nonblocking(true)
-            .and_then(|()| TcpListener::from_std(socket))
-            .map_err(ListenError::HandedIn);
+        return socket.set_nonblocking(true).map(|()| socket).map_err(ListenError::HandedIn);
     }
-    std::net::TcpListener::bind(address)
-        .and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            TcpListener::from_std(socket)
-        })
+    TcpSocket::bind(address)
+        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
         .map_err(|error| ListenError::Tcp { address, error })
 }
 
-fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
+fn bind_unix(
+    path: &Path,
+    group: Option<&str>,
+) -> Result<(net::UnixListener, SocketFile), ListenError> {
     let failed = |error| ListenError::Unix { path: path.to_owned(), error };
+    let group = group.map(find_group).transpose()?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
@@ -138,22 +151,30 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     remove_stale(path)?;
     let listener = open_unix(path).map_err(failed)?;
     let file = SocketFile { path: path.to_owned(), _lock: lock };
-    // The umask may have taken the group's rights away.
-    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    if let Some(group) = group {
+        // The group first: its rights are never another group's.
+        chown(path, None, Some(group.as_raw())).map_err(failed)?;
+        fs::set_permissions(path, Permissions::from_mode(WITH_GROUP)).map_err(failed)?;
+    }
     Ok((listener, file))
 }
 
-fn open_unix(path: &Path) -> io::Result<UnixListener> {
+fn find_group(name: &str) -> Result<Gid, ListenError> {
+    let found = Group::from_name(name).ok().flatten();
+    found.map(|group| group.gid).ok_or_else(|| ListenError::NoGroup(name.to_owned()))
+}
+
+fn open_unix(path: &Path) -> io::Result<net::UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Rights set before binding are those the file is born with: at no moment
     // can others connect.
     let file = File::from(OwnedFd::from(socket));
-    file.set_permissions(Permissions::from_mode(SOCKET_MODE))?;
+    file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     let socket = Socket::from(OwnedFd::from(file));
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    UnixListener::from_std(OwnedFd::from(socket).into())
+    Ok(OwnedFd::from(socket).into())
 }
 
 fn lock_beside(path: &Path) -> Result<File, ListenError> {

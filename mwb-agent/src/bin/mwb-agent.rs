@@ -9,6 +9,7 @@ use clap::Parser;
 use mwb_agent::config::{self, Config};
 use mwb_agent::daemon;
 use mwb_agent::dataplane::{DataPlane, Options};
+use mwb_agent::rights;
 use tracing_subscriber::EnvFilter;
 
 /// Several Internet links as one: the gateway's agent.
@@ -74,11 +75,14 @@ fn run(config: Config, file: &Path, instance: &str) -> Result<()> {
         mapping_entries: config.nat.flows,
         ..Options::new(instance)
     };
+    let prepared = daemon::prepare(&config, &options)?;
+    // Before the runtime: its threads must have what is left, and no more.
+    rights::give_up()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let result = runtime.block_on(daemon::run(config, file, &options));
+    let result = runtime.block_on(daemon::run(config, file, &options, prepared));
     // A sweep that runs may take a while; nothing of it is lost.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(result?)

@@ -24,6 +24,8 @@ mod doctor;
 mod file;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod live_tests;
 mod flow_view;
 mod follow;
 mod forced;
@@ -34,6 +36,7 @@ mod left;
 mod look;
 mod ports;
 mod prefixes;
+mod prepare;
 mod rates;
 mod reload;
 mod revision;
@@ -48,10 +51,11 @@ use changes::{Changer, Configurable};
 use control::Control;
 use follow::{Followers, Heard};
 use look::Look;
+pub use prepare::{Prepared, prepare};
 use view::{Answers, View};
 
 use crate::api::change::{self, Change, Done, Refusal};
-use crate::api::{self, ListenError, Listeners, Token, TokenError};
+use crate::api::{self, ListenError, TokenError};
 use crate::config::Config;
 use crate::dataplane::{self, DataPlane, Tables};
 use crate::events::{Bus, EventKind};
@@ -94,7 +98,8 @@ pub enum Error {
     },
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. `config` is what `file` says.
+/// Runs the daemon until SIGTERM or SIGINT. `config` is what `file` says,
+/// `prepared` what [`prepare`] made for it.
 ///
 /// # Errors
 /// When it cannot start. What happens later is an event or in the log.
@@ -102,17 +107,15 @@ pub async fn run(
     config: Config,
     file: &Path,
     options: &dataplane::Options,
+    prepared: Prepared,
 ) -> Result<(), Error> {
+    let Prepared { listeners, token } = prepared;
     let system = |what| move |source| Error::System { what, source };
     // Signals first: one that comes while we start must find us listening.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("SIGINT"))?;
     let started = Instant::now();
     let bus = Bus::default();
-    let token = config.api.token_file.as_deref().map(Token::load).transpose()?;
-    // The socket next: whoever holds it is the only agent.
-    let listeners = Listeners::bind(config.api.listen, &config.api.socket)?;
-
     let requests = Requests::open()?;
     let devices = config.wans.iter().map(|wan| wan.device.clone()).collect();
     let (neighbours, watched) = watch::channel(devices);

@@ -28,7 +28,7 @@ mod sys;
 mod tables;
 mod test_run;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(feature = "trace")]
 mod trace;
 
@@ -66,6 +66,15 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
+    /// Makes the place for an instance's pins: what opening needs the right to
+    /// mount for.
+    ///
+    /// # Errors
+    /// When bpffs cannot be had.
+    pub fn prepare(options: &Options) -> Result<(), Error> {
+        Pins::of(options)?.create(options)
+    }
+
     /// Opens the data plane of an instance: takes over what is pinned, makes
     /// what is missing, loads the programs. Attaches nothing; only the slow path
     /// of what is attached already is replaced.

@@ -50,7 +50,7 @@ fn over_tcp(token: Option<&str>) -> OverTcp {
         token.map(|text| Token::load(&token_file(folder.path(), text, 0o600)).expect("a token"));
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let socket = folder.path().join("mwb.sock");
-    let listeners = Listeners::bind(Some(any_port), &socket).expect("bound");
+    let listeners = Listeners::bind(Some(any_port), &socket, None).expect("bound");
     let address = listeners.tcp_address().expect("TCP is on");
     let (source, arriving) = Fixed::new(Ok(sample()), Bus::default());
     let task = tokio::spawn(serve(listeners, source, token));

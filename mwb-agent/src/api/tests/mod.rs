@@ -128,7 +128,7 @@ impl Drop for Server {
 fn start(answer: Result<(Status, Vec<CounterRow>), Unavailable>) -> Server {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let socket = folder.path().join("mwb.sock");
-    let listeners = Listeners::bind(None, &socket).expect("a fresh path can be bound");
+    let listeners = Listeners::bind(None, &socket, None).expect("a fresh path can be bound");
     let bus = Bus::new(8);
     let (source, arriving) = Fixed::new(answer, bus.clone());
     let asked = Arc::clone(&source.asked);

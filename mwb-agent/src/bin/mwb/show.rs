@@ -18,7 +18,7 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    fn paint(&self, text: impl Into<String>, colour: Colour) -> Cell {
+    pub(crate) fn paint(&self, text: impl Into<String>, colour: Colour) -> Cell {
         Cell::coloured(text, self.colour.then_some(colour))
     }
 }
@@ -60,6 +60,13 @@ pub(crate) fn status(
         .map_or_else(String::new, |then| format!(", the last {}", ago(then, style.now_ms)));
     let _ =
         writeln!(out, "New flows go to: {active}; {}{last}", counted(failover.count, "failover"));
+    if let Some(forced) = &failover.forced {
+        let until = failover.forced_until_unix_ms.map_or_else(
+            || "until `mwb failover --auto`".to_owned(),
+            |until| format!("for another {}", left(until, style.now_ms)),
+        );
+        let _ = writeln!(out, "Forced: the operator sends new flows to {forced}, {until}");
+    }
     let _ = writeln!(out, "Dropped packets: {}", dropped(counters));
     if !events.is_empty() {
         out.push_str("\nLatest events\n");
@@ -108,7 +115,7 @@ pub(crate) fn wans(wans: &[WanStatus], style: &Style) -> String {
             traffic(wan.rx).into(),
             traffic(wan.tx).into(),
             grouped(wan.failovers).into(),
-            why(wan).into(),
+            why(wan, style).into(),
         ]);
     }
     table.render()
@@ -220,14 +227,26 @@ pub(crate) fn event_line(event: &Event) -> String {
     line
 }
 
+/// What is left of a time, at least a second.
+fn left(until_ms: u64, now_ms: u64) -> String {
+    span((until_ms.saturating_sub(now_ms) / 1_000).max(1))
+}
+
 fn traffic(traffic: Traffic) -> String {
     bytes(traffic.bytes)
 }
 
-fn why(wan: &WanStatus) -> String {
+fn why(wan: &WanStatus, style: &Style) -> String {
     let mut reasons = Vec::new();
     if !wan.reason.is_empty() {
         reasons.push(wan.reason.clone());
+    }
+    if let Some(until) = wan.hold_until_unix_ms {
+        let times = counted(wan.relapses.into(), "relapse");
+        reasons.push(format!("held down for another {} after {times}", left(until, style.now_ms)));
+    }
+    if let Some(until) = wan.drain_until_unix_ms {
+        reasons.push(format!("its flows may stay for another {}", left(until, style.now_ms)));
     }
     // What keeps packets from leaving even though the probes may be answered.
     if wan.ifindex.is_some() && wan.address4.is_none() {
@@ -319,6 +338,23 @@ mod tests {
         status.wans[0].address4 = None;
         let text = super::wans(&status.wans, &PLAIN);
         assert!(text.contains("no IPv4 address"), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_operator_forced_and_what_is_held_or_drains_is_shown() -> Result {
+        let mut status: Status = serde_json::from_str(STATUS)?;
+        status.failover.forced = Some("lte".to_owned());
+        let text = super::status(&status, Ok(&[]), &[], &PLAIN);
+        assert!(text.contains("new flows to lte, until `mwb failover --auto`"), "{text}");
+        status.failover.forced_until_unix_ms = Some(PLAIN.now_ms + 600_000);
+        status.wans[0].hold_until_unix_ms = Some(PLAIN.now_ms + 40_000);
+        status.wans[0].relapses = 3;
+        status.wans[1].drain_until_unix_ms = Some(PLAIN.now_ms + 90_000);
+        let text = super::status(&status, Ok(&[]), &[], &PLAIN);
+        assert!(text.contains("new flows to lte, for another 10m"), "{text}");
+        assert!(text.contains("held down for another 40s after 3 relapses"), "{text}");
+        assert!(text.contains("its flows may stay for another 1m 30s"), "{text}");
         Ok(())
     }
 

@@ -123,7 +123,11 @@ impl Port {
             mac: device.mac.unwrap_or_default(),
             hook: self.choice,
             driver,
-            flags: if device.headless { device_flag::NO_ETHERNET } else { 0 },
+            // Hosts are reached by Ethernet.
+            flags: match self.role {
+                Role::Outside if device.headless => device_flag::NO_ETHERNET,
+                _ => 0,
+            },
             address4: device.source4(),
             address6: device.source6(),
         }
@@ -139,25 +143,7 @@ impl Port {
         bus: &Bus,
         network: &Snapshot,
     ) -> Result<(), Error> {
-        let Some(device) = network.device(&self.device) else {
-            self.ifindex = None;
-            if self.attached.is_some() {
-                // The kernel gives its index to other devices one day.
-                plane.with_slow(|plane| plane.detach(&self.device))??;
-                self.attached = None;
-            }
-            if !self.reported_missing {
-                self.reported_missing = true;
-                let message = format!("{} is missing", self.device);
-                bus.publish(
-                    EventKind::DeviceMissing,
-                    self.wan.as_deref(),
-                    message,
-                    "no such device",
-                );
-            }
-            return Ok(());
-        };
+        let Some(device) = network.device(&self.device) else { return self.miss(plane, bus) };
         self.reported_missing = false;
         let moved = self.ifindex != Some(device.ifindex);
         self.ifindex = Some(device.ifindex);
@@ -205,6 +191,22 @@ impl Port {
             }
         }
     }
+
+    /// The device is not there.
+    fn miss(&mut self, plane: &Plane, bus: &Bus) -> Result<(), Error> {
+        self.ifindex = None;
+        if !self.reported_missing {
+            self.reported_missing = true;
+            let message = format!("{} is missing", self.device);
+            bus.publish(EventKind::DeviceMissing, self.wan.as_deref(), message, "no such device");
+        }
+        if self.attached.is_some() {
+            // The kernel gives its index to other devices one day.
+            plane.with_slow(|plane| plane.detach(&self.device))??;
+            self.attached = None;
+        }
+        Ok(())
+    }
 }
 
 fn choice(hook: config::HookChoice) -> HookChoice {
@@ -214,3 +216,7 @@ fn choice(hook: config::HookChoice) -> HookChoice {
         config::HookChoice::Tcx => HookChoice::Tcx,
     }
 }
+
+#[cfg(test)]
+#[path = "ports_tests.rs"]
+mod tests;

@@ -91,8 +91,12 @@ pub enum Error {
     )]
     NoEthernet(String),
 
-    /// A device with link-layer addresses of a kind that nothing here can write.
-    #[error("{0} has neither an Ethernet address nor packets without a link-layer header")]
+    /// A device with link-layer addresses of a kind that nothing here can write,
+    /// or a LAN port without any.
+    #[error(
+        "{0} has no Ethernet address: only a WAN can do without, if its packets have no \
+         link-layer header at all (tun, ppp, wireguard, ...)"
+    )]
     NoMac(String),
 
     /// The object could not be parsed, or its maps not made.

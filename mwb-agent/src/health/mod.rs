@@ -22,6 +22,8 @@ pub mod machine;
 pub mod probes;
 pub mod quality;
 mod socket;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 
 pub use hold::Held;

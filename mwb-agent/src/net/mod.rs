@@ -11,6 +11,8 @@ mod dump;
 mod features;
 mod snapshot;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod watcher;
 

@@ -1,47 +1,16 @@
 //! The kernel as the oracle: a veth pair in a network namespace of the test's
 //! own, changed by `ip`, read by us.
 
-use std::future::Future;
 use std::net::IpAddr;
-use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch;
 
+use super::testing::{Tun, in_network, ip};
 use super::*;
 
 /// How long the kernel and we may take to see a change.
 const SOON: Duration = Duration::from_secs(5);
-
-/// Runs `test` in a network namespace that ends with it, or says why not.
-fn in_network<T: Future<Output = Result<(), Error>>>(name: &str, test: impl FnOnce() -> T + Send) {
-    let run = || {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: {name}: needs root");
-            return;
-        }
-        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
-            println!("skipped: {name}: no network namespace: {errno}");
-            return;
-        }
-        // Everything stays on this thread, and so in its namespace.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
-        runtime.block_on(test()).unwrap_or_else(|error| panic!("{error}"));
-    };
-    if let Err(panic) = thread::scope(|scope| scope.spawn(run).join()) {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Runs an `ip` command in the calling thread's network.
-fn ip(line: &str) {
-    let output = Command::new("ip").args(line.split_whitespace()).output();
-    let output = output.unwrap_or_else(|error| panic!("ip {line}: {error}"));
-    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// A WAN with an address, a gateway and a far end; both ends are ours.
 fn make_wan() {
@@ -97,7 +66,55 @@ fn a_snapshot_says_what_the_kernel_has() {
         assert_eq!(driver(&wan)?, "veth");
         let lo = snapshot.device("lo");
         assert!(lo.is_some_and(|lo| !lo.resolves && lo.subnets().count() == 0));
-        Ok(())
+        assert!(!wan.headless && lo.is_some_and(|lo| !lo.headless));
+        Ok::<_, Error>(())
+    });
+}
+
+#[test]
+fn a_tun_device_has_no_ethernet_and_a_far_end() {
+    in_network("a_tun_device_has_no_ethernet_and_a_far_end", || async {
+        let tun = Tun::make("tun0").unwrap_or_else(|error| panic!("no tun device: {error}"));
+        ip("link set tun0 up mtu 1400");
+        ip("addr add 198.51.100.2 peer 203.0.113.1 dev tun0");
+        let requests = Requests::open()?;
+        let device = requests.snapshot(&[]).await?.device("tun0").cloned();
+        let device = device.unwrap_or_else(|| panic!("no tun0"));
+        assert!(device.headless && !device.resolves && device.carrier);
+        assert_eq!((device.mac, device.mtu), (None, 1400));
+        assert_eq!(device.source4().map(|ip| ip.to_string()).as_deref(), Some("198.51.100.2"));
+        assert_eq!(device.peer4().map(|ip| ip.to_string()).as_deref(), Some("203.0.113.1"));
+        assert_eq!(driver(&device)?, "tun");
+        // Without anybody at its far end it is gone, and others like it without
+        // a carrier.
+        drop(tun);
+        assert_eq!(requests.snapshot(&[]).await?.device("tun0"), None);
+        ip("tuntap add dev tun1 mode tun");
+        ip("link set tun1 up");
+        let lonely = requests.snapshot(&[]).await?.device("tun1").cloned();
+        assert!(lonely.is_some_and(|device| device.headless && !device.carrier));
+        Ok::<_, Error>(())
+    });
+}
+
+#[test]
+fn a_device_with_the_name_of_one_that_went_is_another() {
+    in_network("a_device_with_the_name_of_one_that_went_is_another", || async {
+        make_wan();
+        let mut seen = start().await?;
+        let index = |snapshot: &Snapshot| snapshot.device("wan0").map(|wan| wan.ifindex);
+        let before = index(&seen.borrow());
+        // Between two looks, as a modem that resets does.
+        ip("link del wan0");
+        make_wan();
+        until(&mut seen, "the new one with its address and gateway", |s| {
+            index(s) != before
+                && s.device("wan0").is_some_and(|wan| {
+                    wan.source4().is_some() && s.gateway4(wan.ifindex).flatten().is_some()
+                })
+        })
+        .await;
+        Ok::<_, Error>(())
     });
 }
 
@@ -127,7 +144,7 @@ fn every_change_of_a_device_is_seen() {
         ip("link add wan0 type veth peer name far0");
         until(&mut seen, "a new device", |s| wan(s).is_some_and(|w| Some(w.ifindex) != before))
             .await;
-        Ok(())
+        Ok::<_, Error>(())
     });
 }
 
@@ -162,7 +179,7 @@ fn a_neighbour_is_resolved_when_asked_for() {
             s.neighbour(ifindex, gone).is_none_or(|n| n.mac.is_none())
         })
         .await;
-        Ok(())
+        Ok::<_, Error>(())
     });
 }
 
@@ -176,6 +193,6 @@ fn a_missing_driver_is_an_error() {
             (wan.name, wan.kind) = ("gone0".to_owned(), None);
         }
         assert!(wan.is_some_and(|wan| driver(&wan).is_err()));
-        Ok(())
+        Ok::<_, Error>(())
     });
 }

@@ -1,0 +1,176 @@
+//! Devices that come, go and change, with the kernel as the oracle.
+
+use std::io;
+
+use mwb_common::maps::{Device as Entry, hook, role};
+
+use super::*;
+use crate::config::Config;
+use crate::daemon::beat::Plane;
+use crate::dataplane::{DataPlane, Options};
+use crate::net::Requests;
+use crate::net::testing::{Tun, in_network, ip};
+
+/// A data plane that is removed with this.
+struct Scene {
+    options: Options,
+    plane: Plane,
+    bus: Bus,
+    requests: Requests,
+}
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let instance = format!("{name}-{}", std::process::id());
+        let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new(&instance) };
+        let plane = DataPlane::open(&options).unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            options,
+            plane: Plane::new(plane, Duration::from_secs(1)),
+            bus: Bus::default(),
+            requests: Requests::open().unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+
+    /// Lets a port see what is there; returns what it says of its hook.
+    async fn look(&self, port: &mut Port) -> (Option<String>, String) {
+        let network = self.requests.snapshot(&[]).await;
+        let network = network.unwrap_or_else(|error| panic!("{error}"));
+        // A refusal is in the hook's reason.
+        let _ = port.follow(&self.plane, &self.bus, &network);
+        let (hook, _, reason) = port.hook();
+        (hook, reason)
+    }
+
+    /// What the kernel side knows of devices.
+    fn entries(&self) -> Vec<(u32, Entry)> {
+        let tables = self.plane.with(|plane| plane.tables());
+        tables.devices().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn told(&self, kind: EventKind) -> usize {
+        self.bus.since(0).iter().filter(|event| event.kind == kind).count()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Err(error) = DataPlane::remove(&self.options) {
+            println!("instance {} stays behind: {error}", self.options.instance);
+        }
+    }
+}
+
+fn config() -> Config {
+    crate::daemon::fixture::config()
+}
+
+fn index(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn make_wan(address: &str) -> u32 {
+    ip("link add wan0 type veth peer name far0");
+    ip("link set wan0 up");
+    ip(&format!("addr add {address}/24 dev wan0"));
+    index("wan0")
+}
+
+#[test]
+fn a_device_that_is_made_anew_is_attached_anew_and_the_old_one_forgotten() {
+    in_network("a_device_that_is_made_anew_is_attached_anew", || async {
+        let scene = Scene::new("ports-anew");
+        let mut port = Port::wan(7, &config().wans[0]);
+        let first = make_wan("198.51.100.2");
+        assert_eq!(scene.look(&mut port).await.0.as_deref(), Some("tcx"));
+        let is_served = |scene: &Scene, ifindex: u32| {
+            let entries = scene.entries();
+            entries.len() == 1
+                && entries
+                    .iter()
+                    .all(|(at, entry)| (*at, entry.role, entry.path) == (ifindex, role::OUTSIDE, 7))
+        };
+        assert!(is_served(&scene, first), "{:?}", scene.entries());
+        // It goes, and is looked at: nothing is left that another device with
+        // its index could be taken for.
+        ip("link del wan0");
+        assert_eq!(scene.look(&mut port).await, (None, "device missing".to_owned()));
+        assert_eq!(scene.entries(), []);
+        scene.look(&mut port).await;
+        assert_eq!(scene.told(EventKind::DeviceMissing), 1);
+        let second = make_wan("198.51.100.2");
+        assert_ne!(first, second);
+        assert_eq!(scene.look(&mut port).await.0.as_deref(), Some("tcx"));
+        assert!(is_served(&scene, second), "{:?}", scene.entries());
+        // It goes and comes between two looks.
+        ip("link del wan0");
+        let third = make_wan("198.51.100.2");
+        assert_eq!(scene.look(&mut port).await.0.as_deref(), Some("tcx"));
+        assert!(is_served(&scene, third), "{:?}", scene.entries());
+        assert_eq!(scene.told(EventKind::HookAttached), 3);
+        Ok::<_, io::Error>(())
+    });
+}
+
+#[test]
+fn the_data_plane_knows_our_addresses_on_a_device_as_they_change() {
+    in_network("the_data_plane_knows_our_addresses_as_they_change", || async {
+        let scene = Scene::new("ports-addresses");
+        let mut port = Port::wan(1, &config().wans[0]);
+        let wan = make_wan("198.51.100.2");
+        let addresses = |scene: &Scene| {
+            let entry = scene.entries().into_iter().find(|(at, _)| *at == wan);
+            entry.map(|(_, entry)| (Ipv4Addr::from(entry.address4), Ipv6Addr::from(entry.address6)))
+        };
+        let none = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+        scene.look(&mut port).await;
+        assert_eq!(addresses(&scene), Some((Ipv4Addr::new(198, 51, 100, 2), none.1)));
+        ip("addr add 198.51.100.3/24 dev wan0");
+        ip("addr del 198.51.100.2/24 dev wan0");
+        ip("addr add 2001:db8:1::2/64 dev wan0 nodad");
+        scene.look(&mut port).await;
+        // The second of a subnet goes with the first, so there is none now.
+        let six = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+        assert_eq!(addresses(&scene), Some((none.0, six)));
+        ip("addr add 203.0.113.9/24 dev wan0");
+        scene.look(&mut port).await;
+        assert_eq!(addresses(&scene), Some((Ipv4Addr::new(203, 0, 113, 9), six)));
+        // The programs stayed where they were.
+        assert_eq!(scene.told(EventKind::HookAttached), 1);
+        Ok::<_, io::Error>(())
+    });
+}
+
+#[test]
+fn a_wan_may_be_without_ethernet_and_a_lan_port_may_not() {
+    in_network("a_wan_may_be_without_ethernet_and_a_lan_port_may_not", || async {
+        let scene = Scene::new("ports-tun");
+        let _tun = Tun::make("tun0")?;
+        ip("link set tun0 up");
+        ip("addr add 198.51.100.2 peer 203.0.113.1 dev tun0");
+        let mut config = config();
+        config.lan[0].device = "tun0".to_owned();
+        let (hook, reason) = scene.look(&mut Port::lan(&config.lan[0])).await;
+        assert!(hook.is_none() && reason.contains("no Ethernet address"), "{reason}");
+        assert_eq!(scene.entries(), []);
+        config.wans[0].device = "tun0".to_owned();
+        config.wans[0].hook = config::HookChoice::Xdp;
+        let (hook, reason) = scene.look(&mut Port::wan(1, &config.wans[0])).await;
+        assert!(hook.is_none() && reason.contains("hook: tcx"), "{reason}");
+        config.wans[0].hook = config::HookChoice::Auto;
+        let (hook, reason) = scene.look(&mut Port::wan(1, &config.wans[0])).await;
+        assert!(hook.as_deref() == Some("tcx") && reason.contains("no Ethernet"), "{reason}");
+        let entries = scene.entries();
+        let expected = Entry {
+            role: role::OUTSIDE,
+            path: 1,
+            hook: hook::TC,
+            flags: device_flag::NO_ETHERNET,
+            address4: [198, 51, 100, 2],
+            ..Entry::default()
+        };
+        // The kernel gives it a link-local IPv6 address, which is no source.
+        assert_eq!(entries, [(index("tun0"), expected)]);
+        Ok::<_, io::Error>(())
+    });
+}

@@ -1,0 +1,154 @@
+//! The checker with the kernel as the oracle: over a device without Ethernet,
+//! whose far end is ours.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::icmp::IcmpChecker;
+use super::machine::Settings;
+use super::quality::Thresholds;
+use super::watch::Schedule;
+use super::*;
+use crate::net::testing::{Tun, in_network, ip};
+
+const US4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const FAR4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const US6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+const TARGET6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+const INTERVAL: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_secs(10);
+
+fn make_tun() -> Tun {
+    let tun = Tun::make("tun0").unwrap_or_else(|error| panic!("no tun device: {error}"));
+    ip("link set tun0 up");
+    ip(&format!("addr add {US4} peer {FAR4} dev tun0"));
+    ip(&format!("addr add {US6}/64 dev tun0 nodad"));
+    tun
+}
+
+fn link() -> Link {
+    let index = nix::net::if_::if_nametoindex("tun0");
+    let v4 = Hop { source: US4, gateway: Some(FAR4), mac: NextHop::NotNeeded };
+    let v6 = Hop { source: US6, gateway: None, mac: NextHop::NotNeeded };
+    Link { ifindex: index.ok(), carrier: true, v4: Some(v4), v6: Some(v6) }
+}
+
+/// The answer to an echo request, as its destination would give it; `None` for
+/// anything else that the kernel sends by a new device.
+fn answer(request: &[u8]) -> Option<Vec<u8>> {
+    let mut reply = request.to_vec();
+    let (addresses, size, icmp, question, answer) = match request.first()? >> 4 {
+        4 => (12, 4, 20, 8, 0),
+        _ => (8, 16, 40, 128, 129),
+    };
+    if *request.get(icmp)? != question {
+        return None;
+    }
+    let (source, destination) = reply.get_mut(addresses..addresses + 2 * size)?.split_at_mut(size);
+    source.swap_with_slice(destination);
+    *reply.get_mut(icmp)? = answer;
+    // RFC 1624, for a change of the type's byte alone.
+    let old = u16::from_be_bytes([*request.get(icmp + 2)?, *request.get(icmp + 3)?]);
+    let sum = u32::from(!old) + u32::from(!(u16::from(question) << 8)) + (u32::from(answer) << 8);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let check = !((sum & 0xffff) + (sum >> 16)) as u16;
+    reply.get_mut(icmp + 2..icmp + 4)?.copy_from_slice(&check.to_be_bytes());
+    Some(reply)
+}
+
+/// Answers what has been sent until told to stop.
+async fn far_end(mut tun: Tun, answers: watch::Receiver<bool>) {
+    let mut look = tokio::time::interval(Duration::from_millis(2));
+    loop {
+        look.tick().await;
+        while let Some(packet) = tun.sent() {
+            if *answers.borrow()
+                && let Some(reply) = answer(&packet)
+            {
+                tun.arrive(&reply).unwrap_or_else(|error| panic!("nothing arrives: {error}"));
+            }
+        }
+    }
+}
+
+/// The next answer, if it comes soon.
+async fn next(checker: &mut IcmpChecker) -> Option<Answer> {
+    let wait = async {
+        loop {
+            if let Some(answer) = checker.take() {
+                return answer;
+            }
+            checker.ready().await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.ok()
+}
+
+#[test]
+fn probes_leave_by_a_device_without_ethernet_and_their_answers_are_heard() {
+    in_network("probes_leave_by_a_device_without_ethernet", || async {
+        let (_answers, told) = watch::channel(true);
+        tokio::spawn(far_end(make_tun(), told));
+        let mut checker = IcmpChecker::new(3, *b"01234567");
+        checker.bind(&link())?;
+        // The far end, as nobody else is named.
+        assert_eq!(checker.send(1), Ok(()));
+        let from = IpAddr::V4(FAR4);
+        assert_eq!(next(&mut checker).await, Some(Answer { round: 1, from }));
+        checker.aim(&[IpAddr::V6(TARGET6)]);
+        assert_eq!(checker.send(2), Ok(()));
+        let from = IpAddr::V6(TARGET6);
+        assert_eq!(next(&mut checker).await, Some(Answer { round: 2, from }));
+        // Without a gateway there must be a target.
+        checker.aim(&[]);
+        let mut lonely = link();
+        lonely.v4 = lonely.v4.map(|hop| Hop { gateway: None, ..hop });
+        checker.bind(&lonely)?;
+        assert_eq!(checker.send(3), Err(Cause::NoTarget));
+        Ok::<_, io::Error>(())
+    });
+}
+
+#[test]
+fn a_wan_without_ethernet_goes_down_and_comes_back() {
+    in_network("a_wan_without_ethernet_goes_down_and_comes_back", || async {
+        let (answers, told) = watch::channel(true);
+        tokio::spawn(far_end(make_tun(), told));
+        let schedule = Schedule {
+            interval: INTERVAL,
+            settings: Settings {
+                retries: 3,
+                failback_after: INTERVAL * 2,
+                hold_down_max: Duration::ZERO,
+            },
+            thresholds: Thresholds {
+                latency: SOON,
+                jitter: SOON,
+                loss: 1.0,
+                recover_after: INTERVAL,
+            },
+            targets: Vec::new(),
+        };
+        let (_schedule, schedules) = watch::channel(schedule);
+        let (_link, links) = watch::channel(link());
+        let (told, mut reports) = mpsc::channel(64);
+        let checker = IcmpChecker::new(1, *b"01234567");
+        tokio::spawn(super::watch(1, Start::Unknown, schedules, checker, links, told));
+        for (answered, wanted) in [(true, State::Up), (false, State::Down), (true, State::Up)] {
+            answers.send_replace(answered);
+            let change = async {
+                while let Some(report) = reports.recv().await {
+                    if report.state == wanted {
+                        return;
+                    }
+                }
+            };
+            let in_time = tokio::time::timeout(SOON, change).await.is_ok();
+            assert!(in_time, "not {wanted:?} within {SOON:?}");
+        }
+        Ok::<_, io::Error>(())
+    });
+}

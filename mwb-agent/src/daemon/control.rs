@@ -131,7 +131,7 @@ impl Control {
                 tracing::error!(wan = configured.name, device = wan.port.device, %error, "not attached");
             }
             let mut present = wan::present(&self.config, configured, network, &wan.present.path);
-            if !wan.port.is_attached() {
+            if !wan.port.is_served() {
                 // Answers would not be translated back.
                 present.path.flags = 0;
             }

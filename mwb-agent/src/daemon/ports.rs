@@ -39,6 +39,8 @@ pub(super) struct Port {
     /// Why nothing is, and when it was last tried.
     refused: Option<(Instant, String)>,
     reported_missing: bool,
+    /// The device on which programs of an agent before us go on.
+    inherited: Option<u32>,
     /// What is attached is not what the configuration asks for any more.
     is_stale: bool,
 }
@@ -72,6 +74,7 @@ impl Port {
             addresses: (None, None),
             refused: None,
             reported_missing: false,
+            inherited: None,
             is_stale: false,
         }
     }
@@ -98,6 +101,12 @@ impl Port {
     /// Whether our programs run on the device that is there now.
     pub(super) fn is_attached(&self) -> bool {
         self.attached.as_ref().is_some_and(|(to, _)| Some(to.ifindex) == self.ifindex)
+    }
+
+    /// Whether programs of ours run on it, be it those of an agent before us that
+    /// could not be replaced.
+    pub(super) fn is_served(&self) -> bool {
+        self.is_attached() || self.inherited.is_some() && self.inherited == self.ifindex
     }
 
     /// Hook, mode and reason for status.
@@ -187,6 +196,8 @@ impl Port {
             Err(error) => {
                 let known = self.refused.as_ref().is_some_and(|(_, why)| *why == error.to_string());
                 self.refused = Some((Instant::now(), error.to_string()));
+                let serves = plane.with(|plane| plane.serves(&self.device, device.ifindex));
+                self.inherited = serves.unwrap_or(false).then_some(device.ifindex);
                 if known { Ok(()) } else { Err(error) }
             }
         }

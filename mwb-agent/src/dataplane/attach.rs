@@ -69,6 +69,21 @@ impl DataPlane {
         Ok(attachment)
     }
 
+    /// Whether a device runs programs of this instance, whoever attached them: an
+    /// attempt to attach that failed leaves those of before.
+    ///
+    /// # Errors
+    /// When a pin cannot be read.
+    pub fn serves(&self, name: &str, ifindex: u32) -> Result<bool, Error> {
+        let pins = self.pins(name)?;
+        for suffix in [pins::XDP, pins::TC] {
+            if open_link(&pins.link(name, suffix))?.is_some_and(|(_, on)| on == ifindex) {
+                return Ok(true);
+            }
+        }
+        Ok(pins.link(name, pins::CLSACT).exists())
+    }
+
     /// Detaches a device and forgets it. A device that is not attached, or is
     /// gone, is no error.
     ///

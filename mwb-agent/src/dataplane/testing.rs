@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::{DataPlane, DeviceSpec, HookChoice, Options, Role};
 
 /// Runs `test` in a network namespace that ends with it, or says why not.
-pub(super) fn in_network(name: &str, test: impl FnOnce() + Send) {
+pub(crate) fn in_network(name: &str, test: impl FnOnce() + Send) {
     let result = thread::scope(|scope| {
         scope
             .spawn(|| match enter() {
@@ -32,7 +32,7 @@ fn enter() -> Result<(), String> {
 }
 
 /// Runs a command in the calling thread's network; returns what it printed.
-pub(super) fn run(line: &str) -> String {
+pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap_or_default())
         .args(words)
@@ -43,29 +43,29 @@ pub(super) fn run(line: &str) -> String {
 }
 
 /// Makes a veth pair whose one end is `name`; returns its index.
-pub(super) fn make_veth(name: &str) -> u32 {
+pub(crate) fn make_veth(name: &str) -> u32 {
     run(&format!("ip link add {name} type veth peer name {name}p"));
     run(&format!("ip link set {name} up"));
     nix::net::if_::if_nametoindex(name).expect("a device")
 }
 
 /// An instance that is removed with this value.
-pub(super) struct Instance {
-    pub(super) options: Options,
+pub(crate) struct Instance {
+    pub(crate) options: Options,
 }
 
 impl Instance {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new(&name) };
         Self { options }
     }
 
-    pub(super) fn open(&self) -> DataPlane {
+    pub(crate) fn open(&self) -> DataPlane {
         DataPlane::open(&self.options).expect("a data plane")
     }
 
-    pub(super) fn pin(&self, device: &str, suffix: &str) -> PathBuf {
+    pub(crate) fn pin(&self, device: &str, suffix: &str) -> PathBuf {
         super::pins::Pins::of(&self.options).expect("a good name").link(device, suffix)
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Instance {
 }
 
 /// A WAN port.
-pub(super) fn wan(name: &str, ifindex: u32, hook: HookChoice) -> DeviceSpec {
+pub(crate) fn wan(name: &str, ifindex: u32, hook: HookChoice) -> DeviceSpec {
     DeviceSpec {
         name: name.to_owned(),
         ifindex,

@@ -102,27 +102,6 @@ impl Cut {
             Cut::Uplink => wan.uplink(false),
             // It answers nobody any more, and has no way back to the gateway.
             Cut::Neighbour => lab.isp(index).ip("addr flush dev gw0\n"),
-            Cut::Address => "address removed",
-            Cut::Device => "device removed",
-        }
-    }
-
-    fn apply(self, lab: &Lab, index: usize) -> Result<()> {
-        let wan = lab.wan(index);
-        match self {
-            Cut::Carrier => wan.carrier(false),
-            Cut::AdminDown => lab.gw().ip(&format!("link set wan{index} down\n")),
-            Cut::BlackholeUp => wan.blackhole(&[Direction::Up], true),
-            Cut::BlackholeDown => wan.blackhole(&[Direction::Down], true),
-            Cut::BlackholeBoth => wan.blackhole(&Direction::BOTH, true),
-            Cut::Loss => Direction::BOTH
-                .iter()
-                .try_for_each(|&way| wan.change(way, |spec| spec.loss = Loss::Random(1.0))),
-            Cut::Uplink => wan.uplink(false),
-            // It answers neither ARP nor ICMP any more, and has no way back.
-            Cut::Neighbour => {
-                lab.isp(index).ip(&format!("addr del {}/28 dev gw0\n", provider4(index)))
-            }
             Cut::Address => lab.gw().ip(&format!("addr del {}/28 dev wan{index}\n", wan4(index))),
             Cut::Device => lab.gw().ip(&format!("link del wan{index}\n")),
         }

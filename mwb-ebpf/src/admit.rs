@@ -8,7 +8,7 @@ use mwb_common::{
 };
 
 use crate::{
-    maps::{CONTACTS, CONTROL, FLOWS4, PORTS},
+    maps::{CONTACTS, CONTROL, FLOWS4, MAPPINGS, PORTS},
     path,
     stage::scratch,
 };
@@ -33,11 +33,23 @@ pub(crate) fn admissible(key: &FlowKey4, path: &Path) -> Option<MappingKey> {
     }
     let admits = owner.last_used == FORWARD
         || match CONTROL.get(0)?.filtering {
-            filtering::ENDPOINT_INDEPENDENT => true,
+            filtering::ENDPOINT_INDEPENDENT => is_current(key, &owner.inside, path.generation),
             filtering::ADDRESS => knows(key, &owner.inside, path.generation),
             _ => false,
         };
     admits.then_some(owner.inside)
+}
+
+/// Whether the endpoint's mapping is still on that port: after a re-dial the
+/// claim of the old one stays until it expires.
+#[inline(always)]
+fn is_current(key: &FlowKey4, inside: &MappingKey, generation: u32) -> bool {
+    let Some(mapping) = MAPPINGS.get_ptr(inside) else { return false };
+    // SAFETY: plain fields of an entry that may become another's: then they differ.
+    let mapping = unsafe { *mapping };
+    mapping.generation == generation
+        && mapping.path == key.scope
+        && mapping.port == key.destination_port
 }
 
 /// Whether the endpoint has sent to this address.

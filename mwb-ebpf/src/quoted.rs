@@ -17,7 +17,7 @@ use crate::{
     account::Account,
     deliver,
     frame::{Frame, NextHop},
-    maps::{FLOWS4, FLOWS6},
+    maps::{DEVICES, FLOWS4, FLOWS6},
     path::{now, path, place4, place6},
     stage::inside_reason,
     steer4, steer6,
@@ -119,6 +119,12 @@ pub(crate) fn outward4<F: Frame>(
     let source = v4(&flow.address);
     steer4::rewrite_header(frame, ip, delta4(ip.header.source, source))?;
     frame.write(ip.offset + 12, source)?;
+    // About a packet that was turned round: so is the error (RFC 5508, REQ-7).
+    if ip.header.destination == path.address4 {
+        let device = DEVICES.get(path.ifindex).ok_or(Reason::NoPath)?;
+        frame.write(0, device.mac)?;
+        return Ok(Action::turn_round(path.ifindex));
+    }
     if path.flags & path_flag::NEXT_HOP4 == 0 {
         return Ok(Action::resolve(path.ifindex, NextHop::v4(flow.path)));
     }

@@ -12,6 +12,7 @@
 //! Every test builds the lab it needs and names it in one sentence. A test that
 //! runs with both hooks has a name for each.
 
+mod access;
 mod accounts;
 mod agent;
 mod change;
@@ -19,6 +20,7 @@ mod checks;
 mod config;
 mod cuts;
 mod errors;
+mod explain;
 mod failback;
 mod filtering;
 mod forwards;
@@ -112,6 +114,8 @@ pub fn cases() -> Vec<Case> {
         wans::cases(),
         change::cases(),
         failback::cases(),
+        explain::cases(),
+        access::cases(),
     ]
     .into_iter()
     .flatten()

@@ -12,8 +12,9 @@ use nix::net::if_::if_nametoindex;
 pub(crate) const BATCH: usize = 64;
 /// Largest frame. One that segments were merged to would be larger.
 const FRAME: usize = 2048;
-/// Bytes of frames that the kernel may keep for us while we do not run.
-const RECEIVE_BUFFER: libc::c_int = 16 << 20;
+/// Bytes of frames that the kernel may keep for us while we do not run, and that
+/// may be on their way at once.
+const BUFFER: libc::c_int = 16 << 20;
 
 /// A packet socket bound to one device.
 #[derive(Debug)]
@@ -45,7 +46,8 @@ impl RawSocket {
             Self { fd, buffers: vec![[0; FRAME]; BATCH], lengths: [0; BATCH], oversized: 0 };
         // What we send must not come back to us.
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
-        socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
+        socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
+        socket.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER)?;
         // Bound last: from here on frames come in.
         let address = libc::sockaddr_ll {
             sll_family: u16::try_from(libc::AF_PACKET).unwrap_or_default(),

@@ -1,0 +1,253 @@
+//! The gateway explains itself: every answer is compared with what packets do.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, UdpSocket},
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    Case, checks,
+    scene::{Scene, both_hooks},
+};
+use crate::lab::{
+    GatewayConfig, LabSpec,
+    address::{HOST4, NET4, NET4_SECOND, wan4},
+    traffic::{EchoServer, EchoStream, FileServer, WhoServer, curl},
+    wait_until,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name, configure: fn(GatewayConfig) -> GatewayConfig, test| {
+        cases.extend(both_hooks(name, || LabSpec::direct(2), configure, test));
+    };
+    add("mwb_flows_shows_the_flows_there_are", |config| config, flows_are_shown);
+    add("mwb_why_says_what_then_happens", |config| config, why_comes_true);
+    add(
+        "mwb_events_follows_a_failure",
+        |config| config.with("balance", "failover").with("wans.1.priority", 1),
+        events_follow,
+    );
+    add("mwb_doctor_finds_what_is_wrong", |config| config, the_doctor_finds_it);
+    cases
+}
+
+fn json(scene: &Scene, arguments: &[&str]) -> Result<Value> {
+    let text = scene.gateway.mwb(arguments)?;
+    serde_json::from_str(&text).with_context(|| format!("mwb {arguments:?} says:\n{text}"))
+}
+
+fn bind(scene: &Scene) -> Result<UdpSocket> {
+    scene.lab.host().enter(|| Ok(UdpSocket::bind((HOST4, 0))?))
+}
+
+/// Each end of each flow, its WAN, its figures; filtered, sorted, cut off.
+fn flows_are_shown(scene: &mut Scene) -> Result<()> {
+    const BYTES: u64 = 2 << 20;
+    let echo = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4, 7)))?;
+    let who = WhoServer::start(scene.lab.net(), SocketAddr::from((NET4_SECOND, 9)))?;
+    let files = FileServer::start(scene.lab.net(), SocketAddr::from((NET4, 80)))?;
+    let mut stream = EchoStream::connect(scene.lab.host(), echo.address(), PATIENCE)?;
+    stream.exchange(b"hello")?;
+    let socket = bind(scene)?;
+    let seen = who.ask(&socket)?;
+    curl(scene.lab.host(), &files.url(BYTES), &[])?.expect_content(BYTES)?;
+
+    let list =
+        json(scene, &["flows", "--json", "--proto", "udp", "--destination", "203.0.113.251"])?;
+    let rows = list["flows"].as_array().context("a list of flows")?;
+    ensure!(rows.len() == 1 && list["matching"] == 1, "one UDP flow there: {list:#}");
+    let endpoint = |name: &str| {
+        let end = &rows[0][name];
+        format!("{}:{}", end["address"].as_str().unwrap_or("?"), end["port"])
+    };
+    let ends = [endpoint("inside"), endpoint("outside"), endpoint("remote")];
+    let wanted = [
+        socket.local_addr()?.to_string(),
+        seen.to_string(),
+        SocketAddr::from((NET4_SECOND, 9)).to_string(),
+    ];
+    ensure!(ends == wanted, "the flow is {wanted:?}, and shown as {ends:?}");
+    let wan = format!("wan{}", checks::wan_of(&scene.lab, seen.ip())?);
+    ensure!(rows[0]["wan"] == *wan, "it is on {wan}: {}", rows[0]);
+    for side in ["sent", "received"] {
+        ensure!(rows[0][side]["packets"] == 1, "one packet {side}: {}", rows[0]);
+    }
+
+    // The download is by far the largest.
+    let list = json(scene, &["flows", "--json", "--sort", "bytes", "--top", "1"])?;
+    let row = &list["flows"][0];
+    ensure!(list["flows"].as_array().is_some_and(|rows| rows.len() == 1), "--top 1: {list:#}");
+    let bytes = row["received"]["bytes"].as_u64().context("bytes")?;
+    ensure!(
+        row["remote"]["port"] == 80 && (BYTES..BYTES + BYTES / 10).contains(&bytes),
+        "{BYTES} bytes were fetched: {row:#}"
+    );
+    let list = json(scene, &["flows", "--json", "--state", "established", "--port", "7"])?;
+    ensure!(list["matching"] == 1, "one connection to port 7: {list:#}");
+    ensure!(list["flows"][0]["state"] == "established", "{list:#}");
+    let table = scene.gateway.mwb(&["flows"])?;
+    for text in wanted.iter().chain([&wan]) {
+        ensure!(table.contains(text.as_str()), "{text} is not in\n{table}");
+    }
+    Ok(())
+}
+
+/// What it says of a packet that was not sent yet is what happens to it.
+fn why_comes_true(scene: &mut Scene) -> Result<()> {
+    let who = WhoServer::start(scene.lab.net(), SocketAddr::from((NET4, 9)))?;
+    let mut wans = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let socket = bind(scene)?;
+        let packet = format!("udp {} {NET4}:9", socket.local_addr()?);
+        let words: Vec<&str> = packet.split(' ').collect();
+        let told = json(scene, &[&["why", "--json"][..], &words[..]].concat())?;
+        ensure!(told["flow"].is_null(), "a flow that is not there: {told:#}");
+        ensure!(told["outcome"]["verdict"] == "forward", "{told:#}");
+        ensure!(told["outcome"]["certain"] == true, "per_flow leaves no choice: {told:#}");
+        ensure!(told["steps"].as_array().is_some_and(|steps| steps.len() > 2), "{told:#}");
+        ensure!(told["would_change"].as_array().is_some_and(|list| !list.is_empty()), "{told:#}");
+        let seen = who.ask(&socket)?;
+        let wan = format!("wan{}", checks::wan_of(&scene.lab, seen.ip())?);
+        ensure!(told["outcome"]["wan"] == *wan, "it left by {wan}: {told:#}");
+        wans.insert(wan.clone());
+        // And now that it is there.
+        let told = json(scene, &[&["why", "--json"][..], &words[..]].concat())?;
+        ensure!(
+            told["flow"]["wan"] == *wan && told["outcome"]["wan"] == *wan,
+            "the flow is on {wan}: {told:#}"
+        );
+        ensure!(told["flow"]["outside"]["port"] == seen.port(), "seen as {seen}: {told:#}");
+    }
+    ensure!(wans.len() == 2, "all eight went by {wans:?}");
+    // Not through us, and not at all.
+    let own = format!("{}", wan4(1));
+    for (packet, verdict) in [
+        (["tcp", "192.0.2.10:4000", "192.0.2.1:22"], "kernel"),
+        (["udp", "192.0.2.1:4000", "203.0.113.250:9"], "drop"),
+    ] {
+        let told = json(scene, &[&["why", "--json"][..], &packet[..]].concat())?;
+        ensure!(told["outcome"]["verdict"] == verdict, "{packet:?}: {told:#}");
+    }
+    let said = scene.gateway.mwb(&["why", "udp", "192.0.2.10:4000", "203.0.113.250:9"])?;
+    ensure!(said.contains("wan"), "for people:\n{said}");
+    let wrong = scene.gateway.mwb_command(&["why", "udp", "nonsense", &own])?.output()?;
+    ensure!(wrong.status.code() == Some(2), "{wrong:?}");
+    // A WAN that is down is not said to be used.
+    scene.lab.wan(0).uplink(false)?;
+    scene.gateway.wait_for_status("the first WAN is down", PATIENCE, |status| {
+        status.wans[0].state == "down"
+    })?;
+    for port in 5000..5008 {
+        let near = format!("192.0.2.10:{port}");
+        let told = json(scene, &["why", "--json", "udp", &near, "203.0.113.250:9"])?;
+        ensure!(told["outcome"]["wan"] == "wan1", "by a dead WAN: {told:#}");
+    }
+    Ok(())
+}
+
+/// A program beside us whose lines come as they are printed.
+struct Lines {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn events_follow(scene: &mut Scene) -> Result<()> {
+    let mut command = scene.gateway.mwb_command(&["events", "--follow"])?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let output = child.stdout.take().context("it has an output")?;
+    let (sender, lines) = mpsc::channel();
+    let follower = Lines { child, lines };
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut said = String::new();
+    let mut hears = |what: &str, words: &[&str]| {
+        wait_until(what, PATIENCE, || {
+            while let Ok(line) = follower.lines.try_recv() {
+                said.push_str(&line);
+                said.push('\n');
+            }
+            ensure!(
+                said.lines().any(|line| words.iter().all(|word| line.contains(word))),
+                "no line with {words:?} in:\n{said}"
+            );
+            Ok(true)
+        })
+    };
+    hears("what was before", &["agent", "runs"])?;
+    scene.lab.wan(0).uplink(false)?;
+    let took = hears("the failure", &["wan0", "down"])?;
+    ensure!(took < Duration::from_secs(3), "told after {took:?}");
+    scene.lab.wan(0).uplink(true)?;
+    hears("the recovery", &["wan0", "up"]).map(drop)
+}
+
+/// A healthy gateway has nothing that does not work; then things are broken one
+/// by one, and it names each.
+fn the_doctor_finds_it(scene: &mut Scene) -> Result<()> {
+    checks::pings_pass(&scene.lab)?;
+    let report = json(scene, &["doctor", "--json"])?;
+    let findings = report["findings"].as_array().context("findings")?;
+    for area in ["kernel", "hook", "sysctl", "mtu", "table"] {
+        ensure!(
+            findings.iter().any(|one| one["area"] == area),
+            "nothing is said of {area}: {report:#}"
+        );
+    }
+    let bad: Vec<&Value> = findings.iter().filter(|one| one["severity"] == "bad").collect();
+    ensure!(bad.is_empty(), "a healthy gateway has {bad:#?}");
+    let programs = report["programs"].as_array().context("programs")?;
+    ensure!(programs.len() >= 4, "programs: {report:#}");
+    scene.gateway.mwb(&["doctor", "--all"])?;
+
+    // The gateway's own sockets may take NAT ports now.
+    scene.lab.gw().sysctl(&[("net/ipv4/ip_local_port_range", "1024 60000")])?;
+    finds(scene, "sysctl", "ip_local_port_range")?;
+    scene.lab.gw().sysctl(&[("net/ipv4/ip_local_port_range", "1024 9999")])?;
+    // Nothing is forwarded by the kernel where we leave it a packet.
+    scene.lab.gw().sysctl(&[("net/ipv4/ip_forward", "0")])?;
+    finds(scene, "sysctl", "ip_forward")?;
+    scene.lab.gw().sysctl(&[("net/ipv4/ip_forward", "1")])?;
+    Ok(())
+}
+
+/// The doctor finds something that is not as it should be, with a way to put it
+/// right.
+fn finds(scene: &Scene, area: &str, word: &str) -> Result<()> {
+    let output = scene.gateway.mwb_command(&["doctor", "--json"])?.output()?;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("mwb doctor --json says: {output:?}"))?;
+    let found = report["findings"].as_array().is_some_and(|findings| {
+        findings.iter().any(|one| {
+            one["area"] == area
+                && one["severity"] != "ok"
+                && one["fix"].is_string()
+                && one.to_string().contains(word)
+        })
+    });
+    ensure!(found, "nothing bad is said of {word}: {report:#}");
+    Ok(())
+}

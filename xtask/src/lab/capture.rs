@@ -192,7 +192,7 @@ pub fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
 }
 
 fn audit_frame(frame: &[u8], audited: &mut Audited) -> Result<()> {
-    ensure!(frame.len() < SNAPLEN, "a merged frame, not all of it captured");
+    ensure!(frame.len() != SNAPLEN, "a merged frame, not all of it captured");
     let packet = LaxSlicedPacket::from_ethernet(frame).context("not an Ethernet frame")?;
     let (pseudo, fragmented) = match &packet.net {
         Some(LaxNetSlice::Ipv4(ip)) => {

@@ -93,3 +93,7 @@ impl Control {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "forced_tests.rs"]
+mod tests;

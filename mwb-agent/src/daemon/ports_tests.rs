@@ -7,28 +7,25 @@ use mwb_common::maps::{Device as Entry, hook, role};
 use super::*;
 use crate::config::Config;
 use crate::daemon::beat::Plane;
-use crate::dataplane::{DataPlane, Options};
+use crate::dataplane::testing::Instance;
 use crate::net::Requests;
 use crate::net::testing::{Tun, in_network, ip};
 
-/// A data plane that is removed with this.
 struct Scene {
-    options: Options,
     plane: Plane,
     bus: Bus,
     requests: Requests,
+    _instance: Instance,
 }
 
 impl Scene {
     fn new(name: &str) -> Self {
-        let instance = format!("{name}-{}", std::process::id());
-        let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new(&instance) };
-        let plane = DataPlane::open(&options).unwrap_or_else(|error| panic!("{error}"));
+        let instance = Instance::new(name);
         Self {
-            options,
-            plane: Plane::new(plane, Duration::from_secs(1)),
+            plane: Plane::new(instance.open(), Duration::from_secs(1)),
             bus: Bus::default(),
             requests: Requests::open().unwrap_or_else(|error| panic!("{error}")),
+            _instance: instance,
         }
     }
 
@@ -50,14 +47,6 @@ impl Scene {
 
     fn told(&self, kind: EventKind) -> usize {
         self.bus.since(0).iter().filter(|event| event.kind == kind).count()
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if let Err(error) = DataPlane::remove(&self.options) {
-            println!("instance {} stays behind: {error}", self.options.instance);
-        }
     }
 }
 

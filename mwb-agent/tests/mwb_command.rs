@@ -1,5 +1,6 @@
 //! The operator's command as a process: what it prints, and its exit codes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -57,6 +58,7 @@ impl Source for Small {
             wans: Vec::new(),
             nat: NatStatus::default(),
             failover: FailoverStatus::default(),
+            redirect_losses: BTreeMap::new(),
         })
     }
 

@@ -45,6 +45,12 @@ families! {
     NAT_FLOW_CAPACITY = "mwb_nat_flow_capacity" [] "Flows that fit, per address family.";
     NAT_PORTS_USED = "mwb_nat_ports_used" ["wan"] "Outside ports taken on the WAN's address.";
     FAILOVERS = "mwb_failovers_total" ["wan"] "How often traffic had to leave the WAN.";
+    FORCED = "mwb_wan_forced" ["wan"] "Whether the operator sends new flows to the WAN.";
+    HOLD_DOWN = "mwb_wan_hold_down_seconds" ["wan"] "How long the WAN must be well before it is used again.";
+    HELD = "mwb_wan_held" ["wan"] "Whether the WAN answers and is not used yet.";
+    RELAPSES = "mwb_wan_relapses" ["wan"] "How often the WAN failed soon after it came back, since it was last calm.";
+    DRAINING = "mwb_wan_draining" ["wan"] "Whether flows may stay on the WAN only for a time.";
+    REDIRECT_LOSSES = "mwb_redirect_losses_total" ["device"] "Frames that were redirected to the device by XDP and that it did not take.";
 }
 
 /// The text of a scrape.
@@ -55,6 +61,7 @@ pub(super) fn render(
     let registry = Registry::new();
     fill_agent(&registry, status)?;
     fill_wans(&registry, &status.wans)?;
+    fill_failover(&registry, status)?;
     fill_counters(&registry, counters)?;
     fill_nat(&registry, status)?;
     TextEncoder::new().encode_to_string(&registry.gather())
@@ -109,6 +116,28 @@ fn fill_wans(registry: &Registry, wans: &[WanStatus]) -> Result<(), prometheus::
             bytes.with_label_values(&[&wan.name, direction]).inc_by(b);
         }
         failovers.with_label_values(name).inc_by(wan.failovers);
+    }
+    Ok(())
+}
+
+fn fill_failover(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    let forced = gauge(registry, &FORCED)?;
+    let hold_down = float(registry, &HOLD_DOWN)?;
+    let held = gauge(registry, &HELD)?;
+    let relapses = gauge(registry, &RELAPSES)?;
+    let draining = gauge(registry, &DRAINING)?;
+    for wan in &status.wans {
+        let name = &[wan.name.as_str()];
+        let is_forced = status.failover.forced.as_ref() == Some(&wan.name);
+        forced.with_label_values(name).set(is_forced.into());
+        hold_down.with_label_values(name).set(wan.hold_down_seconds);
+        held.with_label_values(name).set(wan.hold_until_unix_ms.is_some().into());
+        relapses.with_label_values(name).set(wan.relapses.into());
+        draining.with_label_values(name).set(wan.drain_until_unix_ms.is_some().into());
+    }
+    let losses = counter(registry, &REDIRECT_LOSSES)?;
+    for (device, frames) in &status.redirect_losses {
+        losses.with_label_values(&[device]).inc_by(*frames);
     }
     Ok(())
 }

@@ -28,6 +28,10 @@ pub struct Status {
     pub nat: NatStatus,
     /// Who carries traffic.
     pub failover: FailoverStatus,
+    /// Frames that were redirected by XDP to a device that did not take them, by
+    /// device; those that lost none are left out.
+    #[serde(default)]
+    pub redirect_losses: BTreeMap<String, u64>,
 }
 
 /// A LAN port.

@@ -17,7 +17,7 @@ use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery, FlowRow};
 use crate::dataplane::{Error, Rules, Tables, monotonic};
-use crate::explain::{Decided, Facts, Packet, words};
+use crate::explain::{Facts, Packet, words};
 use crate::flows::Usage;
 use crate::net::Snapshot;
 
@@ -31,6 +31,8 @@ pub(super) struct Look {
     usage: watch::Receiver<Usage>,
     /// A full table is some ten megabytes: one dump at a time.
     one: Semaphore,
+    /// It watches for seconds, which flows must not wait for.
+    doctor: Semaphore,
 }
 
 impl Look {
@@ -41,7 +43,16 @@ impl Look {
         usage: watch::Receiver<Usage>,
     ) -> Self {
         let (tables, rules) = plane.with(|plane| (plane.tables(), plane.rules()));
-        Self { plane: plane.clone(), tables, rules, view, network, usage, one: Semaphore::new(1) }
+        Self {
+            plane: plane.clone(),
+            tables,
+            rules,
+            view,
+            network,
+            usage,
+            one: Semaphore::new(1),
+            doctor: Semaphore::new(1),
+        }
     }
 
     /// Names of the WANs, by path id from 1.
@@ -81,7 +92,7 @@ impl Look {
         let usage = self.usage.borrow().clone();
         let kernel = (&self.plane, &self.tables, &self.rules);
         let source = doctor::Source::new(kernel, &view, &network, &usage);
-        let _one = self.one.acquire().await.map_err(|error| Unavailable(error.to_string()))?;
+        let _one = self.doctor.acquire().await.map_err(|error| Unavailable(error.to_string()))?;
         doctor::examine(source, watch).await
     }
 
@@ -105,30 +116,12 @@ fn explain(
     packet: &Packet,
 ) -> Result<Explanation, Error> {
     let book = rules.read()?;
-    let mut facts = Facts::default();
-    let mut row = None;
-    if let Some(key) = packet.key4() {
-        if let Some(out) = tables.flows4().get(&key)? {
-            facts.flow = Some(out);
-            row = row4(tables, key, out, names, book.now)?;
-        }
-        if let Some(endpoint) = Decided::endpoint(&book, packet) {
-            facts.mapping = tables.mappings().get(&endpoint)?;
-            if let Some(mapping) = &facts.mapping {
-                facts.owner = tables.ports().get(&Decided::port_of(&endpoint, mapping))?;
-            }
-        }
-        if let Some(port) = Decided::own_port(&book, packet) {
-            facts.forward = tables.ports().get(&port)?;
-        }
-        facts.mappings = rules.mappings_of(key.source)?;
-    }
-    if let Some(key) = packet.key6()
-        && let Some(out) = tables.flows6().get(&key)?
-    {
-        facts.flow = Some(out);
-        row = row6(tables, key, out, names, book.now)?;
-    }
+    let facts = Facts::read(tables, rules, &book, packet)?;
+    let row = match (facts.flow, packet.key4(), packet.key6()) {
+        (Some(out), Some(key), _) => row4(tables, key, out, names, book.now)?,
+        (Some(out), None, Some(key)) => row6(tables, key, out, names, book.now)?,
+        _ => None,
+    };
     let context = words::Context { book: &book, names, balance, flow: row };
     Ok(words::explain(context, packet, &facts))
 }

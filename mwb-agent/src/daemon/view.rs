@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use mwb_common::reason::Verdict;
 use tokio::sync::watch;
 
-use super::rates::{Total, Totals};
-use crate::api::snapshot::{
-    CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
-};
 use super::look::Look;
+use super::rates::{Total, Totals};
 use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
+use crate::api::snapshot::{
+    CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
+};
 use crate::api::{Changes, Source, Unavailable};
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
@@ -54,6 +54,26 @@ impl Answers {
             .map_err(|error| Unavailable(error.to_string()))
     }
 
+    /// Frames lost behind an XDP redirect, by the names of our devices.
+    async fn losses(
+        &self,
+        lan: &[LanStatus],
+        wans: &[WanStatus],
+    ) -> Result<BTreeMap<String, u64>, Unavailable> {
+        let tables = self.tables.clone();
+        let losses = tokio::task::spawn_blocking(move || tables.losses()).await;
+        let losses = losses
+            .map_err(|error| Unavailable(format!("reading losses: {error}")))?
+            .map_err(|error| Unavailable(error.to_string()))?;
+        let lan = lan.iter().map(|lan| (lan.ifindex, &lan.device));
+        let devices = lan.chain(wans.iter().map(|wan| (wan.ifindex, &wan.device)));
+        let name = |ifindex: u32| {
+            let found = devices.clone().find(|(index, _)| *index == Some(ifindex));
+            found.map(|(_, device)| device.clone())
+        };
+        Ok(losses.into_iter().filter_map(|(ifindex, n)| Some((name(ifindex)?, n))).collect())
+    }
+
     fn nat(&self, wans: &[WanStatus]) -> NatStatus {
         let usage = self.usage.borrow();
         let used = |path: u8| usage.ports_used.get(usize::from(path)).copied().unwrap_or(0) as u64;
@@ -78,7 +98,9 @@ impl Source for Answers {
                 |totals: &[Total]| totals.get(usize::from(wan.path)).copied().unwrap_or_default();
             (wan.tx, wan.rx) = (traffic(of(&totals.up)), traffic(of(&totals.down)));
         }
+        let redirect_losses = self.losses(&lan, &wans).await?;
         Ok(Status {
+            redirect_losses,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             mode: self.mode.to_owned(),

@@ -8,7 +8,8 @@ use aya::maps::{Map, MapData};
 use bytemuck::{Pod, Zeroable};
 use ipnet::IpNet;
 use mwb_common::maps::{
-    Control, Liveness, PATH_SLOTS, Path, Prefix, SOURCE_ENTRIES, Selection, names,
+    CONTACT_ENTRIES, Contact, Control, FlowKey4, Liveness, PATH_SLOTS, Path, Prefix,
+    SOURCE_ENTRIES, Selection, names,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -67,6 +68,7 @@ struct Inner {
     prefixes6: Table<Key6, Prefix>,
     made: Table<[u8; 4], u32>,
     ended: Table<[u8; 4], u32>,
+    contacts: Table<FlowKey4, Contact>,
 }
 
 impl Rules {
@@ -83,6 +85,7 @@ impl Rules {
                 prefixes6: open(object, names::PREFIXES6)?,
                 made: open(object, names::MAPPINGS_MADE)?,
                 ended: open(object, names::MAPPINGS_ENDED)?,
+                contacts: open(object, names::CONTACTS)?,
             }),
         })
     }
@@ -151,6 +154,17 @@ impl Rules {
         self.inner.made.for_each(|_, _| count += 1)?;
         Ok((count, SOURCE_ENTRIES))
     }
+
+    /// How many remote addresses are remembered, and how many can be; the
+    /// longest unused make room.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn contacts(&self) -> Result<(usize, usize), Error> {
+        let mut count = 0;
+        self.inner.contacts.for_each(|_, _| count += 1)?;
+        Ok((count, CONTACT_ENTRIES))
+    }
 }
 
 impl Rulebook {
@@ -174,7 +188,9 @@ fn open<K: Pod, V: Pod>(object: &aya::Ebpf, name: &'static str) -> Result<Table<
 /// What the map types that are read here have in common.
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) => Some(data),
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => {
+            Some(data)
+        }
         _ => None,
     }
 }

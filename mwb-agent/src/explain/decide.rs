@@ -5,31 +5,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mwb_common::maps::{
-    Choice, Family, Flow, Mapping, MappingKey, PATH_SLOTS, Path, PortKey, PortOwner, Prefix, SLOTS,
-    Selection, how, index, path_flag, prefix_class,
+    Choice, Family, Flow, Mapping, MappingKey, PATH_SLOTS, Path, PortKey, Prefix, SLOTS, Selection,
+    how, index, path_flag, prefix_class,
 };
 use mwb_common::nat::{hash4, hash6, protocol::has_nat_ports};
 use mwb_common::nptv6::Translation;
 use mwb_common::reason::Reason;
 use mwb_common::select;
 
-use super::Packet;
+use super::{Facts, Packet};
 use crate::dataplane::Rulebook;
-
-/// The entries of the kernel side that concern a packet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Facts {
-    /// Its flow.
-    pub flow: Option<Flow>,
-    /// The mapping of its source, looked up with [`Decided::endpoint`].
-    pub mapping: Option<Mapping>,
-    /// Who owns that mapping's port.
-    pub owner: Option<PortOwner>,
-    /// Who owns the destination port, if that is one of our own outside ports.
-    pub forward: Option<PortOwner>,
-    /// How many mappings the source has, if they are limited.
-    pub mappings: u32,
-}
 
 /// The rule that holds for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,14 +2,16 @@
 //! again with the same functions over what stands in its maps.
 //!
 //! [`Packet`] is what is asked about; [`decide`] finds out; [`words`] says it.
-//! Must not know: how maps are read, who asks. Pure.
+//! Must not know: who asks. Pure but for [`Facts::read`].
 
 mod decide;
+mod facts;
 mod packet;
 pub mod words;
 
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decided, Facts, Picked, Placed, Standing, Verdict, decide, place};
+pub use decide::{Decided, Picked, Placed, Standing, Verdict, decide, place};
+pub use facts::Facts;
 pub use packet::{NotAPacket, Packet};

@@ -25,7 +25,7 @@ pub struct Context<'a> {
 pub fn explain(context: Context<'_>, packet: &Packet, facts: &Facts) -> Explanation {
     let decided = decide(context.book, packet, facts);
     let mut steps = Vec::new();
-    context.flow_steps(&decided, &mut steps);
+    context.flow_steps(packet, &decided, &mut steps);
     if !matches!(decided.flow, Some((_, Standing::Good))) {
         context.new_flow_steps(packet, &decided, facts, &mut steps);
     }
@@ -53,7 +53,7 @@ impl Context<'_> {
         until.unwrap_or(0) > self.book.now
     }
 
-    fn flow_steps(&self, decided: &Decided, steps: &mut Vec<Step>) {
+    fn flow_steps(&self, packet: &Packet, decided: &Decided, steps: &mut Vec<Step>) {
         let Some((flow, standing)) = decided.flow else {
             return step(steps, "flow", "there is none: the packet opens one");
         };
@@ -77,6 +77,12 @@ impl Context<'_> {
             ""
         };
         step(steps, "flow", format!("there is one, on {wan}: {chosen}{mapped}"));
+        if let (Some(named), Some(now)) = (packet.outside, &self.flow)
+            && named != now.outside
+        {
+            let said = format!("it is a later one than that with {named}: it has {}", now.outside);
+            step(steps, "flow", said);
+        }
         step(steps, "flow", self.standing("it", flow.path, standing));
     }
 
@@ -308,7 +314,13 @@ impl Context<'_> {
             *until = 0;
         }
         let wan = self.name(path);
-        match decide(&book, packet, facts).verdict {
+        let then = decide(&book, packet, facts);
+        let blind = then.picked.is_some_and(|picked| picked.how == how::NONE_ALIVE);
+        match then.verdict {
+            Verdict::Path(other) if blind => format!(
+                "the death of {wan}: no WAN would be alive, and it would go to {} as if it were",
+                self.name(other)
+            ),
             Verdict::Path(other) if other != path => {
                 format!("the death of {wan}: it would go to {}", self.name(other))
             }

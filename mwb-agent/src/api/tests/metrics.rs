@@ -44,6 +44,13 @@ fn known_figures_are_there_and_unknown_ones_have_no_series() {
         "mwb_nat_flow_capacity 131072",
         "mwb_nat_ports_used{wan=\"fiber\"} 7",
         "mwb_failovers_total{wan=\"fiber\"} 2",
+        "mwb_wan_forced{wan=\"fiber\"} 0",
+        "mwb_wan_hold_down_seconds{wan=\"fiber\"} 10",
+        "mwb_wan_held{wan=\"fiber\"} 1",
+        "mwb_wan_held{wan=\"lte\"} 0",
+        "mwb_wan_relapses{wan=\"fiber\"} 1",
+        "mwb_wan_draining{wan=\"lte\"} 1",
+        "mwb_redirect_losses_total{device=\"wan0\"} 6",
     ] {
         assert!(text.lines().any(|other| other == line), "no `{line}` in:\n{text}");
     }

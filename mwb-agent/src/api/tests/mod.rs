@@ -196,9 +196,12 @@ fn sample() -> (Status, Vec<CounterRow>) {
         tx: Traffic::default(),
         failovers: 0,
         last_change_unix_ms: None,
+        drain_until_unix_ms: Some(1_700_000_300_000),
+        hold_until_unix_ms: None,
         ..fiber.clone()
     };
     let status = Status {
+        redirect_losses: [("wan0".to_owned(), 6)].into(),
         version: "0.1.0".to_owned(),
         instance: "default".to_owned(),
         mode: "steer".to_owned(),

@@ -137,7 +137,7 @@ mod tests {
         let list = FlowList { open: 9, matching: 3, flows: vec![flow] };
         assert_eq!(
             table(&list, &PLAIN),
-            "PROTO  INSIDE            OUTSIDE             REMOTE           WAN       AGE  IDLE   SENT    BYTES  RECEIVED    BYTES  STATE        CHOSEN\n\
+            "PROTO  INSIDE            OUTSIDE             REMOTE           WAN      AGE  IDLE   SENT    BYTES  RECEIVED    BYTES  STATE        CHOSEN\n\
              tcp    192.0.2.10:50000  198.51.100.2:50000  203.0.113.5:443  fiber  1m 1s    0s  1,200  64.0 kB     2,400  3.40 MB  established  slot 17, kept\n\
              \n1 of 3 flows that match, of 9 in all; --top N shows more\n"
         );

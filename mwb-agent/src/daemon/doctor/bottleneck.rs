@@ -14,6 +14,7 @@ pub(super) fn find(facts: &Facts, passed: &Passed) -> Option<Bottleneck> {
         .or_else(|| backlog(passed))
         .or_else(|| data_plane(passed))
         .or_else(|| link(facts, passed))
+        .or_else(|| redirect(facts, passed))
         .or_else(|| transmit(facts, passed))
 }
 
@@ -109,6 +110,16 @@ fn link(facts: &Facts, passed: &Passed) -> Option<Bottleneck> {
         }
     }
     None
+}
+
+fn redirect(facts: &Facts, passed: &Passed) -> Option<Bottleneck> {
+    let (ifindex, lost) = passed.losses.iter().max_by_key(|(_, lost)| **lost)?;
+    let device = facts.devices.iter().find(|device| device.ifindex == Some(*ifindex))?;
+    Some(Bottleneck {
+        what: format!("transmit ring of {}", device.name),
+        fact: format!("{lost} redirected frames were lost in {:.1} s", passed.seconds),
+        fix: format!("a larger ring: ethtool -G {} tx N", device.name),
+    })
 }
 
 fn transmit(facts: &Facts, passed: &Passed) -> Option<Bottleneck> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use mwb_common::maps::{PREFIX_ENTRIES, path_flag};
+use mwb_common::maps::{PREFIX_ENTRIES, filtering, path_flag};
 
 use super::super::view::View;
 use crate::dataplane::{Error, Rules};
@@ -17,10 +17,15 @@ pub(super) struct Facts {
     pub(super) devices: Vec<Device>,
     pub(super) sysctls: Sysctls,
     pub(super) tables: Vec<Fill>,
+    /// Remote addresses that are remembered, and how many can be; `None`: no
+    /// filter asks for them.
+    pub(super) contacts: Option<(usize, usize)>,
     /// NAT ports, lowest and highest.
     pub(super) ports: (u16, u16),
     /// Whether a WAN carries IPv6.
     pub(super) ipv6: bool,
+    /// Why losses behind XDP redirects are not seen, if they are not.
+    pub(super) unwatched: Option<String>,
 }
 
 /// What the kernel can do.
@@ -38,6 +43,7 @@ pub(super) struct Device {
     /// The WAN's name; `None`: a LAN port.
     pub(super) wan: Option<String>,
     pub(super) there: bool,
+    pub(super) ifindex: Option<u32>,
     pub(super) driver: String,
     pub(super) mtu: u32,
     pub(super) hook: Option<String>,
@@ -79,6 +85,7 @@ impl Facts {
         network: &Snapshot,
         usage: &Usage,
         rules: &Rules,
+        unwatched: Option<String>,
     ) -> Result<Self, Error> {
         let book = rules.read()?;
         let lan = view.lan.iter().map(|lan| {
@@ -119,14 +126,18 @@ impl Facts {
                 fix: "widen nat.ports, add a WAN, or limit sources by nat.mappings_per_source",
             });
         }
+        let filters = book.control.filtering == filtering::ADDRESS;
+        let contacts = filters.then(|| rules.contacts()).transpose()?;
         let carries = |path: &mwb_common::maps::Path| path.flags & path_flag::HAS_V6 != 0;
         Ok(Self {
             kernel: kernel(),
             devices,
             sysctls: sysctls(),
             tables,
+            contacts,
             ports,
             ipv6: book.paths.iter().any(carries),
+            unwatched,
         })
     }
 }
@@ -165,6 +176,7 @@ fn device(
         name: name.to_owned(),
         wan,
         there: found.is_some(),
+        ifindex: found.map(|device| device.ifindex),
         driver: found.and_then(|device| net::driver(device).ok()).unwrap_or_default(),
         mtu: found.map_or(0, |device| device.mtu),
         hook,

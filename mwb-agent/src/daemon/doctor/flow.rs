@@ -28,6 +28,8 @@ pub(super) struct Passed {
     pub(super) drops: BTreeMap<Reason, u64>,
     pub(super) forwarded: u64,
     pub(super) programs: Vec<ProgramPassed>,
+    /// Frames lost behind an XDP redirect, by interface index.
+    pub(super) losses: BTreeMap<u32, u64>,
 }
 
 /// What a CPU did, each 0 to 1.
@@ -82,8 +84,19 @@ impl Passed {
             drops,
             forwarded,
             programs: programs(first, second, seconds),
+            losses: grown_losses(first, second),
         }
     }
+}
+
+fn grown_losses(first: &Sample, second: &Sample) -> BTreeMap<u32, u64> {
+    let before = |ifindex: &u32| first.losses.get(ifindex).copied().unwrap_or(0);
+    second
+        .losses
+        .iter()
+        .map(|(ifindex, frames)| (*ifindex, frames.saturating_sub(before(ifindex))))
+        .filter(|(_, frames)| *frames > 0)
+        .collect()
 }
 
 fn less(now: DeviceCounts, before: DeviceCounts) -> DeviceCounts {
@@ -163,6 +176,14 @@ fn devices(facts: &Facts, passed: &Passed, out: &mut Vec<Finding>) {
             let fix = format!(
                 "the link is slower than what is sent: shape it, or lengthen the queue \
                  (`ip link set {name} txqueuelen N`)"
+            );
+            out.push(with_fix(finding(Queue, name, Bad, fact), fix));
+        }
+        if let Some(frames) = device.ifindex.and_then(|ifindex| passed.losses.get(&ifindex)) {
+            let fact = format!("{frames} frames that XDP redirected to it were not taken");
+            let fix = format!(
+                "its transmit ring was full or it takes no such frames: fewer senders, a larger \
+                 ring (`ethtool -G {name} tx N`), or `hook: tcx`"
             );
             out.push(with_fix(finding(Queue, name, Bad, fact), fix));
         }

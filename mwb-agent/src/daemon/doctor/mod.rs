@@ -59,7 +59,11 @@ pub(super) async fn examine(source: Source, watch: Duration) -> Result<Report, U
     tokio::time::sleep(watch).await;
     let second = sample(&source).await?;
     drop(measuring);
-    let read = move || Facts::read(&source.view, &source.network, &source.usage, &source.rules);
+    let read = move || {
+        let Source { view, network, usage, rules, plane, .. } = &source;
+        let unwatched = plane.with(|plane| plane.unwatched().map(str::to_owned));
+        Facts::read(view, network, usage, rules, unwatched)
+    };
     let facts = blocking(read).await?;
     Ok(judge(&facts, &Passed::between(&first, &second)))
 }

@@ -20,6 +20,8 @@ pub(super) struct Sample {
     pub(super) backlogs: Vec<Backlog>,
     pub(super) packets: Vec<CounterRow>,
     pub(super) programs: Vec<ProgramRuns>,
+    /// Frames lost behind an XDP redirect, by interface index.
+    pub(super) losses: BTreeMap<u32, u64>,
 }
 
 /// What a device has counted.
@@ -64,6 +66,7 @@ impl Sample {
             backlogs: backlogs(&text("/proc/net/softnet_stat")),
             packets: tables.counters()?,
             programs: plane.with(|plane| plane.program_runs()),
+            losses: tables.losses()?.into_iter().collect(),
         })
     }
 }

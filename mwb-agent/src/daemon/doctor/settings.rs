@@ -34,7 +34,8 @@ fn kernel(facts: &Facts, out: &mut Vec<Finding>) {
         let fix = "nothing must be done; a newer kernel lets other tools share the hook in order";
         out.push(with_fix(finding(Kernel, "tcx", Ok, fact), fix));
     } else {
-        out.push(finding(Kernel, "release", Ok, release));
+        let links = if uses("tcx") { "; its TCX links are used" } else { "" };
+        out.push(finding(Kernel, "release", Ok, release + links));
     }
     if kernel.btf {
         out.push(finding(Kernel, "btf", Ok, "the kernel describes its types"));
@@ -44,6 +45,11 @@ fn kernel(facts: &Facts, out: &mut Vec<Finding>) {
             finding(Kernel, "btf", Warn, fact),
             "use a kernel with CONFIG_DEBUG_INFO_BTF",
         ));
+    }
+    if let Some(why) = &facts.unwatched {
+        let fact = format!("frames lost behind XDP redirects are not seen: {why}");
+        let fix = "nothing must be done; a kernel with BTF and CAP_PERFMON for the agent lets them be counted";
+        out.push(with_fix(finding(Kernel, "watching", Warn, fact), fix));
     }
     if kernel.jit.as_deref() == Some("0") {
         let fact = "programs are interpreted: several times slower than compiled";
@@ -212,6 +218,10 @@ fn mtus(facts: &Facts, out: &mut Vec<Finding>) {
 }
 
 fn tables(facts: &Facts, out: &mut Vec<Finding>) {
+    if let Some((used, room)) = facts.contacts {
+        let fact = format!("{used} of {room}; the longest unused make room");
+        out.push(finding(Table, "contacts", Ok, fact));
+    }
     for fill in &facts.tables {
         let part = fill.used as f64 / fill.room.max(1) as f64;
         let fact = format!("{} of {} ({:.0} %)", fill.used, fill.room, part * 100.0);

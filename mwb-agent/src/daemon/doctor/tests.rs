@@ -16,6 +16,7 @@ fn device(name: &str, wan: Option<&str>) -> Device {
         name: name.to_owned(),
         wan: wan.map(str::to_owned),
         there: true,
+        ifindex: Some(if name == "wan1" { 8 } else { 7 }),
         driver: "igc".to_owned(),
         mtu: 1_500,
         hook: Some("xdp".to_owned()),
@@ -45,8 +46,10 @@ fn sound() -> (Facts, Passed) {
             rp_filter_all: Some("0".to_owned()),
         },
         tables: vec![Fill { table: "IPv4 flows".to_owned(), used: 10, room: 100, fix: "grow" }],
+        contacts: Some((131_072, 131_072)),
         ports: (10_000, 65_535),
         ipv6: true,
+        unwatched: None,
     };
     let counts = DeviceCounts { received: 1_000, sent: 1_000, ..DeviceCounts::default() };
     let names = ["lan0", "wan0", "wan1"];
@@ -63,6 +66,7 @@ fn sound() -> (Facts, Passed) {
             nanoseconds: 200.0,
             measured: true,
         }],
+        losses: BTreeMap::new(),
     };
     (facts, passed)
 }
@@ -130,6 +134,12 @@ fn each_trouble_is_found_with_its_severity_and_its_fix() {
             counts(p).receive_drops = 1;
         }),
         (Area::Queue, "wan0", Severity::Bad, "txqueuelen", |_, p| counts(p).send_drops = 1),
+        (Area::Kernel, "watching", Severity::Warn, "BTF", |f, _| {
+            f.unwatched = Some("no BTF".to_owned());
+        }),
+        (Area::Queue, "wan1", Severity::Bad, "ethtool -G wan1 tx", |_, p| {
+            p.losses.insert(8, 1);
+        }),
         (Area::Queue, "backlog", Severity::Bad, "netdev_max_backlog", |_, p| {
             p.backlogs[0].dropped = 1;
         }),
@@ -178,6 +188,9 @@ fn the_bottleneck_is_named() {
             f.devices[1].capacity = (None, Some(10_000_000));
             counts(p).received_bytes = 1_240_000;
         }),
+        ("transmit ring of wan1", |_, p| {
+            p.losses.insert(8, 9);
+        }),
         ("transmit queue of wan0", |_, p| counts(p).send_drops = 9),
     ];
     for (what, harm) in harms {
@@ -191,7 +204,7 @@ fn the_bottleneck_is_named() {
 #[test]
 fn a_cpu_without_reserve_explains_the_losses_of_its_queues() {
     let (facts, mut passed) = sound();
-    passed.cpus[0].softirq = 0.99;
+    passed.cpus[0] = CpuParts { busy: 1.0, softirq: 0.99 };
     counts(&mut passed).receive_drops = 9;
     let found = judge(&facts, &passed).bottleneck.expect("a bottleneck");
     assert_eq!(found.what, "cpu0");

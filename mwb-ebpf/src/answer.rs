@@ -142,12 +142,7 @@ fn build4(context: *mut c_void, to: [u8; 4], from: [u8; 4], head: u64) -> Result
     } else {
         28
     };
-    let [version_length, _, high, low]: [u8; 4] = frame.read(ETHERNET).ok_or(())?;
-    let [_, protocol]: [u8; 2] = frame.read(ETHERNET + 8).ok_or(())?;
-    let header = (version_length & 0x0f) as u32 * 4;
-    let length = u16::from_be_bytes([high, low]).wrapping_sub(header as u16).to_be_bytes();
-    let pseudo = part::<8>(&frame, ETHERNET + 12)? + word(0, protocol) + word(length[0], length[1]);
-    let pending = pending(&frame, ETHERNET + header, protocol, pseudo);
+    let pending = pending4(&frame)?;
     make_room(&frame, ETHERNET + quote, ROOM4)?;
     // The IP header in front of a pending sum sums to nothing.
     let sum = if pending == COMPLETE { quoted_sum(&frame, QUOTE4, quote)? } else { pending };
@@ -161,6 +156,23 @@ fn build4(context: *mut c_void, to: [u8; 4], from: [u8; 4], head: u64) -> Result
     let check = (!fold(part::<20>(&frame, ETHERNET)?)).to_ne_bytes();
     put(&mut frame, ETHERNET + 10, check)?;
     put_icmp(&mut frame, ETHERNET + 20, head, sum)
+}
+
+/// [`pending`] for an IPv4 packet.
+#[inline(always)]
+fn pending4<F: Frame>(frame: &F) -> Result<u32, ()> {
+    let [version_length, _, high, low]: [u8; 4] = frame.read(ETHERNET).ok_or(())?;
+    let [_, protocol]: [u8; 2] = frame.read(ETHERNET + 8).ok_or(())?;
+    let header = (version_length & 0x0f) as u32 * 4;
+    let length = u16::from_be_bytes([high, low]).wrapping_sub(header as u16).to_be_bytes();
+    let pseudo = part::<8>(frame, ETHERNET + 12)? + word(0, protocol) + word(length[0], length[1]);
+    Ok(pending(frame, ETHERNET + header, protocol, pseudo))
+}
+
+/// Whether the kernel is still to complete the checksum of an IPv4 packet.
+#[inline(never)]
+pub(crate) fn is_pending4(context: *mut c_void) -> bool {
+    !matches!(pending4(&slow_frame(context)), Ok(COMPLETE))
 }
 
 /// [`build4`] for IPv6.

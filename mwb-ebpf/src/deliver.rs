@@ -68,6 +68,9 @@ fn find<F: Frame>(
     flow: &mut Flow,
     now: u64,
 ) -> Result<u32, Reason> {
+    // A length, so that the kernel gives the route's MTU; a small one, since of what
+    // does not fit it would say no more than that, and we have an answer to send.
+    parameters.__bindgen_anon_1.tot_len = 1;
     let size = size_of::<Parameters>() as i32;
     // SAFETY: the parameters outlive the call.
     let result = unsafe { bpf_fib_lookup(frame.context(), parameters, size, 0) };

@@ -158,6 +158,18 @@ impl NextHop {
     /// As the kernel's routing table has it.
     pub(crate) const ROUTE: Self = Self { family: 0, path: 0 };
 
+    /// In 16 bits.
+    #[inline(always)]
+    pub(crate) const fn packed(self) -> u16 {
+        (self.family as u8 as u16) << 8 | self.path as u8 as u16
+    }
+
+    /// The inverse of [`NextHop::packed`].
+    #[inline(always)]
+    pub(crate) const fn unpacked(packed: u16) -> Self {
+        Self { family: (packed >> 8) as u32, path: (packed & 0xff) as u32 }
+    }
+
     /// The IPv4 gateway of a path.
     #[inline(always)]
     pub(crate) const fn v4(path: u8) -> Self {

@@ -20,6 +20,7 @@ mod admit;
 mod answer;
 mod atomic;
 mod deliver;
+mod divide;
 mod fragment;
 mod frame;
 mod handover;
@@ -41,7 +42,7 @@ use aya_ebpf::{
 use frame::{FAST, Frame, NextHop, SLOW4, SLOW6, TcFrame, XdpFrame, set_mark};
 use mwb_common::{
     maps::{Device, Direction, HANDOVER, hook, role, slow},
-    parse::{ethertype, parse_ethernet},
+    parse::{ETHERNET, ethertype, parse_ethernet},
     reason::{Reason, Verdict},
 };
 
@@ -67,6 +68,7 @@ mod what {
     pub(super) const TURN_ROUND: u32 = 4;
     pub(super) const ANSWER: u32 = 5;
     pub(super) const LATER: u32 = 6;
+    pub(super) const DIVIDED: u32 = 7;
 }
 
 impl Action {
@@ -75,6 +77,8 @@ impl Action {
     pub(crate) const HAND_OVER: Self = Self::with(what::HAND_OVER, 0);
     /// Nothing is rewritten: it is for the slow path.
     pub(crate) const SLOW: Self = Self::with(what::SLOW, 0);
+    /// It has been sent in pieces.
+    pub(crate) const DIVIDED: Self = Self::with(what::DIVIDED, 0);
     /// It is kept, or has come in again: it is counted then.
     pub(crate) const LATER: Self = Self::with(what::LATER, 0);
 
@@ -105,6 +109,40 @@ impl Action {
     #[inline(always)]
     pub(crate) const fn answer(reason: Reason) -> Self {
         Self::with(what::ANSWER, reason as u32)
+    }
+}
+
+/// What a stage says, in one register: as a value in memory it would take room
+/// on the caller's stack for each subprogram that it calls.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Packed(u64);
+
+/// In the highest byte of a [`Packed`]: it is a reason.
+const REFUSED: u64 = 1 << 56;
+
+impl Packed {
+    #[inline(always)]
+    pub(crate) fn from(result: Result<Action, Reason>) -> Self {
+        match result {
+            Ok(Action { what, device, next_hop }) => {
+                Self(device as u64 | (what as u64) << 32 | (next_hop.packed() as u64) << 40)
+            }
+            Err(reason) => Self(reason as u64 | REFUSED),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn unpack(self) -> Result<Action, Reason> {
+        if self.0 & REFUSED != 0 {
+            // SAFETY: `from` has put a reason there.
+            return Err(unsafe { core::mem::transmute::<u8, Reason>(self.0 as u8) });
+        }
+        Ok(Action {
+            what: (self.0 >> 32) as u8 as u32,
+            device: self.0 as u32,
+            next_hop: NextHop::unpacked((self.0 >> 40) as u16),
+        })
     }
 }
 
@@ -185,13 +223,13 @@ fn process<F: Frame>(frame: &mut F, account: &mut Account) -> Result<Action, Rea
         addressed_to(frame, device)?;
     }
     match (link.ethertype, account.direction) {
-        (ethertype::IPV4, Direction::Out) if F::V4 => steer4::outward(frame, link.network, account),
+        (ethertype::IPV4, Direction::Out) if F::V4 => steer4::outward(frame, ETHERNET, account),
         (ethertype::IPV4, Direction::In) if F::V4 => {
-            steer4::inward(frame, link.network, device, account)
+            steer4::inward(frame, ETHERNET, device, account)
         }
-        (ethertype::IPV6, Direction::Out) if F::V6 => steer6::outward(frame, link.network, account),
+        (ethertype::IPV6, Direction::Out) if F::V6 => steer6::outward(frame, ETHERNET, account),
         (ethertype::IPV6, Direction::In) if F::V6 => {
-            steer6::inward(frame, link.network, device, account)
+            steer6::inward(frame, ETHERNET, device, account)
         }
         _ => Err(Reason::NotIp),
     }
@@ -286,6 +324,10 @@ fn finish<const WAY: u8>(mut frame: TcFrame<WAY>, direction: Direction) -> i32 {
             let reason = if too_big { Reason::TooBig } else { Reason::Expired };
             account.close(&frame, reason, packets);
             frame.redirect(frame.ingress())
+        }
+        Ok(Action { what: what::DIVIDED, .. }) if WAY != FAST => {
+            account.close(&frame, Reason::Forwarded, packets);
+            TC_ACT_SHOT
         }
         Ok(_) => TC_ACT_SHOT,
         Err(reason) => {

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use mwb_common::{
     maps::{
-        Choice, Contact, Control, Family, FlowKey4, Mapping, MappingKey, PortKey, PortOwner, how,
-        path_flag,
+        Choice, Contact, Control, FORWARD, Family, FlowKey4, Mapping, MappingKey, PortKey,
+        PortOwner, how, path_flag,
     },
     nat::{PORT_ATTEMPTS, hash4, port_candidate, protocol, protocol::has_nat_ports},
     reason::Reason,
@@ -21,9 +21,19 @@ use mwb_common::{
 use crate::{
     atomic::add32,
     frame::Frame,
-    maps::{CONTACTS, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
+    maps::{CLAIM, CONTACTS, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
     path::{Alive, choose, path, stands},
 };
+
+/// What a flow needs of its mapping; a whole one takes thrice the stack.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(crate) struct Given {
+    pub(crate) choice: Choice,
+    pub(crate) port: [u8; 2],
+    pub(crate) path: u8,
+    reserved: u8,
+}
 
 /// The mapping of an inside endpoint: the one it has while that is good, else a
 /// new one on a path of the selection's choice.
@@ -34,9 +44,9 @@ pub(crate) fn mapping<F: Frame>(
     key: &FlowKey4,
     now: u64,
     alive: &Alive,
-) -> Result<Mapping, Reason> {
+) -> Result<Given, Reason> {
     let known = match current(endpoint, now, alive) {
-        Current::Good(mapping) => return Ok(mapping),
+        Current::Good(given) => return Ok(given),
         Current::Void => true,
         Current::None => false,
     };
@@ -69,13 +79,13 @@ pub(crate) fn mapping<F: Frame>(
         if !known {
             count_mapping(&endpoint.address);
         }
-        return Ok(mapping);
+        return Ok(Given { choice: mapping.choice, port, path: chosen, reserved: 0 });
     }
     if has_nat_ports(endpoint.protocol) {
         let _ = PORTS.remove(PortKey { port, protocol: endpoint.protocol, path: chosen });
     }
     match current(endpoint, now, alive) {
-        Current::Good(mapping) => Ok(mapping),
+        Current::Good(given) => Ok(given),
         _ => Err(Reason::FlowTableFull),
     }
 }
@@ -109,7 +119,7 @@ fn count_mapping(address: &[u8; 4]) {
 /// What an endpoint has.
 enum Current {
     /// A mapping that may be used, now marked as used.
-    Good(Mapping),
+    Good(Given),
     /// One that is void: of another generation, on a dead path, or without its
     /// port.
     Void,
@@ -139,12 +149,14 @@ fn current(endpoint: &MappingKey, now: u64, alive: &Alive) -> Current {
         if owner.inside != *endpoint {
             return Current::Void;
         }
-        owner.last_used = now;
+        // A mapping may stand on what has become a port forward of its endpoint.
+        if owner.last_used != FORWARD {
+            owner.last_used = now;
+        }
     }
     mapping.last_used = now;
-    let mut found = *mapping;
-    found.choice.how |= how::MAPPED;
-    Current::Good(found)
+    let choice = Choice { how: mapping.choice.how | how::MAPPED, ..mapping.choice };
+    Current::Good(Given { choice, port: mapping.port, path: mapping.path, reserved: 0 })
 }
 
 /// Notes that a mapping's endpoint has sent to an address: `answer` is the key
@@ -160,7 +172,7 @@ pub(crate) fn note_contact(answer: &FlowKey4, inside: &MappingKey, generation: u
 /// Makes sure that the port of a flow just made is still its endpoint's: expiry
 /// may have taken it between the look at the mapping and the flow's entry.
 #[inline(always)]
-pub(crate) fn confirm(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> Result<(), Reason> {
+pub(crate) fn confirm(endpoint: &MappingKey, mapping: Given, now: u64) -> Result<(), Reason> {
     if !has_nat_ports(endpoint.protocol) {
         return Ok(());
     }
@@ -177,11 +189,10 @@ pub(crate) fn confirm(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> Res
     }
 }
 
-/// A search for a free port, as the loop's callback sees it. The order keeps
-/// every pair of neighbours aligned: LLVM may write two fields as one, and the
-/// verifier wants aligned access to the stack.
+/// A search for a free port, as the loop's callback sees it: in a map, because
+/// on the stack there is no room for it.
 #[repr(C, align(8))]
-struct Claim {
+pub(crate) struct Claim {
     owner: PortOwner,
     hash: u32,
     min: u16,
@@ -207,38 +218,31 @@ fn claim<F: Frame>(
     now: u64,
 ) -> Result<[u8; 2], Reason> {
     let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
-    let mut claim = Claim {
-        key: PortKey { port: [0; 2], protocol: endpoint.protocol, path: chosen },
-        own: preferred(endpoint, chosen),
-        min: control.port_min,
-        max: control.port_max,
-        hash: 0,
-        owner: PortOwner { last_used: now, inside: *endpoint },
-        done: 0,
-    };
+    let claim = CLAIM.get_ptr_mut(0).ok_or(Reason::PortsExhausted)?;
+    // SAFETY: a per-CPU value, programs do not preempt each other, and nobody
+    // keeps it beyond this call.
+    let claim = unsafe { &mut *claim };
+    claim.key = PortKey { port: [0; 2], protocol: endpoint.protocol, path: chosen };
+    claim.own = preferred(endpoint, chosen);
+    (claim.min, claim.max) = (control.port_min, control.port_max);
+    claim.owner = PortOwner { last_used: now, inside: *endpoint };
     let mut tries = 0;
     while tries < SOCKET_RETRIES {
         tries += 1;
         claim.done = 0;
         // SAFETY: the helper has no preconditions.
         claim.hash = unsafe { bpf_get_prandom_u32() };
-        // SAFETY: the callback takes what is passed to it, and both outlive the call.
-        unsafe {
-            bpf_loop(
-                PORT_ATTEMPTS,
-                try_port as *mut c_void,
-                core::ptr::from_mut(&mut claim).cast(),
-                0,
-            );
-        }
+        // SAFETY: the callback takes nothing.
+        unsafe { bpf_loop(PORT_ATTEMPTS, try_port as *mut c_void, core::ptr::null_mut(), 0) };
         if claim.done == 0 {
             return Err(Reason::PortsExhausted);
         }
         if !has_socket(frame, key, address, claim.key.port) {
             return Ok(claim.key.port);
         }
-        let nobody = PortOwner { last_used: now, inside: MappingKey::default() };
-        let _ = PORTS.insert(claim.key, nobody, 0);
+        claim.owner.inside = MappingKey::default();
+        let _ = PORTS.insert(&claim.key, &claim.owner, 0);
+        claim.owner.inside = *endpoint;
         claim.own = 0;
     }
     Err(Reason::PortsExhausted)
@@ -265,13 +269,14 @@ fn preferred(endpoint: &MappingKey, chosen: u8) -> u16 {
 
 /// One attempt; 1 ends the loop.
 #[inline(never)]
-unsafe extern "C" fn try_port(attempt: u64, claim: *mut c_void) -> i64 {
-    // SAFETY: `claim` is what `claim()` passes.
-    let claim = unsafe { &mut *claim.cast::<Claim>() };
+unsafe extern "C" fn try_port(attempt: u64, _context: *mut c_void) -> i64 {
+    let Some(claim) = CLAIM.get_ptr_mut(0) else { return 1 };
+    // SAFETY: as in `claim`, which waits meanwhile.
+    let claim = unsafe { &mut *claim };
     let port =
         port_candidate(claim.own, claim.min, claim.max, claim.hash, attempt as u32).to_be_bytes();
     claim.key.port = port;
-    if PORTS.insert(claim.key, claim.owner, BPF_NOEXIST as u64).is_err() {
+    if PORTS.insert(&claim.key, &claim.owner, BPF_NOEXIST as u64).is_err() {
         return 0;
     }
     claim.done = 1;

@@ -13,7 +13,7 @@ use mwb_common::{
 };
 
 use crate::{
-    Action,
+    Action, Packed,
     account::Account,
     deliver,
     frame::{Frame, NextHop},
@@ -54,11 +54,12 @@ const fn turned([a, b, c, d]: [u8; 4]) -> [u8; 4] {
 
 /// An error from a WAN about a packet that has left by it.
 #[inline(never)]
-pub(crate) fn inward4<F: Frame>(
-    frame: &mut F,
-    ip: &Ipv4,
-    account: &Account,
-) -> Result<Action, Reason> {
+pub(crate) fn inward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &Account) -> Packed {
+    Packed::from(try_inward4(frame, ip, account))
+}
+
+#[inline(always)]
+fn try_inward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &Account) -> Result<Action, Reason> {
     let quote = quote4(frame, ip).ok_or_else(|| steer4::unmatched(ip, Reason::OutsideIcmpError))?;
     let inner = quote.header;
     let ports = turned(quote.transport.ports);
@@ -95,7 +96,12 @@ pub(crate) fn inward4<F: Frame>(
 
 /// An error from the LAN about a packet that came from a WAN.
 #[inline(never)]
-pub(crate) fn outward4<F: Frame>(
+pub(crate) fn outward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &mut Account) -> Packed {
+    Packed::from(try_outward4(frame, ip, account))
+}
+
+#[inline(always)]
+fn try_outward4<F: Frame>(
     frame: &mut F,
     ip: &Ipv4,
     account: &mut Account,
@@ -191,11 +197,12 @@ fn quote6<F: Frame>(frame: &F, ip: &Ipv6) -> Option<Quote<Ipv6Header>> {
 
 /// [`inward4`] for IPv6, where the translation of an address changes no sum.
 #[inline(never)]
-pub(crate) fn inward6<F: Frame>(
-    frame: &mut F,
-    ip: &Ipv6,
-    account: &Account,
-) -> Result<Action, Reason> {
+pub(crate) fn inward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &Account) -> Packed {
+    Packed::from(try_inward6(frame, ip, account))
+}
+
+#[inline(always)]
+fn try_inward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &Account) -> Result<Action, Reason> {
     let unmatched = || steer6::unmatched(ip, Reason::OutsideIcmpError);
     let quote = quote6(frame, ip).ok_or_else(unmatched)?;
     let inner = &quote.header;
@@ -233,7 +240,12 @@ pub(crate) fn inward6<F: Frame>(
 
 /// [`outward4`] for IPv6.
 #[inline(never)]
-pub(crate) fn outward6<F: Frame>(
+pub(crate) fn outward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &mut Account) -> Packed {
+    Packed::from(try_outward6(frame, ip, account))
+}
+
+#[inline(always)]
+fn try_outward6<F: Frame>(
     frame: &mut F,
     ip: &Ipv6,
     account: &mut Account,

@@ -87,7 +87,9 @@ pub(crate) fn refused(refusal: Refusal) -> Reason {
 }
 
 /// Notes a packet in its flow. A SYN begins a connection anew: what an earlier
-/// one on the same ports has shown, its end above all, is forgotten.
+/// one on the same ports has shown, its end above all, is forgotten. A reset is
+/// forgotten when its side goes on: the other side did not take it (RFC 6146,
+/// 3.5.2.2, state TRANS).
 #[inline(always)]
 pub(crate) fn seen<F: Frame>(
     flow: &mut Flow,
@@ -97,7 +99,8 @@ pub(crate) fn seen<F: Frame>(
     now: u64,
 ) {
     flow.last_seen = now;
-    let before = if transport.tcp_flags & tcp_flag::SYN != 0 { 0 } else { flow.tcp_flags };
+    let before =
+        if transport.tcp_flags & tcp_flag::SYN != 0 { 0 } else { flow.tcp_flags & !tcp_flag::RST };
     flow.tcp_flags = before | transport.tcp_flags;
     flow.packets += frame.packets() as u64;
     flow.bytes += bytes as u64;

@@ -12,9 +12,9 @@ use mwb_common::{
 };
 
 use crate::{
-    Action,
+    Action, Packed,
     account::Account,
-    admit, answer, deliver,
+    admit, answer, deliver, divide,
     fragment::{self, LEFT_TO_KERNEL},
     frame::{Frame, NextHop, TransportChange},
     maps::{CONTROL, DEVICES, FLOWS4, PORTS},
@@ -43,7 +43,7 @@ pub(crate) fn outward<F: Frame>(
     let now = now();
     let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(Stop::IcmpError) if F::SLOW => return quoted::outward4(frame, &ip, account),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::outward4(frame, &ip, account).unpack(),
         Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
         Err(Stop::Held) => return Ok(Action::LATER),
         Err(Stop::Kernel) => return Err(Reason::Local),
@@ -80,6 +80,10 @@ pub(crate) fn outward<F: Frame>(
         return Ok(Action::SLOW);
     }
     if !turns && too_big {
+        if F::SLOW && divide::is_divisible(frame, &ip) {
+            seen(flow, frame, &transport, account.bytes, now);
+            return leave_divided(frame, &ip, &transport, flow).unpack();
+        }
         let source = place4(ip.header.source);
         return answer::answer4(frame, &ip, source, answer::Error::TooBig(path.mtu));
     }
@@ -119,7 +123,7 @@ pub(crate) fn inward<F: Frame>(
     let now = now();
     let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(Stop::IcmpError) if F::SLOW => return quoted::inward4(frame, &ip, account),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::inward4(frame, &ip, account).unpack(),
         Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
         Err(Stop::Held) => return Ok(Action::LATER),
         Err(Stop::Kernel) => return Err(Reason::OutsideFragment),
@@ -188,9 +192,14 @@ pub(crate) fn inward<F: Frame>(
             }
         }
     }
-    if frame.largest(ip.end - network, transport.payload - network) > flow.mtu {
-        if !F::SLOW {
-            return Ok(Action::SLOW);
+    let too_big = frame.largest(ip.end - network, transport.payload - network) > flow.mtu;
+    if !F::SLOW && too_big {
+        return Ok(Action::SLOW);
+    }
+    if too_big {
+        if F::SLOW && divide::is_divisible(frame, &ip) {
+            seen(flow, frame, &transport, account.bytes, now);
+            return arrive_divided(frame, &ip, &transport, flow).unpack();
         }
         let source = place4(ip.header.source);
         return answer::answer4(frame, &ip, source, answer::Error::TooBig(flow.mtu));
@@ -213,6 +222,54 @@ pub(crate) fn inward<F: Frame>(
 fn may_enter(transport: &Transport) -> bool {
     let flags = transport.tcp_flags;
     transport.opens && (flags == 0 || flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN)
+}
+
+/// Sends a packet to a WAN in pieces. A subprogram, like the next: what it does
+/// is rare, and would be on the stack of all. Without a resolved next hop the
+/// pieces go to nobody; it is resolved soon.
+#[inline(never)]
+fn leave_divided<F: Frame>(frame: &mut F, ip: &Ipv4, transport: &Transport, flow: &Flow) -> Packed {
+    Packed::from(try_leave_divided(frame, ip, transport, flow))
+}
+
+#[inline(always)]
+fn try_leave_divided<F: Frame>(
+    frame: &mut F,
+    ip: &Ipv4,
+    transport: &Transport,
+    flow: &Flow,
+) -> Result<Action, Reason> {
+    let path = path(flow.path, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
+    rewrite(frame, ip, transport, flow, transport.source_field, 0)?;
+    frame.write(ip.offset + 12, v4(&flow.address))?;
+    frame.write(0, path.next_hop_mac4)?;
+    frame.write(6, path.source_mac)?;
+    divide::send(frame, path.mtu, path.ifindex)
+}
+
+/// Sends a packet to an inside host in pieces.
+#[inline(never)]
+fn arrive_divided<F: Frame>(
+    frame: &mut F,
+    ip: &Ipv4,
+    transport: &Transport,
+    flow: &Flow,
+) -> Packed {
+    Packed::from(try_arrive_divided(frame, ip, transport, flow))
+}
+
+#[inline(always)]
+fn try_arrive_divided<F: Frame>(
+    frame: &mut F,
+    ip: &Ipv4,
+    transport: &Transport,
+    flow: &Flow,
+) -> Result<Action, Reason> {
+    rewrite(frame, ip, transport, flow, transport.destination_field, 0)?;
+    frame.write(ip.offset + 16, v4(&flow.address))?;
+    frame.write(0, flow.destination_mac)?;
+    frame.write(6, flow.source_mac)?;
+    divide::send(frame, flow.mtu, flow.ifindex)
 }
 
 #[inline(always)]
@@ -372,7 +429,7 @@ fn open<F: Frame>(
     if CONTROL.get(0).is_some_and(|control| control.filtering == filtering::ADDRESS) {
         nat::note_contact(&answer, &endpoint, path.generation);
     }
-    nat::confirm(&endpoint, &mapping, now).inspect_err(|_| {
+    nat::confirm(&endpoint, mapping, now).inspect_err(|_| {
         let _ = FLOWS4.remove(key);
         let _ = FLOWS4.remove(answer);
     })

@@ -41,7 +41,7 @@ pub(crate) fn outward<F: Frame>(
     let now = now();
     let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(Stop::IcmpError) if F::SLOW => return quoted::outward6(frame, &ip, account),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::outward6(frame, &ip, account).unpack(),
         Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
         Err(Stop::Held) => return Ok(Action::LATER),
         Err(Stop::Kernel) => return Err(Reason::Local),
@@ -111,7 +111,7 @@ pub(crate) fn inward<F: Frame>(
     let now = now();
     let transport = match read_transport(frame, &ip, account) {
         Ok(transport) => transport,
-        Err(Stop::IcmpError) if F::SLOW => return quoted::inward6(frame, &ip, account),
+        Err(Stop::IcmpError) if F::SLOW => return quoted::inward6(frame, &ip, account).unpack(),
         Err(Stop::Slow | Stop::IcmpError) => return Ok(Action::SLOW),
         Err(Stop::Held) => return Ok(Action::LATER),
         Err(Stop::Kernel) => return Err(Reason::OutsideFragment),

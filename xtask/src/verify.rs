@@ -60,7 +60,7 @@ impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<12} {:>8} of {BUDGET} instructions, headroom {:>5.1} %",
+            "{:<13} {:>8} of {BUDGET} instructions, headroom {:>5.1} %",
             self.program,
             self.instructions,
             self.headroom()

@@ -374,3 +374,7 @@ fn describe(error: &io::Error) -> String {
 #[cfg(test)]
 #[path = "attach_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "upgrade_tests.rs"]
+mod upgrade_tests;

@@ -144,6 +144,12 @@ impl Tables {
         &self.inner.fragments
     }
 
+    /// Places of fragments that wait for the first of their datagram.
+    #[must_use]
+    pub fn held_slots(&self) -> &Table<u32, Held> {
+        &self.inner.held
+    }
+
     /// How many fragments wait for the first of their datagram at `now`
     /// (`CLOCK_MONOTONIC` in nanoseconds).
     ///

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable as _};
 use mwb_agent::dataplane::{
-    CounterRow, DataPlane, Error, Hook, Options, ProgramId, Role, Table, Tables, TestOutcome,
+    CounterRow, DataPlane, Error, Forward, Hook, Options, ProgramId, Role, Table, Tables,
+    TestOutcome,
 };
-use mwb_common::maps::{Control, Device, Direction, Family, Liveness, Path, Selection, hook, role};
+use mwb_common::maps::{
+    Control, Device, Direction, Family, Held, Liveness, Path, Selection, held, hook, role,
+};
 
 use crate::packet::Packet;
 use crate::world;
@@ -99,6 +102,18 @@ impl Gateway {
         empty(tables.flows6())?;
         empty(tables.mappings())?;
         empty(tables.ports())?;
+        empty(tables.contacts())?;
+        empty(tables.fragments())?;
+        empty(tables.mappings_made())?;
+        empty(tables.mappings_ended())?;
+        let waiting = tables.held_slots();
+        let mut used = Vec::new();
+        waiting.for_each(|slot, held| {
+            used.extend(held.iter().filter(|held| held.state != held::FREE).map(|_| *slot));
+        })?;
+        for slot in used {
+            waiting.put(&slot, &Held::zeroed())?;
+        }
         self.under_xdp = false;
         self.set_control(world::control());
         self.set_path(1, world::path1());
@@ -108,8 +123,9 @@ impl Gateway {
         self.set_selection(Family::V6, &world::selection());
         self.plane.set_prefixes(&world::prefixes4(), &world::prefixes6())?;
         let target = Device { hook: hook::XDP, takes_xdp: 1, ..Device::default() };
-        for (path, ifindex) in [(1, world::path1().ifindex), (2, world::path2().ifindex)] {
-            self.set_device(ifindex, Device { role: role::OUTSIDE, path, ..target });
+        for (path, wan) in [(1, world::path1()), (2, world::path2())] {
+            let mac = wan.source_mac;
+            self.set_device(wan.ifindex, Device { role: role::OUTSIDE, path, mac, ..target });
         }
         self.plane.set_device(lan, Device { role: role::INSIDE, ..target })
     }
@@ -151,7 +167,16 @@ impl Gateway {
 
     /// Sends a packet whatever becomes of it.
     pub(crate) fn try_send(&mut self, from: From, packet: &Packet) {
-        self.run(from, &packet.bytes()).expect("a test run");
+        self.try_frame(from, &packet.bytes());
+    }
+
+    /// The same with bytes.
+    pub(crate) fn try_frame(&mut self, from: From, frame: &[u8]) {
+        self.run(from, frame).expect("a test run");
+    }
+
+    pub(crate) fn set_forwards(&mut self, forwards: &[Forward]) {
+        self.plane.set_forwards(forwards).expect("a write to PORTS");
     }
 
     pub(crate) fn plane(&self) -> &DataPlane {
@@ -162,10 +187,21 @@ impl Gateway {
     pub(crate) fn enter(&mut self, from: From) -> ProgramId {
         let mac = |id| if id == 1 { world::WAN1_MAC } else { world::WAN2_MAC };
         let device = match from {
-            From::Lan => Device { role: role::INSIDE, mac: world::LAN_MAC, ..Device::default() },
-            From::Wan(path) => {
-                Device { role: role::OUTSIDE, path, mac: mac(path), ..Device::default() }
-            }
+            From::Lan => Device {
+                role: role::INSIDE,
+                mac: world::LAN_MAC,
+                address4: world::GATEWAY.octets(),
+                address6: world::GATEWAY6.octets(),
+                ..Device::default()
+            },
+            From::Wan(path) => Device {
+                role: role::OUTSIDE,
+                path,
+                mac: mac(path),
+                address4: if path == 1 { world::WAN1 } else { world::WAN2 }.octets(),
+                address6: world::WAN1_6.octets(),
+                ..Device::default()
+            },
             From::Nowhere => Device::default(),
         };
         let under_xdp = self.form == Hook::Xdp || self.under_xdp;

@@ -8,9 +8,9 @@ use crate::gateway::Gateway;
 use crate::packet::{Packet, Transport};
 use crate::row::{Row, forwarded, unresolved, untouched};
 use crate::world::{
-    BYPASSED, BYPASSED6, GATEWAY6, HOST, HOST6, HOST6_OUT1, LOST, LOST6, LOST6_OUT1, PORT, SILENT,
-    SILENT6, SILENT6_OUT1, WAN1_6, answer, delivered, from_port, host_echo, host_tcp, host_udp,
-    out_by1, path1, v6,
+    BYPASSED, BYPASSED6, GATEWAY6, HOST, HOST6, LOST, LOST6, LOST6_OUT1, PORT, SILENT, SILENT6,
+    SILENT6_OUT1, WAN1_6, answer, delivered, from_port, host_echo, host_tcp, host_udp, out_by1,
+    path1, v6,
 };
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -137,22 +137,13 @@ fn unresolved_rows() -> Vec<Row> {
 }
 
 fn no_way_in() -> Vec<Row> {
-    use Reason::{NoRoute, TooBig, TtlExpired};
+    use Reason::NoRoute;
     let row = |name, packet: &Packet, reason, protocol| {
         untouched(name, Wan(1), packet.bytes(), reason, (1, protocol))
     };
-    let opened: fn(&mut Gateway) = |gateway| gateway.send(Lan, &host_udp(PORT));
-    let opened6: fn(&mut Gateway) = |gateway| gateway.send(Lan, &v6(&host_udp(PORT)));
     let (udp, udp6) = (reply(&host_udp(PORT)), reply(&v6(&host_udp(PORT))));
-    let large = |p: &mut Packet| p.payload = vec![0; 1_473];
     let lost6 = udp6.with(|p| p.destination = LOST6_OUT1.into());
     vec![
-        row("an answer with a ttl of 1", &udp.with(|p| p.ttl = 1), TtlExpired, "udp4")
-            .given(opened),
-        row("an answer with a hop limit of 1", &udp6.with(|p| p.ttl = 1), TtlExpired, "udp6")
-            .given(opened6),
-        row("larger than the lan's mtu", &udp.with(large), TooBig, "udp4").given(opened),
-        row("larger than the lan's mtu, ipv6", &udp6.with(large), TooBig, "udp6").given(opened6),
         row("no route to the host", &udp, NoRoute, "udp4")
             .given(|g| g.send(Lan, &host_udp(PORT).with(|p| p.source = LOST.into()))),
         row("no route to the ipv6 host", &lost6, NoRoute, "udp6")
@@ -231,19 +222,15 @@ fn refused() -> Vec<Row> {
 }
 
 fn to_the_gateway() -> Vec<Row> {
-    use Reason::{NoMapping, OutsideFragment, OutsideIcmpError, Unsolicited};
+    use Reason::NoMapping;
     let row = |name, packet: &Packet, reason, counted| {
         untouched(name, Wan(1), packet.bytes(), reason, counted)
     };
     let (udp, udp6) = (reply(&host_udp(PORT)), reply(&v6(&host_udp(PORT))));
-    let own6 = udp6.with(|p| p.destination = WAN1_6.into());
     let raw = |packet: &Packet, protocol, bytes: &[u8]| {
         let bytes = bytes.to_vec();
         packet.with(|p| p.transport = Transport::Raw { protocol, bytes })
     };
-    let error = [3, 1, 0, 0, 0, 0, 0, 0];
-    let error6 = [1, 4, 0, 0, 0, 0, 0, 0];
-    let fragment6 = |p: &mut Packet| p.extensions = vec![(44, vec![0, 0, 1, 0, 0, 0, 9])];
     let request = |p: &mut Packet| p.transport = Transport::Echo { reply: false, id: 77 };
     let dhcp = udp.with(|p| {
         p.transport = Transport::Udp { source: 67, destination: 68, checksum: true };
@@ -251,19 +238,9 @@ fn to_the_gateway() -> Vec<Row> {
     });
     let to_lan6 = udp6.with(|p| p.destination = GATEWAY6.into());
     vec![
-        row("a fragment", &udp.with(|p| p.fragment = (0, true)), OutsideFragment, (1, "udp4")),
-        row("an ipv6 fragment", &own6.with(fragment6), OutsideFragment, (1, "udp6")),
-        row("an icmp error", &raw(&udp, 1, &error), OutsideIcmpError, (1, "icmp4")),
-        row("an icmpv6 error", &raw(&own6, 58, &error6), OutsideIcmpError, (1, "icmp6")),
         row("an echo request", &udp.with(request), NoMapping, (1, "icmp4")),
         row("gre", &raw(&udp, 47, &[0; 8]), NoMapping, (1, "other4")),
         row("a dhcp offer of an address that is not there yet", &dhcp, NoMapping, (1, "udp4")),
         row("to the gateway's lan address over ipv6", &to_lan6, NoMapping, (1, "udp6")),
-        row(
-            "an ipv6 fragment to a host",
-            &udp6.with(|p| p.destination = HOST6_OUT1.into()).with(fragment6),
-            Unsolicited,
-            (1, "udp6"),
-        ),
     ]
 }

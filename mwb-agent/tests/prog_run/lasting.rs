@@ -1,10 +1,13 @@
 //! What packets leave behind in the tables, and what several CPUs make of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::thread;
 
 use mwb_agent::dataplane::{Hook, Tables};
-use mwb_common::maps::{Device, MappingKey, PortKey, hook, role};
+use mwb_common::maps::{
+    Choice, Control, Device, Flow, FlowKey4, MappingKey, Path, PortKey, SLOTS, filtering, hook,
+    how, role,
+};
 
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::{Gateway, Gateways, XDP_PASS};
@@ -12,10 +15,11 @@ use crate::in_the_world;
 use crate::packet::{ACK, Packet, Transport};
 use crate::sweep::entries;
 use crate::world::{
-    NEIGHBOUR2, OTHER_REMOTE, PORT, answer, host_tcp, host_udp, liveness, out_by1, path1,
+    NEIGHBOUR2, OTHER_REMOTE, PORT, answer, control, host_tcp, host_udp, liveness, out_by1, path1,
+    v6,
 };
 
-fn in_a_gateway(name: &str, test: impl Fn(&mut Gateway, Hook) + Send + Sync) {
+pub(crate) fn in_a_gateway(name: &str, test: impl Fn(&mut Gateway, Hook) + Send + Sync) {
     in_the_world(name, |lan| {
         let mut gateways = Gateways::new(lan);
         for form in [Hook::Xdp, Hook::Tcx] {
@@ -52,7 +56,7 @@ fn a_dead_wans_own_subnet_claims_one_port_however_often_it_is_asked() {
     });
 }
 
-fn with_flags(packet: &Packet, flags: u8) -> Packet {
+pub(crate) fn with_flags(packet: &Packet, flags: u8) -> Packet {
     packet.with(|p| {
         if let Transport::Tcp { flags: old, .. } = &mut p.transport {
             *old = flags;
@@ -85,6 +89,106 @@ fn a_syn_forgets_the_end_of_the_connection_before() {
         gateway.send(Wan(1), &answer(&out_by1(&syn)));
         assert!(flags_seen(&gateway.tables()).iter().all(|flags| flags & FIN == 0));
     });
+}
+
+/// Whether any direction of the one flow has shown a flag.
+fn has_shown(gateway: &Gateway, flag: u8) -> bool {
+    flags_seen(&gateway.tables()).iter().any(|flags| flags & flag != 0)
+}
+
+#[test]
+fn a_reset_stands_until_its_side_goes_on() {
+    in_a_gateway("a_reset_stands_until_its_side_goes_on", |gateway, _| {
+        const RST: u8 = 4;
+        let syn = host_tcp(PORT);
+        let (data, reset) = (with_flags(&syn, ACK), with_flags(&syn, RST));
+        gateway.send(Lan, &syn);
+        gateway.send(Wan(1), &answer(&out_by1(&syn)));
+        gateway.send(Lan, &data);
+        gateway.send(Lan, &reset);
+        gateway.send(Wan(1), &answer(&out_by1(&data)));
+        assert!(has_shown(gateway, RST), "what the other side had on its way undoes nothing");
+        gateway.send(Lan, &data);
+        assert!(!has_shown(gateway, RST), "it was not the end of the connection");
+    });
+}
+
+#[test]
+fn a_flow_says_how_its_path_was_chosen() {
+    in_a_gateway("a_flow_says_how_its_path_was_chosen", |gateway, _| {
+        gateway.set_path(1, Path { epoch: 7, ..path1() });
+        let chosen = |gateway: &mut Gateway, packet: &Packet| {
+            let before = flows_of(&gateway.tables());
+            gateway.send(Lan, packet);
+            let mut new = flows_of(&gateway.tables());
+            new.retain(|key, _| !before.contains_key(key));
+            let mut choices: Vec<_> = new.into_values().map(|flow| flow.choice).collect();
+            choices.dedup();
+            let [choice] = choices.as_slice() else { panic!("one choice: {choices:?}") };
+            *choice
+        };
+        let first = chosen(gateway, &host_udp(PORT));
+        assert_eq!((first.how, first.epoch), (how::SLOT, 7));
+        let next = chosen(gateway, &host_udp(PORT + 1));
+        assert_eq!(usize::from(next.slot), (usize::from(first.slot) + 1) % SLOTS);
+        // The endpoint has a mapping there already.
+        let to_other = host_udp(PORT).with(|p| p.destination = OTHER_REMOTE.into());
+        let mapped = chosen(gateway, &to_other);
+        assert_eq!(mapped, Choice { how: how::SLOT | how::MAPPED, ..first });
+        let to_neighbour = host_udp(PORT).with(|p| p.destination = NEIGHBOUR2.into());
+        assert_eq!(chosen(gateway, &to_neighbour).how, how::VIA);
+        gateway.set_liveness(&liveness(&[2]));
+        assert_eq!(chosen(gateway, &host_udp(PORT + 2)).how, how::RANKING);
+        gateway.set_liveness(&liveness(&[]));
+        assert_eq!(chosen(gateway, &host_udp(PORT + 3)).how, how::NONE_ALIVE);
+    });
+}
+
+#[test]
+fn a_flow_that_comes_from_a_wan_says_so() {
+    in_a_gateway("a_flow_that_comes_from_a_wan_says_so", |gateway, form| {
+        if form == Hook::Xdp {
+            return;
+        }
+        gateway.set_control(Control { filtering: filtering::ENDPOINT_INDEPENDENT, ..control() });
+        gateway.send(Lan, &host_udp(PORT));
+        let stranger = answer(&out_by1(&host_udp(PORT))).with(|p| p.source = OTHER_REMOTE.into());
+        gateway.send(Wan(1), &stranger);
+        let flows = flows_of(&gateway.tables());
+        let inbound = flows.values().filter(|flow| flow.choice.how == how::INBOUND).count();
+        assert_eq!((flows.len(), inbound), (4, 2));
+    });
+}
+
+#[test]
+fn a_flow_counts_its_packets_and_bytes_in_each_direction() {
+    in_a_gateway("a_flow_counts_its_packets_and_bytes_in_each_direction", |gateway, _| {
+        for packet in [host_udp(PORT), v6(&host_udp(PORT))] {
+            let padded = packet.with(|p| p.padding = 6);
+            for _ in 0..3 {
+                gateway.send(Lan, &padded);
+            }
+            gateway.send(Wan(1), &answer(&out_by1(&packet)));
+        }
+        let mut counts = Vec::new();
+        let mut note = |flow: &Flow| counts.push((flow.packets, flow.bytes, flow.opened != 0));
+        gateway.tables().flows4().for_each(|_, flows| note(&flows[0])).expect("a read");
+        gateway.tables().flows6().for_each(|_, flows| note(&flows[0])).expect("a read");
+        counts.sort_unstable();
+        // 20 or 40 bytes of IP, 8 of UDP, 16 of payload; padding does not count.
+        assert_eq!(counts, [(1, 44, true), (1, 64, true), (3, 132, true), (3, 192, true)]);
+    });
+}
+
+fn flows_of(tables: &Tables) -> HashMap<FlowKey4, Flow> {
+    let mut flows = HashMap::new();
+    tables
+        .flows4()
+        .for_each(|key, values| {
+            flows.insert(*key, values[0]);
+        })
+        .expect("a read");
+    flows
 }
 
 /// Every port has one owner, and every mapping owns its port.

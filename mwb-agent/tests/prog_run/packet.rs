@@ -36,6 +36,12 @@ pub(crate) enum Transport {
         reply: bool,
         id: u16,
     },
+    /// Any other ICMP message; the payload is what follows the first 8 bytes.
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+    },
     /// Any other, as it is.
     Raw {
         protocol: u8,
@@ -55,6 +61,8 @@ pub(crate) struct Packet {
     pub(crate) ttl: u8,
     /// IPv4 options, a multiple of 4 bytes.
     pub(crate) options: Vec<u8>,
+    /// TCP options, a multiple of 4 bytes.
+    pub(crate) tcp_options: Vec<u8>,
     /// IPv6 extension headers: number, and what follows its next-header byte.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     /// IPv4: offset in units of 8 bytes, and whether more follow.
@@ -103,6 +111,10 @@ impl Packet {
                 let kind = if reply { Icmpv4Type::EchoReply } else { Icmpv4Type::EchoRequest };
                 Some(Icmpv4Header::with_checksum(kind(echo), payload).checksum)
             }
+            Header::Icmp(type_u8, code_u8, bytes5to8) => {
+                let kind = Icmpv4Type::Unknown { type_u8, code_u8, bytes5to8 };
+                Some(Icmpv4Header::with_checksum(kind, payload).checksum)
+            }
         });
         let length = u16::try_from(upper.len()).expect("a payload that fits");
         let mut header = Ipv4Header::new(length, self.ttl, IpNumber(protocol), source, destination)
@@ -123,6 +135,11 @@ impl Packet {
             Header::Echo(echo, reply) => {
                 let kind = if reply { Icmpv6Type::EchoReply } else { Icmpv6Type::EchoRequest };
                 let header = Icmpv6Header::with_checksum(kind(echo), source, destination, payload);
+                header.ok().map(|header| header.checksum)
+            }
+            Header::Icmp(type_u8, code_u8, bytes5to8) => {
+                let kind = Icmpv6Type::Unknown { type_u8, code_u8, bytes5to8 };
+                let header = Icmpv6Header::with_checksum(kind, source, destination, payload);
                 header.ok().map(|header| header.checksum)
             }
         });
@@ -156,6 +173,7 @@ impl Packet {
                 header.ack = flags & ACK != 0;
                 header.rst = flags & 0x04 != 0;
                 header.fin = flags & 0x01 != 0;
+                header.set_options_raw(&self.tcp_options).expect("options that fit");
                 header.checksum = sum(Header::Tcp(&header));
                 (TCP, header.to_bytes().to_vec())
             }
@@ -181,6 +199,11 @@ impl Packet {
                 let protocol = if v6 { ICMP6 } else { ICMP };
                 (protocol, vec![kind, 0, sum0, sum1, id0, id1, 0, 7])
             }
+            Transport::Icmp { kind, code, rest } => {
+                let [sum0, sum1] = sum(Header::Icmp(*kind, *code, *rest)).to_be_bytes();
+                let bytes = [&[*kind, *code, sum0, sum1], &rest[..]].concat();
+                (if v6 { ICMP6 } else { ICMP }, bytes)
+            }
             Transport::Raw { protocol, bytes } => (*protocol, bytes.clone()),
         };
         bytes.extend(&self.payload);
@@ -192,6 +215,41 @@ enum Header<'a> {
     Tcp(&'a TcpHeader),
     Udp(&'a UdpHeader),
     Echo(IcmpEchoHeader, bool),
+    Icmp(u8, u8, [u8; 4]),
+}
+
+/// Cuts a frame into fragments of `size` bytes of payload (a multiple of 8), the
+/// last one as long as it comes.
+pub(crate) fn fragments(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let v6 = frame[12..14] == [0x86, 0xdd];
+    let header = if v6 { 40 } else { usize::from(frame[14] & 15) * 4 };
+    let (head, payload) = frame.split_at(14 + header);
+    let count = payload.len().div_ceil(size);
+    (0_u16..)
+        .zip(payload.chunks(size))
+        .map(|(number, part)| {
+            let more = u16::from(usize::from(number) + 1 < count);
+            let offset = number * u16::try_from(size / 8).expect("a small size");
+            let mut bytes = head.to_vec();
+            if v6 {
+                let length = u16::try_from(part.len() + 8).expect("a small part");
+                bytes[18..20].copy_from_slice(&length.to_be_bytes());
+                let next = std::mem::replace(&mut bytes[20], 44);
+                bytes.extend([next, 0]);
+                bytes.extend((offset << 3 | more).to_be_bytes());
+                bytes.extend([1, 2, 3, 4]);
+            } else {
+                let length = u16::try_from(part.len() + header).expect("a small part");
+                bytes[16..18].copy_from_slice(&length.to_be_bytes());
+                bytes[20..22].copy_from_slice(&(more << 13 | offset).to_be_bytes());
+                bytes[24..26].copy_from_slice(&[0; 2]);
+                let (ip, _) = Ipv4Header::from_slice(&bytes[14..]).expect("a header");
+                bytes[24..26].copy_from_slice(&ip.calc_header_checksum().to_be_bytes());
+            }
+            bytes.extend(part);
+            bytes
+        })
+        .collect()
 }
 
 #[test]

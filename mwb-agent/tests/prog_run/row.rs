@@ -15,9 +15,14 @@ use crate::packet::Packet;
 /// What must happen to the packet.
 #[derive(Clone, Debug)]
 pub(crate) enum Then {
-    /// Counted under this reason and, if it forwards, leaving as this packet;
+    /// Counted under this reason and, if it forwards, leaving as this frame;
     /// untouched otherwise.
-    Ends(Reason, Option<Packet>),
+    Ends(Reason, Option<Vec<u8>>),
+    /// Dropped and counted under this reason, and sent back as this frame.
+    Answered(Reason, Vec<u8>),
+    /// Kept, or sent into its device again with all that waited for it: not
+    /// counted.
+    Later,
     /// Passed to the TC form: marked, untouched, and not counted.
     HandedOver,
     /// Left to others: untouched, and not counted.
@@ -26,7 +31,7 @@ pub(crate) enum Then {
 
 /// A row of the table.
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) from: From,
     pub(crate) forms: &'static [Hook],
     /// Entries of the flow tables and of the mapping tables.
@@ -46,26 +51,26 @@ pub(crate) struct Row {
 
 /// A packet that leaves by `path` as `out`.
 pub(crate) fn forwarded(
-    name: &'static str,
+    name: impl Into<String>,
     from: From,
     packet: &Packet,
     out: &Packet,
     (path, protocol): (u8, &'static str),
 ) -> Row {
-    let then = Then::Ends(Reason::Forwarded, Some(out.clone()));
+    let then = Then::Ends(Reason::Forwarded, Some(out.bytes()));
     Row { then, ..untouched(name, from, packet.bytes(), Reason::Forwarded, (path, protocol)) }
 }
 
 /// A packet that stays as it is: dropped or left to the kernel.
 pub(crate) fn untouched(
-    name: &'static str,
+    name: impl Into<String>,
     from: From,
     packet: Vec<u8>,
     reason: Reason,
     (path, protocol): (u8, &'static str),
 ) -> Row {
     Row {
-        name,
+        name: name.into(),
         from,
         forms: &[Hook::Xdp, Hook::Tcx],
         entries: (64, 64),
@@ -98,13 +103,37 @@ pub(crate) fn unresolved(
     };
     let [resolving, handing_over, failing] = names;
     [
-        row(resolving, &[Hook::Tcx], Then::Ends(Reason::NeighbourUnresolved, Some(out))),
+        row(resolving, &[Hook::Tcx], Then::Ends(Reason::NeighbourUnresolved, Some(out.bytes()))),
         row(handing_over, &[Hook::Xdp], Then::HandedOver),
         Row {
             no_room: true,
             ..row(failing, &[Hook::Xdp], Then::Ends(Reason::HandoverFailed, None))
         },
     ]
+}
+
+/// A packet for the slow path, two rows: the TC form does `then` with it, the XDP
+/// form hands it over.
+pub(crate) fn slow(
+    name: impl Into<String>,
+    from: From,
+    packet: Vec<u8>,
+    then: Then,
+    counted: (u8, &'static str),
+) -> [Row; 2] {
+    let name = name.into();
+    let row = |name, forms, then| Row {
+        forms,
+        then,
+        ..untouched(name, from, packet.clone(), Reason::Forwarded, counted)
+    };
+    let handed_over = row(format!("{name}: handed over"), &[Hook::Xdp], Then::HandedOver);
+    [row(name, &[Hook::Tcx], then), handed_over]
+}
+
+/// The same rows after something has happened.
+pub(crate) fn after<const N: usize>(rows: [Row; N], given: fn(&mut Gateway)) -> [Row; N] {
+    rows.map(|row| row.given(given))
 }
 
 impl Row {
@@ -119,8 +148,8 @@ impl Row {
     /// The reason that the row is about.
     pub(crate) fn reason(&self) -> Option<Reason> {
         match self.then {
-            Then::Ends(reason, _) => Some(reason),
-            Then::HandedOver | Then::Ignored => None,
+            Then::Ends(reason, _) | Then::Answered(reason, _) => Some(reason),
+            Then::HandedOver | Then::Ignored | Then::Later => None,
         }
     }
 
@@ -144,14 +173,15 @@ impl Row {
             let _ = writeln!(wrong, "  verdict {} instead of {verdict}", outcome.verdict as i32);
         }
         let mut expected = match &self.then {
-            Then::Ends(_, Some(out)) => out.bytes(),
+            Then::Ends(_, Some(out)) | Then::Answered(_, out) => out.clone(),
             _ => self.packet.clone(),
         };
         if matches!(self.then, Then::HandedOver) {
             expected.splice(0..0, HANDOVER.to_ne_bytes());
         }
         let actual = outcome.packet.get(metadata..).unwrap_or_default();
-        if actual != expected {
+        // What is sent on otherwise leaves something of it behind, for nobody.
+        if actual != expected && !matches!(self.then, Then::Later) {
             let _ = writeln!(wrong, "  packet   {}\n  expected {}", hex(actual), hex(&expected));
         }
         let counted = |row: &CounterRow| {
@@ -182,6 +212,8 @@ fn verdict(form: Hook, then: &Then) -> u32 {
     let forwards = |xdp, tc| if form == Hook::Xdp { xdp } else { tc };
     match then {
         Then::HandedOver | Then::Ignored => forwards(XDP_PASS, TC_ACT_UNSPEC),
+        Then::Answered(..) => TC_ACT_REDIRECT,
+        Then::Later => TC_ACT_SHOT,
         Then::Ends(reason, _) => match reason.verdict() {
             Verdict::Forward => forwards(XDP_REDIRECT, TC_ACT_REDIRECT),
             Verdict::Kernel => forwards(XDP_PASS, TC_ACT_UNSPEC),
@@ -190,7 +222,8 @@ fn verdict(form: Hook, then: &Then) -> u32 {
     }
 }
 
-/// Bytes behind the link layer: what the counters count.
+/// What the counters count: the bytes of an IP packet without its padding; of
+/// another frame, all behind the link layer.
 fn network_bytes(frame: &[u8]) -> u64 {
     let mut network = 14;
     for _ in 0..2 {
@@ -200,7 +233,17 @@ fn network_bytes(frame: &[u8]) -> u64 {
             _ => {}
         }
     }
-    u64::try_from(frame.len() - network).expect("a small frame")
+    let all = frame.len() - network;
+    let word = |at: usize| {
+        let bytes = frame.get(network + at..network + at + 2).unwrap_or(&[0; 2]);
+        usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))
+    };
+    let length = match frame.get(network - 2..network) {
+        Some([0x08, 0x00]) => word(2),
+        Some([0x86, 0xdd]) => word(4) + 40,
+        _ => all,
+    };
+    u64::try_from(length.min(all)).expect("a small frame")
 }
 
 /// The counters that moved, with how much they did.

@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use mwb_agent::dataplane::{Hook, Tables};
+use mwb_agent::dataplane::{Forward, Hook, Tables};
 use mwb_agent::flows::{Sweeper, Timeouts, Usage};
-use mwb_common::maps::Path;
+use mwb_common::maps::{Control, Path};
 
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::{Gateway, Gateways};
 use crate::in_the_world;
-use crate::packet::Packet;
-use crate::world::{PORT, answer, host_echo, host_tcp, host_udp, out_by1, path1, v6};
+use crate::lasting::with_flags;
+use crate::packet::{ACK, Packet};
+use crate::world::{
+    HOST, PORT, answer, control, host_echo, host_tcp, host_udp, out_by1, path1, v6,
+};
 
 /// Mappings, IPv4 flows, IPv6 flows, ports of path 1.
 fn figures(usage: &Usage) -> (usize, usize, usize, usize) {
@@ -33,6 +36,8 @@ fn open_flows(gateway: &mut Gateway) {
         gateway.send(Lan, &sent);
         gateway.send(Wan(1), &answer(&out_by1(&sent)));
     }
+    // The third packet opens the connection (RFC 9293, 3.5).
+    gateway.send(Lan, &with_flags(&host_tcp(PORT), ACK));
 }
 
 fn in_a_gateway(name: &str, test: impl Fn(&mut Gateway) + Send + Sync) {
@@ -109,6 +114,67 @@ fn an_open_tcp_connection_outlives_other_idle_flows() {
 }
 
 #[test]
+fn the_sweeper_makes_room_for_sources_that_had_all_they_may() {
+    in_a_gateway("the_sweeper_makes_room_for_sources_that_had_all_they_may", |gateway| {
+        gateway.set_control(Control { source_limit: 2, ..control() });
+        gateway.send(Lan, &host_udp(PORT));
+        gateway.send(Lan, &host_udp(PORT + 1));
+        let third = host_udp(PORT + 2);
+        gateway.try_send(Lan, &third);
+        assert_eq!(gateway.tables().mappings().count().expect("a read"), 2);
+
+        let timeouts = Timeouts { udp: Duration::ZERO, ..Timeouts::default() };
+        let mut sweeper = Sweeper::new(gateway.tables(), timeouts);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while sweeper.sweep().expect("a sweep").mappings > 0 && Instant::now() < deadline {}
+        gateway.send(Lan, &third);
+
+        // With nothing left, nothing is remembered.
+        while gateway.tables().mappings_made().count().expect("a read") > 0
+            && Instant::now() < deadline
+        {
+            sweeper.sweep().expect("a sweep");
+        }
+        assert_eq!(gateway.tables().mappings_made().count().expect("a read"), 0);
+        assert_eq!(gateway.tables().mappings_ended().count().expect("a read"), 0);
+    });
+}
+
+#[test]
+fn a_forward_outlives_every_sweep() {
+    in_a_gateway("a_forward_outlives_every_sweep", |gateway| {
+        let forward = Forward { path: 1, protocol: 6, port: 443, to: HOST, to_port: 8_443 };
+        gateway.set_forwards(&[forward]);
+        let nothing = Duration::ZERO;
+        let timeouts = Timeouts {
+            udp: nothing,
+            icmp: nothing,
+            tcp_established: nothing,
+            tcp_transitory: nothing,
+        };
+        let mut sweeper = Sweeper::new(gateway.tables(), timeouts);
+        for _ in 0..3 {
+            assert_eq!(figures(&sweeper.sweep().expect("a sweep")), (0, 0, 0, 1));
+        }
+        assert_eq!(gateway.tables().forwards().expect("a read").len(), 1);
+    });
+}
+
+#[test]
+fn a_forward_stays_one_when_its_host_sends_from_the_port() {
+    in_a_gateway("a_forward_stays_one_when_its_host_sends_from_the_port", |gateway| {
+        crate::outward::only_ports(gateway, PORT, PORT);
+        // On the WAN's own subnet: the mapping is of that WAN, as a forward is.
+        let neighbour = |last| host_udp(PORT).with(|p| p.destination = [198, 51, 100, last].into());
+        gateway.send(Lan, &neighbour(7));
+        let forward = Forward { path: 1, protocol: 17, port: PORT, to: HOST, to_port: PORT };
+        gateway.set_forwards(&[forward]);
+        gateway.send(Lan, &neighbour(8));
+        assert_eq!(gateway.tables().forwards().expect("a read").len(), 1);
+    });
+}
+
+#[test]
 fn flows_of_a_changed_address_go_at_once() {
     in_a_gateway("flows_of_a_changed_address_go_at_once", |gateway| {
         open_flows(gateway);
@@ -129,9 +195,9 @@ fn the_sweeper_reports_as_long_as_someone_listens() {
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let (sender, mut receiver) = tokio::sync::watch::channel(Usage::default());
-            let (_changes, timeouts) = tokio::sync::watch::channel(Timeouts::default());
             let sweeper = Sweeper::new(gateway.tables(), Timeouts::default());
-            let running = tokio::spawn(sweeper.run(Duration::from_millis(10), timeouts, sender));
+            let (_timeouts, told) = tokio::sync::watch::channel(Timeouts::default());
+            let running = tokio::spawn(sweeper.run(Duration::from_millis(10), told, sender));
             let limit = Duration::from_secs(10);
             tokio::time::timeout(limit, receiver.changed())
                 .await

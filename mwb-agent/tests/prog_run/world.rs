@@ -54,6 +54,7 @@ pub(crate) const LOST6_OUT1: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x101, 0xff
 pub(crate) const HOST6_OUT2: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x202, 0xfe08, 0, 0, 0, 9);
 
 pub(crate) const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+pub(crate) const FRIEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
 pub(crate) const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 pub(crate) const WAN1_MAC: [u8; 6] = [2, 0, 0, 1, 0, 2];
 pub(crate) const WAN2_MAC: [u8; 6] = [2, 0, 0, 2, 0, 2];
@@ -157,8 +158,8 @@ pub(crate) fn prefixes4() -> Vec<PrefixRule<Ipv4Addr>> {
     use prefix_class::{BYPASS, LAN, LOCAL, MULTICAST, VIA_PATH};
     vec![
         rule(GATEWAY, 32, LOCAL, 0),
-        rule(WAN1, 32, LOCAL, 0),
-        rule(WAN2, 32, LOCAL, 0),
+        rule(WAN1, 32, LOCAL, 1),
+        rule(WAN2, 32, LOCAL, 2),
         rule(Ipv4Addr::new(192, 0, 2, 0), 24, LAN, 0),
         rule(Ipv4Addr::new(224, 0, 0, 0), 4, MULTICAST, 0),
         rule(BYPASSED, 32, BYPASS, 0),
@@ -189,6 +190,7 @@ fn packet(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
         destination,
         ttl: 64,
         options: Vec::new(),
+        tcp_options: Vec::new(),
         extensions: Vec::new(),
         fragment: (0, false),
         transport,
@@ -233,7 +235,7 @@ pub(crate) fn answer(sent: &Packet) -> Packet {
                 Transport::Udp { source: destination, destination: source, checksum }
             }
             Transport::Echo { reply, id } => Transport::Echo { reply: !reply, id },
-            raw @ Transport::Raw { .. } => raw,
+            other @ (Transport::Icmp { .. } | Transport::Raw { .. }) => other,
         };
     })
 }
@@ -273,6 +275,6 @@ pub(crate) fn from_port(packet: &Packet, port: u16) -> Packet {
     packet.with(|p| match &mut p.transport {
         Transport::Tcp { source, .. } | Transport::Udp { source, .. } => *source = port,
         Transport::Echo { id, .. } => *id = port,
-        Transport::Raw { .. } => {}
+        Transport::Icmp { .. } | Transport::Raw { .. } => {}
     })
 }

@@ -1,0 +1,222 @@
+//! Rows about packets that the gateway answers with an ICMP error of its own.
+
+use std::net::IpAddr;
+
+use etherparse::{
+    Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpDscp, IpNumber, Ipv4Header,
+    Ipv6FlowLabel, Ipv6Header,
+};
+use mwb_agent::dataplane::Hook;
+use mwb_common::maps::{Device, Path, hook, role};
+use mwb_common::reason::Reason;
+
+use crate::gateway::From::{self, Lan, Wan};
+use crate::gateway::{Gateway, TC_ACT_REDIRECT, TC_ACT_SHOT};
+use crate::lasting::in_a_gateway;
+use crate::packet::Packet;
+use crate::row::{Row, Then, after, slow};
+use crate::world::{
+    GATEWAY, GATEWAY6, PORT, WAN1, WAN1_6, answer, host_tcp, host_udp, out_by1, path1, v6,
+};
+
+/// What the error says: type and code, and the word behind the checksum.
+type Say = ([u8; 2], [u8; 4]);
+
+const EXPIRED4: Say = ([11, 0], [0; 4]);
+const EXPIRED6: Say = ([3, 0], [0; 4]);
+
+fn too_big4(mtu: u16) -> Say {
+    let [high, low] = mtu.to_be_bytes();
+    ([3, 4], [0, 0, high, low])
+}
+
+fn too_big6(mtu: u32) -> Say {
+    ([2, 0], mtu.to_be_bytes())
+}
+
+/// The error about `frame` from one of our addresses, built from scratch: back to
+/// the station and the host that it came from, quoting its beginning.
+fn error(frame: &[u8], from: IpAddr, (what, rest): Say) -> Vec<u8> {
+    let (ethernet, packet) = frame.split_at(14);
+    let mut answer = [&ethernet[6..12], &ethernet[..6], &ethernet[12..14]].concat();
+    let steps = |steps: &[usize]| {
+        let fits = steps.iter().find(|step| packet.len() >= **step);
+        &packet[..*fits.expect("a packet with headers")]
+    };
+    let [kind, code] = what;
+    match from {
+        IpAddr::V4(from) => {
+            let quote = steps(&[512, 128, 28]);
+            let to: [u8; 4] = packet[12..16].try_into().expect("an address");
+            let icmp_type = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest };
+            let icmp = Icmpv4Header::with_checksum(icmp_type, quote);
+            let length = u16::try_from(quote.len() + 8).expect("a short quote");
+            let mut header = Ipv4Header::new(length, 64, IpNumber::ICMP, from.octets(), to)
+                .expect("a short quote");
+            // Precedence 6 (RFC 1812, 4.3.2.5).
+            header.dscp = IpDscp::try_new(48).expect("six bits");
+            header.header_checksum = header.calc_header_checksum();
+            answer.extend(header.to_bytes());
+            answer.extend(icmp.to_bytes());
+            answer.extend(quote);
+        }
+        IpAddr::V6(from) => {
+            let quote = steps(&[1024, 512, 128, 48]);
+            let to: [u8; 16] = packet[8..24].try_into().expect("an address");
+            let icmp_type = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest };
+            let icmp = Icmpv6Header::with_checksum(icmp_type, from.octets(), to, quote)
+                .expect("a short quote");
+            let header = Ipv6Header {
+                traffic_class: 0,
+                flow_label: Ipv6FlowLabel::ZERO,
+                payload_length: u16::try_from(quote.len() + 8).expect("a short quote"),
+                next_header: IpNumber::IPV6_ICMP,
+                hop_limit: 64,
+                source: from.octets(),
+                destination: to,
+            };
+            answer.extend(header.to_bytes());
+            answer.extend(icmp.to_bytes());
+            answer.extend(quote);
+        }
+    }
+    answer
+}
+
+/// Payloads for every step of the quote, an odd length among them.
+const LENGTHS: [usize; 5] = [0, 101, 200, 600, 1_100];
+
+fn with_payload(packet: &Packet, length: usize) -> Packet {
+    packet.with(|p| p.payload = (0..length).map(|i| i.to_le_bytes()[0] ^ 0x5a).collect())
+}
+
+fn opened(gateway: &mut Gateway) {
+    gateway.send(Lan, &host_udp(PORT));
+    gateway.send(Lan, &v6(&host_udp(PORT)));
+}
+
+pub(crate) fn rows() -> Vec<Row> {
+    let own = |from: From, v6: bool| -> IpAddr {
+        match (from, v6) {
+            (Lan, false) => GATEWAY.into(),
+            (Lan, true) => GATEWAY6.into(),
+            (_, false) => WAN1.into(),
+            (_, true) => WAN1_6.into(),
+        }
+    };
+    let row = |name: String, from, packet: &Packet, reason, say, protocol| {
+        let frame = packet.bytes();
+        let source = own(from, packet.source.is_ipv6());
+        let then = Then::Answered(reason, error(&frame, source, say));
+        slow(name, from, frame, then, (1, protocol))
+    };
+    let reply = |sent: &Packet| answer(&out_by1(sent));
+    let (udp, tcp) = (host_udp(PORT), host_tcp(PORT));
+    let large = |packet: &Packet| with_payload(packet, 1_473);
+    let mut rows: Vec<Row> = Vec::new();
+    for (family, sent, protocol, say) in [
+        ("", udp.clone(), "udp4", too_big4(1_500)),
+        (", tcp", tcp.clone(), "tcp4", too_big4(1_500)),
+        (", ipv6", v6(&udp), "udp6", too_big6(1_500)),
+        (", tcp over ipv6", v6(&tcp), "tcp6", too_big6(1_500)),
+    ] {
+        let name = format!("larger than the wan's mtu{family}");
+        rows.extend(row(name, Lan, &large(&sent), Reason::TooBig, say, protocol));
+    }
+    for (family, sent, protocol, say) in
+        [("", udp.clone(), "udp4", too_big4(1_500)), (", ipv6", v6(&udp), "udp6", too_big6(1_500))]
+    {
+        let name = format!("larger than the lan's mtu{family}");
+        let packet = large(&reply(&sent));
+        rows.extend(after(row(name, Wan(1), &packet, Reason::TooBig, say, protocol), opened));
+    }
+    for (name, length) in [("just too large for the lan", 1_473), ("far too large", 3_000)] {
+        let packet = with_payload(&reply(&tcp), length);
+        let row = row(name.to_owned(), Wan(1), &packet, Reason::TooBig, too_big4(1_500), "tcp4");
+        rows.extend(after(row, |gateway| gateway.send(Lan, &host_tcp(PORT))));
+    }
+    for length in LENGTHS {
+        for (family, sent, protocol, say) in
+            [("ttl", udp.clone(), "udp4", EXPIRED4), ("hop limit", v6(&udp), "udp6", EXPIRED6)]
+        {
+            let name = format!("an answer with a {family} of 1 and {length} bytes");
+            let packet = with_payload(&reply(&sent), length).with(|p| p.ttl = 1);
+            rows.extend(after(row(name, Wan(1), &packet, Reason::Expired, say, protocol), opened));
+        }
+    }
+    rows.extend(silent_rows());
+    rows
+}
+
+/// Too big, and no answer.
+fn silent_rows() -> Vec<Row> {
+    let large_fragment =
+        crate::packet::fragments(&with_payload(&host_udp(PORT), 3_000).bytes(), 1_488);
+    let dropped = |name, frame: Vec<u8>| {
+        slow(name, Lan, frame, Then::Ends(Reason::TooBig, None), (1, "udp4"))
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    // RFC 1122, 3.2.2: a later fragment is not answered.
+    let mut later = dropped("a later fragment larger than the mtu", large_fragment[1].clone());
+    later[0].given = |gateway| {
+        let frames = crate::packet::fragments(&with_payload(&host_udp(PORT), 3_000).bytes(), 1_488);
+        gateway.set_path(1, Path { mtu: 1_508, ..path1() });
+        gateway.try_frame(Lan, &frames[0]);
+        gateway.set_path(1, Path { mtu: 1_400, ..path1() });
+    };
+    rows.extend(later);
+    rows
+}
+
+#[test]
+fn answers_are_limited_in_rate_and_counted_apart() {
+    in_a_gateway("answers_are_limited_in_rate_and_counted_apart", |gateway, form| {
+        if form == Hook::Xdp {
+            return;
+        }
+        const PACKETS: u64 = 500;
+        let large = with_payload(&host_udp(PORT), 1_473).bytes();
+        let began = std::time::Instant::now();
+        for _ in 0..PACKETS {
+            let outcome = gateway.run(Lan, &large).expect("a test run");
+            assert!(matches!(outcome.verdict, TC_ACT_REDIRECT | TC_ACT_SHOT));
+            if outcome.verdict == TC_ACT_SHOT {
+                assert_eq!(outcome.packet, large, "what is not answered is left as it is");
+            }
+        }
+        let elapsed = u64::try_from(began.elapsed().as_millis()).expect("a short time");
+        let counters = gateway.counters().expect("counters");
+        let count = |reason| -> u64 {
+            counters.iter().filter(|row| row.reason == reason).map(|row| row.packets).sum()
+        };
+        let (answered, limited) = (count(Reason::TooBig), count(Reason::AnswerLimited));
+        assert_eq!(answered + limited, PACKETS);
+        assert!(answered >= 50, "a burst is answered: {answered}");
+        // One a millisecond; each CPU that the test ran on has a bucket.
+        let cpus = u64::try_from(cpus()).expect("a few CPUs");
+        assert!(answered <= cpus * (50 + elapsed + 10), "{answered} in {elapsed} ms");
+    });
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn a_device_without_an_address_answers_nothing() {
+    in_a_gateway("a_device_without_an_address_answers_nothing", |gateway, form| {
+        if form == Hook::Xdp {
+            return;
+        }
+        for packet in [host_udp(PORT), v6(&host_udp(PORT))] {
+            let large = with_payload(&packet, 1_473).bytes();
+            let program = gateway.enter(Lan);
+            let device = Device { role: role::INSIDE, hook: hook::TC, ..Device::default() };
+            gateway.set_device(1, device);
+            let outcome = gateway.plane().test_run(program, &large, None, 1).expect("a test run");
+            assert_eq!((outcome.verdict, outcome.packet), (TC_ACT_SHOT, large));
+        }
+        let counters = gateway.counters().expect("counters");
+        assert!(counters.iter().all(|row| row.reason == Reason::TooBig), "{counters:?}");
+    });
+}

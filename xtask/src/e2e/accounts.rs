@@ -2,7 +2,7 @@
 //! leaves is right to the last bit.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use super::{
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
-    LabSpec, Namespace,
+    LabSpec,
     address::NET4,
     capture::{Capture, Passing},
     traffic::{UdpServer, UdpStream, ping},
@@ -26,7 +26,6 @@ pub(super) fn cases() -> Vec<Case> {
     let mut add = |name, spec, test| cases.extend(both_hooks(name, spec, |config| config, test));
     add("offered_is_delivered_plus_counted", || LabSpec::direct(2), offered_is_accounted_for);
     add("each_bad_packet_is_counted_under_its_reason", || LabSpec::direct(1), bad_packets);
-    add("fragments_and_icmp_errors_are_never_mangled", || LabSpec::relayed(1), nothing_is_mangled);
     add("checksums_are_right_and_nothing_inside_leaks", || LabSpec::relayed(2), audited);
     cases
 }
@@ -101,69 +100,6 @@ fn bad_packets(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// What is not translated yet is dropped or left to the kernel as it is.
-fn nothing_is_mangled(scene: &mut Scene) -> Result<()> {
-    let arriving = scene.lab.wan(0).capture(Passing::In, "ip or ip6")?;
-    let delivered = Capture::start(scene.lab.host(), "lan0", Passing::In, "ip or ip6")?;
-    for to in checks::FAMILIES {
-        // Fragments from the LAN.
-        let report = ping(scene.lab.host(), to, 3, Duration::from_millis(20), &["-s", "3000"])?;
-        ensure!(report.received == 0, "fragments are translated: {}", report.output);
-        // An ICMP error from outside: nobody listens on that port.
-        let socket = scene.lab.host().enter(|| {
-            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            Ok(std::net::UdpSocket::bind(any)?)
-        })?;
-        for _ in 0..3 {
-            socket.send_to(b"anybody?", SocketAddr::new(to, 4444))?;
-        }
-        // Fragments from outside: an answer larger than the MTU.
-        ensure!(!large_answer_arrives(scene, to)?, "{to}: a fragmented answer is translated");
-    }
-    let reasons = [
-        ("out", "inside_fragment", 6),
-        ("in", "outside_icmp_error", 3),
-        ("in", "outside_fragment", 2),
-        // IPv6 is not addressed to the gateway, hence of no flow.
-        ("in", "unsolicited", 5),
-    ];
-    for (direction, reason, least) in reasons {
-        wait_until(&format!("{reason} is counted"), Duration::from_secs(2), || {
-            let counted = scene.counted(direction, reason)?;
-            ensure!(counted >= least, "{counted} counted, at least {least} expected");
-            Ok(true)
-        })?;
-    }
-    for capture in [arriving, delivered] {
-        let captured = capture.finish()?;
-        captured.audit_checksums()?;
-    }
-    Ok(())
-}
-
-/// Whether a small question to the Internet gets an answer of two fragments.
-fn large_answer_arrives(scene: &Scene, from: IpAddr) -> Result<bool> {
-    let any = |port| match from {
-        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-    };
-    let open = |namespace: &Namespace, address| {
-        namespace.enter(|| {
-            let socket = UdpSocket::bind(address)?;
-            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-            Ok(socket)
-        })
-    };
-    let far = SocketAddr::new(from, 9);
-    let server = open(scene.lab.net(), far)?;
-    let client = open(scene.lab.host(), any(0))?;
-    client.send_to(b"tell me all", far)?;
-    let mut buffer = [0; 4096];
-    let (_, client_seen) = server.recv_from(&mut buffer).context("the question did not arrive")?;
-    server.send_to(&[7; 2500], client_seen)?;
-    Ok(client.recv_from(&mut buffer).is_ok())
-}
-
 /// All kinds of traffic, captured where no merging happens: every checksum is
 /// right, and nothing has an inside source outside.
 fn audited(scene: &mut Scene) -> Result<()> {
@@ -179,6 +115,14 @@ fn audited(scene: &mut Scene) -> Result<()> {
     checks::transfers_are_whole(lab, 2 << 20)?;
     checks::downloads_are_whole(lab, 2 << 20)?;
     checks::datagrams_arrive_once(lab, 500)?;
+    for to in checks::FAMILIES {
+        // In fragments; and one that is answered by an error.
+        let report = ping(lab.host(), to, 3, Duration::from_millis(20), &["-s", "4000"])?;
+        ensure!(report.received == 3, "{}", report.output);
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = lab.host().enter(|| Ok(UdpSocket::bind(any)?))?;
+        socket.send_to(b"anybody?", SocketAddr::new(to, 4444))?;
+    }
     let mut packets = 0;
     for capture in outside {
         let captured = capture.finish()?;

@@ -21,6 +21,8 @@ use crate::lab::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Not those that were merged on the way.
+const SMALL: &str = "ip and less 1600";
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
@@ -51,7 +53,7 @@ fn a_forward_is_answered_by_its_wan(scene: &mut Scene) -> Result<()> {
     let moved = WhoServer::start(host, SocketAddr::from((HOST4, 40_001)))?;
     for index in 0..2 {
         let captures = (0..2)
-            .map(|index| Capture::start(scene.lab.isp(index), "gw0", Passing::In, "ip"))
+            .map(|index| Capture::start(scene.lab.isp(index), "gw0", Passing::In, SMALL))
             .collect::<Result<Vec<_>>>()?;
         let outside = SocketAddr::from((wan4(index), 8080));
         let mut stream = EchoStream::connect(net, outside, PATIENCE)?;

@@ -1,8 +1,9 @@
 //! Frames that no socket would send, put on the LAN as they are.
 
-use anyhow::{Context as _, Result};
-use etherparse::{IpFragOffset, IpNumber, Ipv4Header, PacketBuilder};
+use anyhow::Result;
+use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
 
+use super::port::mac;
 use crate::lab::{
     Lab,
     address::{GATEWAY4, HOST4, HOST6, NET4, NET6},
@@ -39,20 +40,14 @@ const MULTICAST: [u8; 6] = [1, 0, 0x5e, 0, 0, 251];
 
 /// One of each kind.
 pub(super) fn bad_from_the_lan(lab: &Lab) -> Result<Vec<Bad>> {
-    let host = mac(&lab.host().link_json("lan0")?)?;
-    let gateway = mac(&lab.gw().link_json("lan0")?)?;
+    let host = mac((lab.host(), "lan0"))?;
+    let gateway = mac((lab.gw(), "lan0"))?;
     let lan = Lan { host, gateway };
     let net6 = NET6.octets();
     let mut bad = Vec::new();
     let mut add = |name, reason, frame| bad.push(Bad { name, reason, frame });
 
-    let mut fragment = lan.ipv4(IpNumber::UDP, 64)?;
-    fragment.more_fragments = true;
-    add("a first fragment", "inside_fragment", lan.frame(&fragment));
-    let mut fragment = lan.ipv4(IpNumber::UDP, 64)?;
-    fragment.fragment_offset = IpFragOffset::try_new(100).context("an offset")?;
-    add("a later fragment", "inside_fragment", lan.frame(&fragment));
-    add("a GRE packet", "unsupported_protocol", lan.frame(&lan.ipv4(IpNumber::GRE, 64)?));
+    add("an OSPF packet", "unsupported_protocol", lan.frame(&lan.ipv4(IpNumber::OSPFIGP, 64)?));
     let mut long = lan.ipv4(IpNumber::UDP, 64)?;
     long.total_len += 100;
     add("a packet shorter than it says", "malformed", lan.frame(&long));
@@ -122,11 +117,4 @@ impl Lan {
         let ethernet = [self.gateway.as_slice(), &self.host, &[8, 0]].concat();
         [ethernet.as_slice(), &header.to_bytes(), PAYLOAD].concat()
     }
-}
-
-fn mac(link: &serde_json::Value) -> Result<[u8; 6]> {
-    let text = link["address"].as_str().context("a device has an address")?;
-    let bytes: Vec<u8> =
-        text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<_, _>>()?;
-    bytes.try_into().map_err(|_| anyhow::anyhow!("no MAC: {text}"))
 }

@@ -25,10 +25,18 @@ const PEER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
         "two_hosts_meet_by_their_outside_endpoints",
-        || LabSpec::direct(2),
-        |config| config.with("balance", "round_robin"),
+        || LabSpec::direct(1),
+        |config| config,
         two_hosts_meet,
     );
+    cases.extend(both_hooks(
+        "two_hosts_on_different_wans_meet",
+        || LabSpec::direct(2),
+        |config| {
+            config.with("balance", "round_robin").with("nat.filtering", "endpoint_independent")
+        },
+        hosts_on_different_wans_meet,
+    ));
     cases.extend(both_hooks(
         "a_host_reaches_a_port_forward_from_the_lan",
         || LabSpec::direct(2),
@@ -62,15 +70,13 @@ fn add_peer(scene: &Scene) -> Result<()> {
 }
 
 /// Each sends to what the Internet sees of the other, and is seen there as the
-/// Internet sees it, whichever WANs they are on.
+/// Internet sees it: the filter of the other lets it in.
 fn two_hosts_meet(scene: &mut Scene) -> Result<()> {
     add_peer(scene)?;
     let who = WhoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
-    let mut wans_met = std::collections::BTreeSet::new();
     for _ in 0..4 {
         let (left, right) = (bind(scene, HOST4)?, bind(scene, PEER4)?);
         let (left_seen, right_seen) = (who.ask(&left)?, who.ask(&right)?);
-        wans_met.insert(left_seen.ip() == right_seen.ip());
         let mut buffer = [0; 64];
         // The first may be refused: nobody has sent to the left one yet.
         left.send_to(b"hello", right_seen)?;
@@ -90,6 +96,26 @@ fn two_hosts_meet(scene: &mut Scene) -> Result<()> {
         ensure!(heard > 0, "empty");
     }
     ensure!(scene.counted("out", "hairpinned")? >= 12, "hairpinned packets are not counted");
+    Ok(())
+}
+
+/// Whatever the other one comes as, an answer to it arrives.
+fn hosts_on_different_wans_meet(scene: &mut Scene) -> Result<()> {
+    add_peer(scene)?;
+    let who = WhoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
+    let (left, right) = (bind(scene, HOST4)?, bind(scene, PEER4)?);
+    let (left_seen, right_seen) = (who.ask(&left)?, who.ask(&right)?);
+    ensure!(left_seen.ip() != right_seen.ip(), "both are seen as {left_seen}");
+    let mut buffer = [0; 64];
+    for (one, other, other_seen) in [(&left, &right, right_seen), (&right, &left, left_seen)] {
+        one.send_to(b"hello", other_seen)?;
+        let (_, source) = other.recv_from(&mut buffer).context("the other one hears nothing")?;
+        let inside = source.ip() == HOST4 || source.ip() == PEER4;
+        ensure!(!inside, "it comes as {source}: the answer would go past the gateway");
+        other.send_to(b"well met", source)?;
+        let (_, source) = one.recv_from(&mut buffer).context("no answer")?;
+        ensure!(source == other_seen, "the answer comes from {source}, not {other_seen}");
+    }
     Ok(())
 }
 

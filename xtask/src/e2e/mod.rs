@@ -19,6 +19,7 @@ mod change;
 mod checks;
 mod config;
 mod cuts;
+mod divide;
 mod errors;
 mod explain;
 mod failback;
@@ -35,6 +36,7 @@ mod port;
 mod protocols;
 mod scene;
 mod spread;
+mod states;
 mod traffic;
 mod wans;
 
@@ -104,12 +106,14 @@ pub fn cases() -> Vec<Case> {
         spread::cases(),
         agent::cases(),
         cuts::cases(),
+        divide::cases(),
         errors::cases(),
         fragments::cases(),
         filtering::cases(),
         hairpin::cases(),
         forwards::cases(),
         protocols::cases(),
+        states::cases(),
         limits::cases(),
         wans::cases(),
         change::cases(),

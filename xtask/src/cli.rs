@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, build, run, setup, test, verify};
+use crate::{bench, build, fuzz, run, setup, test, verify};
 
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Verify(verify::Args),
     /// Measure the gateway against its peers.
     Bench(bench::Args),
+    /// Spoil packets until a contract breaks: the parser, and the programs in the kernel.
+    Fuzz(fuzz::Args),
     /// Prove everything; the last line counts what passed, failed and was skipped.
     Test(test::Args),
     /// What the repository's CI runs: all of `test`.
@@ -44,6 +46,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Run(args) => run::command(&args),
         Command::Verify(args) => verify::command(&args),
         Command::Bench(args) => bench::command(&args),
+        Command::Fuzz(args) => fuzz::command(&args),
         Command::Test(args) => test::command(&args),
         Command::Ci => test::command(&test::Args::default()),
     }

@@ -7,6 +7,7 @@ pub mod build;
 pub mod cli;
 pub mod e2e;
 pub mod exec;
+pub mod fuzz;
 pub mod lab;
 pub mod outcome;
 pub mod run;

@@ -22,7 +22,7 @@ use aya_ebpf::{
 /// Bytes of a frame that differ between flows, and the least length of one.
 const HEAD: usize = 64;
 /// Most flows of a generator.
-const FLOWS: usize = 1024;
+const FLOWS: usize = 65_536;
 /// Where the payload begins.
 const PAYLOAD: usize = 42;
 /// First word of the payload, as it stands in the packet.

@@ -11,7 +11,7 @@ use aya::{
 /// Bytes of a frame that differ between flows, and the least length of one.
 pub(super) const HEAD: usize = 64;
 /// Most flows of a generator.
-pub(super) const MAX_FLOWS: usize = 1024;
+pub(super) const MAX_FLOWS: usize = 65_536;
 /// What the payload of every frame begins with; the flow's number follows, in
 /// network byte order.
 pub(super) const MAGIC: [u8; 4] = *b"mwb!";

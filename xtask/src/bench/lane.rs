@@ -11,7 +11,7 @@
 //! and the floor, where the sink sits on the gateway's first device.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::SocketAddrV4,
     time::Duration,
 };
@@ -22,6 +22,7 @@ use super::{
     frames::{self, Endpoints, Received, TTL},
     gateway::Gateway,
     generator::Generator,
+    kernel::SAMPLES,
     prog_run::{self, Cost},
     sink::Sink,
 };
@@ -31,10 +32,13 @@ use crate::lab::{
     wait_until,
 };
 
-/// The port that every flow goes to: nobody listens.
+/// The port that the first flows go to: nobody listens.
 const SERVER_PORT: u16 = 9;
 /// Inside port of flow 0.
 const FIRST_PORT: u16 = 20_000;
+/// Inside endpoints: with more flows than these, each speaks to several of the
+/// server's ports. A WAN's address has no port for 60,000.
+pub(super) const ENDPOINTS: usize = 45_000;
 /// While measuring, one frame in 2^12 is kept and looked at.
 const KEEP_SHIFT: u8 = 12;
 /// How long a gateway may take until every flow passes.
@@ -126,14 +130,20 @@ impl Lane {
         let (near, far) = self.ends();
         near.generator.aim(&frames)?;
         far.sink.keep_one_in(0)?;
-        let round = u32::try_from(load.flows)?;
+        // No more at once than the sink keeps.
+        let round = u32::try_from(load.flows)?.min(SAMPLES);
         let what = format!("all {} flows pass the {} right", load.flows, self.gateway.name());
         let mut outside = BTreeMap::new();
         wait_until(&what, PATIENCE, || {
             self.ends().0.generator.send(round)?;
-            outside = self.look()?;
+            for (flow, now) in self.look()? {
+                if let Some(before) = outside.insert(flow, now) {
+                    ensure!(before == now, "flow {flow} changed from {before} to {now}");
+                }
+            }
             Ok(outside.len() == load.flows)
         })?;
+        self.check_owners(&outside)?;
         if load.way == Way::Out {
             self.outside = outside;
         }
@@ -186,7 +196,7 @@ impl Lane {
 
     /// Addresses of a flow's frame as it is sent now.
     fn sent(&self, flow: usize) -> Result<Endpoints> {
-        let server = SocketAddrV4::new(NET4, SERVER_PORT);
+        let server = server(flow)?;
         Ok(match self.load.way {
             Way::Out => Endpoints { source: inside(flow)?, destination: server },
             Way::Back => {
@@ -213,9 +223,43 @@ impl Lane {
                 ensure!(before == now, "flow {flow} changed from {before} to {now}");
             }
         }
-        let distinct: HashSet<_> = outside.values().collect();
-        ensure!(distinct.len() == outside.len(), "two flows share an outside endpoint");
         Ok(outside)
+    }
+
+    /// Refuses an outside endpoint that is two inside endpoints'.
+    fn check_owners(&self, outside: &BTreeMap<usize, SocketAddrV4>) -> Result<()> {
+        let mut owners = HashMap::new();
+        for (flow, outside) in outside {
+            let inside = inside(*flow)?;
+            let owner = *owners.entry(*outside).or_insert(inside);
+            ensure!(owner == inside, "{owner} and {inside} share {outside}");
+        }
+        Ok(())
+    }
+
+    /// Sends the first frame of each flow, as fast as it goes, to a gateway that
+    /// knows none of them. Gives how many arrived, per second of the core.
+    pub(super) fn open_flows(&mut self, flows: usize) -> Result<Rate> {
+        let load = Load { way: Way::Out, bytes: frames::LEAST, flows };
+        self.load = load;
+        let frames = self.frames()?;
+        let (near, far) = self.ends();
+        near.generator.aim(&frames)?;
+        far.sink.keep_one_in(KEEP_SHIFT)?;
+        let before = far.sink.taken()?;
+        let burst = near.generator.send(u32::try_from(flows)?)?;
+        let taken = (far.sink.taken()? - before) as f64;
+        let seen = self.look()?;
+        ensure!(!seen.is_empty(), "the {} let nothing through", self.gateway.name());
+        self.check_owners(&seen)?;
+        self.gateway.check(&self.lab)?;
+        let arrived = taken / burst.sent as f64;
+        Ok(Rate { pps: 1e9 / burst.each * arrived, lost: 1.0 - arrived })
+    }
+
+    /// The gateway's namespace.
+    pub(super) fn gateway(&self) -> &Namespace {
+        self.lab.gw()
     }
 
     /// The outside endpoint of a frame's flow. Refuses a frame that is not what
@@ -259,7 +303,12 @@ impl Lane {
 
 /// The inside endpoint of a flow.
 fn inside(flow: usize) -> Result<SocketAddrV4> {
-    Ok(SocketAddrV4::new(HOST4, FIRST_PORT + u16::try_from(flow)?))
+    Ok(SocketAddrV4::new(HOST4, FIRST_PORT + u16::try_from(flow % ENDPOINTS)?))
+}
+
+/// The server's endpoint that a flow goes to.
+fn server(flow: usize) -> Result<SocketAddrV4> {
+    Ok(SocketAddrV4::new(NET4, SERVER_PORT + u16::try_from(flow / ENDPOINTS)?))
 }
 
 /// MAC address of a device.

@@ -5,6 +5,7 @@
 //! packets that come out.
 
 mod failover_gap;
+mod flows;
 mod frames;
 mod gateway;
 mod generator;
@@ -49,7 +50,8 @@ pub struct Bench {
 }
 
 /// Every benchmark.
-pub const BENCHES: &[Bench] = &[steer_nat_pps::BENCH, steer_tcp::BENCH, failover_gap::BENCH];
+pub const BENCHES: &[Bench] =
+    &[steer_nat_pps::BENCH, steer_tcp::BENCH, flows::BENCH, failover_gap::BENCH];
 
 /// Runs the command.
 ///

@@ -27,7 +27,7 @@ pub enum Change {
     },
     /// Keep what was applied for a trial: it becomes the agent's file.
     Confirm,
-    /// Send all traffic to one WAN, however it is.
+    /// Send all new flows to one WAN while it works.
     Failover {
         /// Its name.
         wan: String,

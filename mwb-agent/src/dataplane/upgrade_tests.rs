@@ -6,7 +6,7 @@ use std::thread;
 use mwb_common::maps::{self, Flow, FlowKey4, names};
 
 use super::super::spec::{Hook, HookChoice, Mode};
-use super::super::testing::{Instance, in_network, make_veth, run, wan};
+use super::super::testing::{Instance, in_network, make_veth, wan};
 use super::tests::link;
 use super::*;
 
@@ -108,8 +108,6 @@ fn a_program_without_fragments_is_replaced_in_its_link_by_one_with_them() {
         let after = link(&instance, pins::XDP).expect("pinned");
         assert_eq!(before.0, after.0, "the link must be the same");
         assert_ne!(before.1, after.1, "the program must be another");
-        // What only programs with fragments may.
-        run("ip link set wan0p mtu 9000");
     });
 }
 

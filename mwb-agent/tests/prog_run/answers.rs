@@ -13,7 +13,7 @@ use mwb_common::reason::Reason;
 use crate::gateway::From::{self, Lan, Wan};
 use crate::gateway::{Gateway, TC_ACT_REDIRECT, TC_ACT_SHOT};
 use crate::lasting::in_a_gateway;
-use crate::packet::Packet;
+use crate::packet::{Packet, fragments};
 use crate::row::{Row, Then, after, slow};
 use crate::world::{
     GATEWAY, GATEWAY6, PORT, WAN1, WAN1_6, answer, host_tcp, host_udp, out_by1, path1, v6,
@@ -148,24 +148,31 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
-/// Too big, and no answer.
+/// The second fragment of a datagram that may not be divided further.
+fn indivisible() -> [Vec<u8>; 2] {
+    let whole = with_payload(&host_udp(PORT), 3_000).bytes();
+    let frames = fragments(&whole, 1_488).into_iter().map(|mut frame| {
+        frame[20] |= 0x40;
+        let (header, _) = Ipv4Header::from_slice(&frame[14..]).expect("a header");
+        frame[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+        frame
+    });
+    let frames: Vec<_> = frames.take(2).collect();
+    frames.try_into().expect("two fragments")
+}
+
+/// Too big, and no answer: RFC 1122, 3.2.2, to a later fragment.
 fn silent_rows() -> Vec<Row> {
-    let large_fragment =
-        crate::packet::fragments(&with_payload(&host_udp(PORT), 3_000).bytes(), 1_488);
-    let dropped = |name, frame: Vec<u8>| {
-        slow(name, Lan, frame, Then::Ends(Reason::TooBig, None), (1, "udp4"))
-    };
-    let mut rows: Vec<Row> = Vec::new();
-    // RFC 1122, 3.2.2: a later fragment is not answered.
-    let mut later = dropped("a later fragment larger than the mtu", large_fragment[1].clone());
-    later[0].given = |gateway| {
-        let frames = crate::packet::fragments(&with_payload(&host_udp(PORT), 3_000).bytes(), 1_488);
+    let [_, later] = indivisible();
+    let then = Then::Ends(Reason::TooBig, None);
+    let [mut row, handed_over] =
+        slow("a later fragment larger than the mtu", Lan, later, then, (1, "udp4"));
+    row.given = |gateway| {
         gateway.set_path(1, Path { mtu: 1_508, ..path1() });
-        gateway.try_frame(Lan, &frames[0]);
+        gateway.try_frame(Lan, &indivisible()[0]);
         gateway.set_path(1, Path { mtu: 1_400, ..path1() });
     };
-    rows.extend(later);
-    rows
+    vec![row, handed_over]
 }
 
 #[test]

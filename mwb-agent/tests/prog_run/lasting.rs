@@ -8,11 +8,13 @@ use mwb_common::maps::{
     Choice, Control, Device, Flow, FlowKey4, MappingKey, Path, PortKey, SLOTS, filtering, hook,
     how, role,
 };
+use mwb_common::reason::Reason;
 
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::{Gateway, Gateways, XDP_PASS};
 use crate::in_the_world;
 use crate::packet::{ACK, Packet, Transport};
+use crate::row::difference;
 use crate::sweep::entries;
 use crate::world::{
     NEIGHBOUR2, OTHER_REMOTE, PORT, answer, control, host_tcp, host_udp, liveness, out_by1, path1,
@@ -177,6 +179,41 @@ fn a_flow_counts_its_packets_and_bytes_in_each_direction() {
         counts.sort_unstable();
         // 20 or 40 bytes of IP, 8 of UDP, 16 of payload; padding does not count.
         assert_eq!(counts, [(1, 44, true), (1, 64, true), (3, 132, true), (3, 192, true)]);
+    });
+}
+
+/// A `struct __sk_buff` of a packet that stands for `segments` of `size` bytes.
+fn segmented(segments: u32, size: u32) -> Vec<u8> {
+    let mut context = vec![0; 192];
+    for (offset, value) in [(164, segments), (176, size)] {
+        context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    context
+}
+
+#[test]
+fn a_packet_of_segments_is_as_large_as_they_are_and_counts_as_many() {
+    let name = "a_packet_of_segments_is_as_large_as_they_are_and_counts_as_many";
+    in_a_gateway(name, |gateway, form| {
+        if form == Hook::Xdp {
+            return;
+        }
+        let program = gateway.enter(Lan);
+        for packet in [host_tcp(PORT), v6(&host_tcp(PORT))] {
+            let headers = if packet.source.is_ipv4() { 40 } else { 60 };
+            let frame = packet.with(|p| p.payload = vec![7; 2_800]).bytes();
+            // Whether segments fit the MTU of 1,500, and not the packet, decides.
+            for (size, expected) in
+                [(1_500 - headers, Reason::Forwarded), (1_501 - headers, Reason::TooBig)]
+            {
+                let before = gateway.counters().expect("counters");
+                let context = segmented(2, size);
+                gateway.plane().test_run(program, &frame, Some(&context), 1).expect("a test run");
+                let moved = difference(&before, gateway.counters().expect("counters"));
+                let [row] = moved.as_slice() else { panic!("{moved:?}") };
+                assert_eq!((row.reason, row.packets), (expected, 2), "segments of {size}");
+            }
+        }
     });
 }
 

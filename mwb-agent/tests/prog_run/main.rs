@@ -10,6 +10,7 @@
 
 mod admission;
 mod answers;
+mod divided;
 mod errors;
 mod explained;
 mod fragments;

@@ -65,6 +65,8 @@ pub(crate) struct Packet {
     pub(crate) tcp_options: Vec<u8>,
     /// IPv6 extension headers: number, and what follows its next-header byte.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    /// IPv4: it may be divided on its way.
+    pub(crate) divisible: bool,
     /// IPv4: offset in units of 8 bytes, and whether more follow.
     pub(crate) fragment: (u16, bool),
     pub(crate) transport: Transport,
@@ -124,6 +126,7 @@ impl Packet {
         header.total_len += u16::try_from(self.options.len()).expect("options that fit");
         header.fragment_offset = IpFragOffset::try_new(self.fragment.0).expect("13 bits");
         header.more_fragments = self.fragment.1;
+        header.dont_fragment = !self.divisible;
         header.header_checksum = header.calc_header_checksum();
         [header.to_bytes().to_vec(), upper].concat()
     }

@@ -247,7 +247,7 @@ fn network_bytes(frame: &[u8]) -> u64 {
 }
 
 /// The counters that moved, with how much they did.
-fn difference(before: &[CounterRow], after: Vec<CounterRow>) -> Vec<CounterRow> {
+pub(crate) fn difference(before: &[CounterRow], after: Vec<CounterRow>) -> Vec<CounterRow> {
     let place = |row: &CounterRow| (row.direction, row.path, row.reason, row.protocol);
     after
         .into_iter()

@@ -192,6 +192,7 @@ fn packet(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
         options: Vec::new(),
         tcp_options: Vec::new(),
         extensions: Vec::new(),
+        divisible: false,
         fragment: (0, false),
         transport,
         payload: b"sixteen bytes...".to_vec(),

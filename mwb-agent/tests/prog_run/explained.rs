@@ -61,7 +61,7 @@ const SITUATIONS: &[Situation] = &[
 fn packets() -> Vec<Packet> {
     let to = |packet: &Packet, address: Ipv4Addr| packet.with(|p| p.destination = address.into());
     let mut packets = Vec::new();
-    for port in 40_000..40_012 {
+    for port in 40_000..40_004 {
         packets.push(host_udp(port));
         packets.push(host_tcp(port));
         packets.push(host_echo(port));
@@ -125,17 +125,22 @@ fn counts(gateway: &Gateway) -> BTreeMap<Reason, u64> {
 }
 
 /// Why the programs did something else than was predicted, if they did.
-fn differs(gateway: &mut Gateway, packet: &Packet) -> Option<String> {
+/// `counted` is what the counters said before, and says what they say then.
+fn differs(
+    gateway: &mut Gateway,
+    packet: &Packet,
+    counted: &mut BTreeMap<Reason, u64>,
+) -> Option<String> {
     let asked = named(packet);
     let expected = predicted(gateway, &asked);
-    let before = counts(gateway);
     gateway.try_send(From::Lan, packet);
-    let after = counts(gateway);
-    let given: Vec<Reason> = after
+    let now = counts(gateway);
+    let given: Vec<Reason> = now
         .iter()
-        .filter(|(reason, count)| before.get(reason) != Some(count))
+        .filter(|(reason, count)| counted.get(reason) != Some(count))
         .map(|(reason, _)| *reason)
         .collect();
+    *counted = now;
     let flow = match (asked.key4(), asked.key6()) {
         (Some(key), _) => gateway.tables().flows4().get(&key).expect("a read"),
         (None, Some(key)) => gateway.tables().flows6().get(&key).expect("a read"),
@@ -173,16 +178,17 @@ fn what_is_predicted_is_what_the_programs_do() {
             for (name, prepare) in SITUATIONS {
                 let gateway = gateways.fresh(form, (4_096, 4_096)).expect("a gateway");
                 prepare(gateway);
+                let mut counted = counts(gateway);
                 for packet in packets() {
                     runs += 1;
-                    if let Some(wrong) = differs(gateway, &packet) {
+                    if let Some(wrong) = differs(gateway, &packet, &mut counted) {
                         failed += &format!("{name} ({}): {wrong}\n", form.name());
                     }
                 }
             }
         }
         assert!(failed.is_empty(), "of {runs} packets these went another way:\n{failed}");
-        assert!(runs > 1_000, "{runs} packets");
+        assert!(runs > 500, "{runs} packets");
     });
 }
 
@@ -194,7 +200,8 @@ fn a_flow_whose_wan_was_cut_or_renumbered_is_predicted_to_move() {
         let gateway = gateways.fresh(Hook::Tcx, (4_096, 4_096)).expect("a gateway");
         choose(gateway, index::COUNTER, &[1, 2]);
         let packet = host_udp(40_100);
-        assert_eq!(differs(gateway, &packet), None);
+        let mut counted = counts(gateway);
+        assert_eq!(differs(gateway, &packet, &mut counted), None);
         let cut =
             |epoch, generation| mwb_common::maps::Path { epoch, generation, ..world::path1() };
         for path in [cut(1, 1), cut(1, 2)] {
@@ -203,7 +210,7 @@ fn a_flow_whose_wan_was_cut_or_renumbered_is_predicted_to_move() {
             gateway.set_path(2, mwb_common::maps::Path { generation: path.generation, ..other });
             let moved = predicted(gateway, &named(&packet));
             assert!(moved.picked.is_some(), "it is chosen anew: {moved:?}");
-            assert_eq!(differs(gateway, &packet), None);
+            assert_eq!(differs(gateway, &packet, &mut counted), None);
         }
     });
 }

@@ -39,8 +39,11 @@ fn back(packet: &Packet) -> Packet {
     })
 }
 
+/// Name, number, that HOST has sent one, and that FRIEND has.
+type Kind = (&'static str, u8, fn(&mut Gateway), fn(&mut Gateway));
+
 fn addresses_only() -> Vec<Row> {
-    let kinds: [(&str, u8, fn(&mut Gateway), fn(&mut Gateway)); 3] = [
+    let kinds: [Kind; 3] = [
         (
             "gre",
             GRE,

@@ -193,9 +193,14 @@ fn a_small_lan_is_found_out(scene: &mut Scene) -> Result<()> {
         server.connect(seen)?;
         never_fragment(&server)?;
         let answer = [7; 1450];
-        wait_until("the server learns the MTU", Duration::from_secs(5), || {
+        let told = Capture::start(lab.isp(0), "gw0", Passing::In, "icmp or icmp6")?;
+        wait_until("the server learns the MTU", PATIENCE, || {
             // The first leaves and is answered, a later one is refused.
             Ok(server.send(&answer).is_err() && path_mtu(&server)? == SMALL)
+        })
+        .with_context(|| match told.finish() {
+            Ok(captured) => format!("it was told {:02x?}", captured.frames.first()),
+            Err(error) => format!("{error:#}"),
         })?;
         let fits = [8; SMALL - 48];
         // An error that came meanwhile is told by the next call.

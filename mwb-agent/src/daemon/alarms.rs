@@ -48,6 +48,8 @@ impl Alarms {
                 .told
                 .entry((path, reason))
                 .or_insert_with(|| (if self.begun { 0 } else { count }, None));
+            // A path that another WAN has taken over counts anew.
+            *told = count.min(*told);
             let quiet = when.is_some_and(|when| now.duration_since(when) < AGAIN);
             if count > *told && !quiet {
                 shortages.push(Shortage { path, reason, packets: count - *told });
@@ -92,6 +94,16 @@ mod tests {
         assert_eq!(at(64, 1000), []);
         assert_eq!(at(65, 1000), [(2, 990)]);
         assert_eq!(at(200, 1000), []);
+    }
+
+    #[test]
+    fn a_path_that_another_wan_has_taken_over_is_counted_anew() {
+        let (mut alarms, now) = (Alarms::default(), Instant::now());
+        assert_eq!(alarms.check(&rows(Reason::PortsExhausted, 500), now), []);
+        let told = alarms.check(&rows(Reason::PortsExhausted, 3), now);
+        assert_eq!(told, [], "how much of it is new cannot be known");
+        let told = alarms.check(&rows(Reason::PortsExhausted, 5), now);
+        assert_eq!(told.iter().map(|shortage| shortage.packets).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::control::{Control, Wan};
 use super::identity;
 use super::ports::Port;
+use super::start::forget_counters;
 use crate::config::Config;
 use crate::net::Snapshot;
 
@@ -49,6 +50,7 @@ impl Control {
             // What is not read is taken to be worth nothing: the entry is
             // written in any case.
             let pinned = self.plane.with(|plane| plane.path(path)).unwrap_or_default();
+            forget_counters(&self.plane, path, &pinned);
             self.rates.forget(path);
             self.ledger.forget(path);
             self.drains.forget(path);

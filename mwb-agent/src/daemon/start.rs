@@ -123,6 +123,9 @@ impl Control {
             let mut wan = Wan::new(path, &config, configured, network, before);
             let same = known.contains(&(path, identity::padded(&configured.device)))
                 && before.address4 == wan.present.path.address4;
+            if before.device != identity::padded(&configured.device) {
+                forget_counters(&plane, path, &before);
+            }
             if same && pinned.dead.contains(&path) {
                 (wan.state, wan.reason) = (State::Down, Reason::DownBeforeRestart);
             }
@@ -219,6 +222,17 @@ impl Control {
     pub(super) fn devices(&self) -> impl Iterator<Item = &str> {
         let lan = self.config.lan.iter().map(|lan| lan.device.as_str());
         lan.chain(self.config.wans.iter().map(|wan| wan.device.as_str()))
+    }
+}
+
+/// A WAN that gets a path id begins to count at zero. In a table that is new
+/// there is nothing to forget.
+pub(super) fn forget_counters(plane: &Plane, path: u8, pinned: &Path) {
+    if *pinned == Path::default() {
+        return;
+    }
+    if let Err(error) = plane.with(|plane| plane.tables()).forget_path(path) {
+        tracing::warn!(%error, path, "counters of another WAN are counted on");
     }
 }
 

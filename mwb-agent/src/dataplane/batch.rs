@@ -151,6 +151,12 @@ impl<K: Pod, V: Pod> Table<K, V> {
         sys::update(self.fd(), key, value).map_err(self.call("BPF_MAP_UPDATE_ELEM"))
     }
 
+    /// Zeroes one element of an array, on every CPU.
+    pub(super) fn clear(&self, key: &K) -> Result<(), Error> {
+        let zeros = vec![V::zeroed(); self.lanes];
+        sys::update_lanes(self.fd(), key, &zeros).map_err(self.call("BPF_MAP_UPDATE_ELEM"))
+    }
+
     /// How many elements there are.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod btf;
 mod choice;
 mod clsact;
 mod error;
+mod forget;
 mod forwards;
 mod load;
 mod losses;

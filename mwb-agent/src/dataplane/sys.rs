@@ -164,14 +164,24 @@ pub(super) fn lookup_into<K: Pod, V: Pod>(
 
 /// Writes one element, whether there is one or not.
 pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    update_lanes(map, key, std::slice::from_ref(value))
+}
+
+/// Writes one element of a map that has a value per CPU: one for each.
+pub(super) fn update_lanes<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    values: &[V],
+) -> io::Result<()> {
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd(),
         key: address(std::slice::from_ref(key)),
-        value_or_next_key: address(std::slice::from_ref(value)),
+        value_or_next_key: address(values),
         ..Zeroable::zeroed()
     };
-    // SAFETY: `key` and `value` live through the call and are only read; callers
-    // open the map by a type that was checked to have these sizes.
+    // SAFETY: `key` and `values` live through the call and are only read; callers
+    // open the map by a type that was checked to have these sizes, and know how
+    // many values it has.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 

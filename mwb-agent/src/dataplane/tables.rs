@@ -241,6 +241,10 @@ impl Tables {
         Ok(rows)
     }
 
+    pub(super) fn clear_counter(&self, index: u32) -> Result<(), Error> {
+        self.inner.counters.clear(&index)
+    }
+
     /// What was forwarded in one direction by one path, ever: a few look-ups,
     /// for who asks many times a second.
     ///

@@ -23,7 +23,9 @@ use super::wan::{self, Present};
 use crate::config::{self, Config};
 use crate::dataplane::Error;
 use crate::events::{Bus, EventKind};
-use crate::failover::{self, Carries, Change, Decision, Drains, Ledger, Load, Member, Memory, Plan};
+use crate::failover::{
+    self, Carries, Change, Decision, Drains, Ledger, Load, Member, Memory, Plan,
+};
 use crate::health::{Held, Link, Measured, NextHop, Reason, Report, State};
 use crate::net::Snapshot;
 
@@ -273,8 +275,7 @@ impl Control {
             }
             Change::NothingUsable => {
                 let message = "no WAN is usable: all are used as if they were";
-                let reasons: Vec<String> =
-                    self.wans.iter().map(|wan| reason(&wan.path)).collect();
+                let reasons: Vec<String> = self.wans.iter().map(|wan| reason(&wan.path)).collect();
                 self.bus.publish(EventKind::Failover, None, message, reasons.join("; "));
             }
         }

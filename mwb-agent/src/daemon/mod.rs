@@ -24,8 +24,6 @@ mod doctor;
 mod file;
 #[cfg(test)]
 mod fixture;
-#[cfg(test)]
-mod live_tests;
 mod flow_view;
 mod follow;
 mod forced;
@@ -33,6 +31,8 @@ mod forwards;
 mod identity;
 mod leaving;
 mod left;
+#[cfg(test)]
+mod live_tests;
 mod look;
 mod ports;
 mod prefixes;

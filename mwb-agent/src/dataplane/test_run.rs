@@ -9,8 +9,9 @@ use super::DataPlane;
 use super::error::Error;
 use super::spec::{Hook, ProgramId};
 
-/// Room in the output for headers and metadata that a program puts in front.
-const HEADROOM: usize = 512;
+/// Room in the output for headers and metadata that a program puts in front, and
+/// for a longer fragment that waited and leaves in the packet's place.
+const HEADROOM: usize = 512 + mwb_common::maps::HELD_BYTES;
 
 /// What a program did to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -330,7 +330,8 @@ fn quoted(
         return Ok(());
     }
     let owner = model.owner(path, before.protocol, outside.0, outside.1);
-    ensure(owner == Some(inside), || {
+    let untold = owner.is_none() && model.has_tried(before.protocol, inside);
+    ensure(owner == Some(inside) || untold, || {
         format!("an error about {outside:?}, which is {owner:?}'s, became one about {inside:?}")
     })
 }

@@ -19,6 +19,8 @@ use crate::record::Step;
 use crate::view::{Part, View};
 use crate::world;
 
+/// MTU of the device that inside hosts are behind.
+const LAN_MTU: u16 = 1_500;
 /// Packets between two changes of the setting, on average.
 const UNDER_ONE_SETTING: usize = 400;
 
@@ -31,6 +33,8 @@ struct Ends {
     answered: u64,
     /// Fragments that were dropped, or wait, or have gone in again.
     fragments: u64,
+    /// Of what was dropped, what may have been sent in pieces.
+    divisible: u64,
     bytes: u64,
 }
 
@@ -92,8 +96,12 @@ impl<'a> Stage<'a> {
             (Verdict::Kernel, _) => ends.kernel += 1,
             (Verdict::Drop, _) => {
                 ends.dropped += 1;
-                let part = View::of(packet).map_or(Part::Whole, |view| view.part);
-                ends.fragments += u64::from(part != Part::Whole);
+                if let Some(view) = View::of(packet) {
+                    ends.fragments += u64::from(view.part != Part::Whole);
+                    let size = view.end - view.network;
+                    let mtu = usize::from(self.engine.setting.mtu.min(LAN_MTU));
+                    ends.divisible += u64::from(size > mtu && view.is_divisible(packet));
+                }
             }
             (Verdict::Redirect, Some(Left::Answered)) => ends.answered += 1,
             (Verdict::Redirect, _) => ends.forwarded += 1,
@@ -106,7 +114,7 @@ impl<'a> Stage<'a> {
         let waiting = self.engine.waiting()?;
         let moved = difference(&self.before, &self.engine.counters()?)?;
         let mut tally = Tally::new();
-        let mut silent = 0;
+        let (mut silent, mut pieces) = (0, 0);
         for direction in Direction::ALL {
             let ends = self.ends[direction as usize];
             let counted = |meant: Meant| -> u64 {
@@ -117,15 +125,26 @@ impl<'a> Stage<'a> {
                 if counted == seen {
                     return Ok(());
                 }
-                let rows: Vec<_> = moved.iter().filter(|row| row.direction == direction).collect();
-                Err(format!("{} packets {what}, {counted} counted: {rows:#?}", seen))
+                let rows: Vec<_> = moved
+                    .iter()
+                    .filter(|row| row.direction == direction && row.packets > 0)
+                    .map(|row| (row.path, row.reason.name(), row.protocol, row.packets))
+                    .collect();
+                Err(format!("{} packets {what}, {counted} counted: {rows:?}", seen))
             };
             equal("left to the kernel", counted(Meant::Kernel), ends.kernel)?;
-            equal("sent on", counted(Meant::Forward), ends.forwarded)?;
+            // What is sent in pieces has no packet left to send on.
+            let forwarded = counted(Meant::Forward);
+            let divided = forwarded.saturating_sub(ends.forwarded);
+            if divided > ends.divisible {
+                equal("sent on", forwarded, ends.forwarded)?;
+            }
+            equal("sent on", forwarded, ends.forwarded + divided)?;
+            pieces += divided;
             // A fragment that waits is counted when it comes in again, or is
             // dropped in the end: neither is seen by this episode.
             let dropped = counted(Meant::Drop);
-            let gone = ends.dropped + ends.answered;
+            let gone = ends.dropped + ends.answered - divided;
             if dropped > gone + self.waiting || dropped + ends.fragments < gone {
                 equal("dropped or answered", dropped, gone)?;
             }
@@ -143,6 +162,7 @@ impl<'a> Stage<'a> {
             *tally.entry((row.direction.name(), row.reason.name())).or_default() += row.packets;
         }
         *tally.entry(("both", "waiting or come in again")).or_default() += silent;
+        *tally.entry(("both", "sent in pieces")).or_default() += pieces;
         Ok((self.inputs, tally))
     }
 }

@@ -14,7 +14,7 @@ const KEPT: usize = 48;
 
 /// An endpoint of a path: path, protocol, address, port.
 type Outside = (u8, u8, Address, u16);
-type Endpoint = (Address, u16);
+pub(crate) type Endpoint = (Address, u16);
 
 #[derive(Default)]
 pub(crate) struct Model {
@@ -84,6 +84,12 @@ impl Model {
             let inside = (view.protocol, (view.source(packet), own));
             self.tried.entry(inside).or_default().insert((view.destination(packet), to));
         }
+    }
+
+    /// Whether the inside endpoint has opened a flow with a packet that did not
+    /// leave.
+    pub(crate) fn has_tried(&self, protocol: u8, inside: Endpoint) -> bool {
+        self.tried.contains_key(&(protocol, inside))
     }
 
     /// Whose endpoint it is.

@@ -192,6 +192,12 @@ impl View {
         kind.is_some() && !self.is_icmp_error(bytes) && self.ports(bytes) == [0; 2]
     }
 
+    /// Whether a router may cut it into pieces.
+    pub(crate) fn is_divisible(&self, bytes: &[u8]) -> bool {
+        let field = be16(bytes, self.network + 6);
+        !self.v6 && field.is_some_and(|field| field & 0x4000 == 0)
+    }
+
     /// Whether it is the answer to an ICMP query.
     pub(crate) fn is_query_answer(&self, bytes: &[u8]) -> bool {
         matches!((self.v6, self.icmp_type(bytes)), (false, Some(0 | 14)) | (true, Some(129)))

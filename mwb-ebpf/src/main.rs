@@ -13,6 +13,10 @@
 #![no_std]
 #![no_main]
 #![expect(unstable_features, reason = "core has no atomic add for BPF: inline assembly has")]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what a map takes by value is copied to the stack, which has 512 bytes"
+)]
 #![feature(asm_experimental_arch)]
 
 mod account;

@@ -9,6 +9,7 @@ use aya_ebpf::{
         bpf_get_prandom_u32, bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
     },
 };
+use bytemuck::{Pod, Zeroable};
 use mwb_common::{
     maps::{
         Choice, Contact, Control, FORWARD, Family, FlowKey4, Mapping, MappingKey, PortKey,
@@ -26,13 +27,33 @@ use crate::{
 };
 
 /// What a flow needs of its mapping; a whole one takes thrice the stack.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(8))]
 pub(crate) struct Given {
     pub(crate) choice: Choice,
     pub(crate) port: [u8; 2],
     pub(crate) path: u8,
-    reserved: u8,
+    /// One of [`given`].
+    state: u8,
+}
+
+/// Values of [`Given::state`].
+mod given {
+    /// The endpoint has no mapping.
+    pub(super) const NONE: u8 = 0;
+    /// It has one that is void: of another generation, on a dead path, or without
+    /// its port.
+    pub(super) const VOID: u8 = 1;
+    /// It has one that may be used, now marked as used.
+    pub(super) const GOOD: u8 = 2;
+}
+
+/// Whether an inside endpoint has a mapping on this path already: whatever it
+/// talks to, it should have no second one there (RFC 4787, REQ-1).
+#[inline(always)]
+pub(crate) fn is_on(endpoint: &MappingKey, path: u8, now: u64) -> bool {
+    let given: Given = bytemuck::cast(current(endpoint, now));
+    given.state == given::GOOD && given.path == path
 }
 
 /// The mapping of an inside endpoint: the one it has while that is good, else a
@@ -43,13 +64,12 @@ pub(crate) fn mapping<F: Frame>(
     endpoint: &MappingKey,
     key: &FlowKey4,
     now: u64,
-    alive: &Alive,
 ) -> Result<Given, Reason> {
-    let known = match current(endpoint, now, alive) {
-        Current::Good(given) => return Ok(given),
-        Current::Void => true,
-        Current::None => false,
-    };
+    let given: Given = bytemuck::cast(current(endpoint, now));
+    if given.state == given::GOOD {
+        return Ok(given);
+    }
+    let known = given.state != given::NONE;
     let control = CONTROL.get(0).ok_or(Reason::PortsExhausted)?;
     if !known && control.source_limit != 0 {
         may_map(&endpoint.address, control)?;
@@ -57,7 +77,7 @@ pub(crate) fn mapping<F: Frame>(
     let (chosen, choice) = if endpoint.via != 0 {
         (endpoint.via, Choice { how: how::VIA, ..Choice::default() })
     } else {
-        choose(Family::V4, hash4(key, control.seed), alive)?
+        choose(Family::V4, hash4(key, control.seed), now)?
     };
     let path = path(chosen, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
     let port = if has_nat_ports(endpoint.protocol) {
@@ -79,15 +99,13 @@ pub(crate) fn mapping<F: Frame>(
         if !known {
             count_mapping(&endpoint.address);
         }
-        return Ok(Given { choice: mapping.choice, port, path: chosen, reserved: 0 });
+        return Ok(Given { choice: mapping.choice, port, path: chosen, state: given::GOOD });
     }
     if has_nat_ports(endpoint.protocol) {
         let _ = PORTS.remove(PortKey { port, protocol: endpoint.protocol, path: chosen });
     }
-    match current(endpoint, now, alive) {
-        Current::Good(given) => Ok(given),
-        _ => Err(Reason::FlowTableFull),
-    }
+    let given: Given = bytemuck::cast(current(endpoint, now));
+    if given.state == given::GOOD { Ok(given) } else { Err(Reason::FlowTableFull) }
 }
 
 /// Whether an inside address may have one more mapping (RFC 6888, REQ-4). Made
@@ -116,47 +134,49 @@ fn count_mapping(address: &[u8; 4]) {
     }
 }
 
-/// What an endpoint has.
-enum Current {
-    /// A mapping that may be used, now marked as used.
-    Good(Given),
-    /// One that is void: of another generation, on a dead path, or without its
-    /// port.
-    Void,
-    None,
+/// What an endpoint has, as a [`Given`] in one word. A subprogram: its keys would
+/// not fit on the caller's stack.
+#[inline(never)]
+fn current(endpoint: &MappingKey, now: u64) -> u64 {
+    let mut given = Given { choice: Choice::default(), port: [0; 2], path: 0, state: given::NONE };
+    if let Some(mapping) = MAPPINGS.get_ptr_mut(endpoint) {
+        // SAFETY: the entry may become another endpoint's while we hold it, since
+        // entries are used again. Then our mark of use prolongs that one's life.
+        let mapping = unsafe { &mut *mapping };
+        given.state = given::VOID;
+        if stands_still(endpoint, mapping, now) {
+            mapping.last_used = now;
+            let choice = Choice { how: mapping.choice.how | how::MAPPED, ..mapping.choice };
+            given = Given { choice, port: mapping.port, path: mapping.path, state: given::GOOD };
+        }
+    }
+    bytemuck::cast(given)
 }
 
 #[inline(always)]
-fn current(endpoint: &MappingKey, now: u64, alive: &Alive) -> Current {
-    let Some(mapping) = MAPPINGS.get_ptr_mut(endpoint) else { return Current::None };
-    // SAFETY: the entry may become another endpoint's while we hold it, since
-    // entries are used again. Then our mark of use prolongs that one's life.
-    let mapping = unsafe { &mut *mapping };
+fn stands_still(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> bool {
+    let Ok(alive) = Alive::at(now) else { return false };
     let good = path(mapping.path, path_flag::HAS_V4).is_some_and(|path| {
         path.generation == mapping.generation
             // Also a destination on a WAN's own subnet has no other way.
-            && stands(mapping.choice, mapping.path, path, alive, Family::V4)
+            && stands(mapping.choice, mapping.path, path, &alive, Family::V4)
     });
-    if !good {
-        return Current::Void;
+    if !good || !has_nat_ports(endpoint.protocol) {
+        return good;
     }
-    if has_nat_ports(endpoint.protocol) {
-        let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
-        // The port must still be this endpoint's: expiry may have taken it.
-        let Some(owner) = PORTS.get_ptr_mut(port) else { return Current::Void };
-        // SAFETY: as above.
-        let owner = unsafe { &mut *owner };
-        if owner.inside != *endpoint {
-            return Current::Void;
-        }
-        // A mapping may stand on what has become a port forward of its endpoint.
-        if owner.last_used != FORWARD {
-            owner.last_used = now;
-        }
+    let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
+    // The port must still be this endpoint's: expiry may have taken it.
+    let Some(owner) = PORTS.get_ptr_mut(port) else { return false };
+    // SAFETY: as for the mapping.
+    let owner = unsafe { &mut *owner };
+    if owner.inside != *endpoint {
+        return false;
     }
-    mapping.last_used = now;
-    let choice = Choice { how: mapping.choice.how | how::MAPPED, ..mapping.choice };
-    Current::Good(Given { choice, port: mapping.port, path: mapping.path, reserved: 0 })
+    // A mapping may stand on what has become a port forward of its endpoint.
+    if owner.last_used != FORWARD {
+        owner.last_used = now;
+    }
+    true
 }
 
 /// Notes that a mapping's endpoint has sent to an address: `answer` is the key

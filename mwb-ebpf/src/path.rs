@@ -87,10 +87,10 @@ pub(crate) fn path(id: u8, family: u32) -> Option<&'static Path> {
 
 /// Chooses a path for a new flow; 0 = none. The epoch is still to be filled in.
 #[inline(always)]
-pub(crate) fn choose(family: Family, hash: u32, alive: &Alive) -> Result<(u8, Choice), Reason> {
+pub(crate) fn choose(family: Family, hash: u32, now: u64) -> Result<(u8, Choice), Reason> {
     let selection = SELECTIONS.get(family as u32).ok_or(Reason::NoPath)?;
     let slot = if selection.index == index::FLOW_HASH { hash } else { advance(family) };
-    let picked = pick(family as u32, slot, alive.now);
+    let picked = pick(family as u32, slot, now);
     let slot = slot as u16 & (SLOTS as u16 - 1);
     Ok((picked as u8, Choice { slot, how: picked_how(picked), epoch: 0 }))
 }

@@ -404,10 +404,12 @@ fn open<F: Frame>(
     };
     may_open?;
     source_may_open(place4(key.source))?;
-    let alive = &Alive::at(now)?;
-    let endpoint =
-        MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via };
-    let mapping = nat::mapping(frame, &endpoint, key, now, alive)?;
+    let mut endpoint =
+        MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via: 0 };
+    if via != 0 && !nat::is_on(&endpoint, via, now) {
+        endpoint.via = via;
+    }
+    let mapping = nat::mapping(frame, &endpoint, key, now)?;
     let path = path(mapping.path, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
     let outside = (path.address4, mapping.port);
     let inside = (key.source, key.source_port);

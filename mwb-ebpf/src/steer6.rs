@@ -298,12 +298,11 @@ fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Re
     };
     may_open?;
     source_may_open(place6(&key.source))?;
-    let alive = &Alive::at(now)?;
     let (chosen, choice) = if via != 0 {
         (via, Choice { how: how::VIA, ..Choice::default() })
     } else {
         let seed = CONTROL.get(0).ok_or(Reason::NoPath)?.seed;
-        choose(Family::V6, hash6(key, seed), alive)?
+        choose(Family::V6, hash6(key, seed), now)?
     };
     let path = path(chosen, path_flag::HAS_V6).ok_or(Reason::NoPath)?;
     let outside = outside(path, key.source).ok_or(Reason::ForeignSource)?;

@@ -345,7 +345,7 @@ fn errors_quote_what_each_side_knows(scene: &mut Scene) -> Result<()> {
         ];
         for question in questions {
             let asked = Packet::read(&question).context("a packet")?;
-            lan.send(&[question.clone()])?;
+            lan.send(std::slice::from_ref(&question))?;
             let outside = wan.hear("the question outside", |packet, bytes| {
                 (packet.to.ip() == to && packet.protocol == asked.protocol).then(|| bytes.to_vec())
             })?;
@@ -373,7 +373,7 @@ fn errors_quote_what_each_side_knows(scene: &mut Scene) -> Result<()> {
                 packets::TCP => packets::tcp(far, seen.from, flag::SYN | flag::ACK, (7, 2), b"")?,
                 _ => packets::echo(to, seen.from.ip(), seen.from.port(), true, b"answer")?,
             };
-            wan.send(&[answer.clone()])?;
+            wan.send(std::slice::from_ref(&answer))?;
             let inside = lan.hear("the answer inside", |packet, bytes| {
                 (packet.from.ip() == to && packet.protocol == asked.protocol)
                     .then(|| bytes.to_vec())

@@ -100,6 +100,9 @@ impl Agent {
     }
 }
 
+/// Outside port, protocol, device, inside address and port.
+type ForwardRow = ([u8; 2], u8, [u8; 16], [u8; 4], [u8; 2]);
+
 /// What the kernel side goes by, without times, and by device in the place of
 /// path ids and generations.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +113,7 @@ struct Kernel {
     slots: Vec<[u8; 16]>,
     ranking: Vec<[u8; 16]>,
     prefixes: BTreeSet<(IpNet, u8, [u8; 16])>,
-    forwards: BTreeSet<([u8; 2], u8, [u8; 16], [u8; 4], [u8; 2])>,
+    forwards: BTreeSet<ForwardRow>,
     devices: BTreeMap<u32, (u8, [u8; 16], u8)>,
 }
 

@@ -145,7 +145,7 @@ fn a_counter_is_a_guess_and_a_hash_is_certain() {
     let hashed = decide(&book(&[1, 2], index::FLOW_HASH), &usual(), &Facts::default());
     assert!(hashed.certain);
     let slot = hashed.picked.expect("the choice was asked").slot;
-    let expected = if slot % 2 == 0 { 1 } else { 2 };
+    let expected = if slot.is_multiple_of(2) { 1 } else { 2 };
     assert_eq!(hashed.verdict, Verdict::Path(expected));
 
     let alone = decide(&book(&[2], index::COUNTER), &usual(), &Facts::default());

@@ -35,6 +35,10 @@ mod shrink;
 mod view;
 
 #[path = "../prog_run/packet.rs"]
+#[expect(
+    dead_code,
+    reason = "the builder of the table tests, which makes more than is needed here"
+)]
 mod packet;
 #[path = "../prog_run/world.rs"]
 #[expect(dead_code, reason = "the little world of the table tests, larger than is needed here")]

@@ -1,0 +1,114 @@
+//! Map names as they stand in the object file and under the pin directory.
+
+/// `Array<Device>` by interface index.
+pub const DEVICES: &str = "DEVICES";
+/// `Array<Control>` with one entry.
+pub const CONTROL: &str = "CONTROL";
+/// `Array<Path>` by path id.
+pub const PATHS: &str = "PATHS";
+/// `Array<Liveness>` with one entry.
+pub const LIVENESS: &str = "LIVENESS";
+/// `Array<Selection>` by [`super::Family`].
+pub const SELECTIONS: &str = "SELECTIONS";
+/// `Array<u64>` by [`super::Family`]: the running slot index.
+pub const CURSORS: &str = "CURSORS";
+/// `LpmTrie<[u8; 4], Prefix>`.
+pub const PREFIXES4: &str = "PREFIXES4";
+/// `LpmTrie<[u8; 16], Prefix>`.
+pub const PREFIXES6: &str = "PREFIXES6";
+/// `HashMap<FlowKey4, Flow>`.
+pub const FLOWS4: &str = "FLOWS4";
+/// `HashMap<FlowKey6, Flow>`.
+pub const FLOWS6: &str = "FLOWS6";
+/// `HashMap<MappingKey, Mapping>`.
+pub const MAPPINGS: &str = "MAPPINGS";
+/// `HashMap<PortKey, PortOwner>`.
+pub const PORTS: &str = "PORTS";
+/// `PerCpuArray<Counter>` by [`super::counter_index`].
+pub const COUNTERS: &str = "COUNTERS";
+/// `HashMap<[u8; 4], u32>`: mappings ever made for an inside address. Only
+/// the kernel side counts.
+pub const MAPPINGS_MADE: &str = "MAPPINGS_MADE";
+/// `HashMap<[u8; 4], u32>`: how many of them are over. Only the agent counts.
+pub const MAPPINGS_ENDED: &str = "MAPPINGS_ENDED";
+/// `LruHashMap<FlowKey4, Contact>` by the key of an inbound packet without
+/// its source port.
+pub const CONTACTS: &str = "CONTACTS";
+/// `LruHashMap<FlowKey6, Fragment>`, see [`super::Fragment`].
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// `Array<Held>`.
+pub const HELD: &str = "HELD";
+/// `PerCpuArray<Budget>` with one entry: ICMP errors that may be sent.
+pub const BUDGET: &str = "BUDGET";
+/// `ProgramArray` by [`super::slow`].
+pub const SLOW: &str = "SLOW";
+
+/// `PerCpuArray<u64>` by interface index: frames that XDP programs have
+/// redirected to a device and that it did not take.
+pub const XMIT_LOSSES: &str = "XMIT_LOSSES";
+/// Global of type [`super::KernelLayout`].
+pub const KERNEL_LAYOUT: &str = "KERNEL_LAYOUT";
+
+/// Every map that is pinned.
+pub const PINNED: &[&str] = &[
+    DEVICES,
+    CONTROL,
+    PATHS,
+    LIVENESS,
+    SELECTIONS,
+    CURSORS,
+    PREFIXES4,
+    PREFIXES6,
+    FLOWS4,
+    FLOWS6,
+    MAPPINGS,
+    PORTS,
+    COUNTERS,
+    MAPPINGS_MADE,
+    MAPPINGS_ENDED,
+    CONTACTS,
+    FRAGMENTS,
+    HELD,
+    BUDGET,
+    SLOW,
+    XMIT_LOSSES,
+];
+
+/// Program names in the object file: entry point and form.
+pub mod programs {
+    /// LAN side, XDP form.
+    pub const INSIDE_XDP: &str = "inside_xdp";
+    /// LAN side, TCX/clsact form.
+    pub const INSIDE_TC: &str = "inside_tc";
+    /// WAN side, XDP form.
+    pub const OUTSIDE_XDP: &str = "outside_xdp";
+    /// WAN side, TCX/clsact form.
+    pub const OUTSIDE_TC: &str = "outside_tc";
+    /// LAN side, IPv4: what is rare and long, called by `inside_tc`.
+    pub const INSIDE_SLOW4: &str = "inside_slow4";
+    /// The same for IPv6.
+    pub const INSIDE_SLOW6: &str = "inside_slow6";
+    /// WAN side, IPv4: what is rare and long, called by `outside_tc`.
+    pub const OUTSIDE_SLOW4: &str = "outside_slow4";
+    /// The same for IPv6.
+    pub const OUTSIDE_SLOW6: &str = "outside_slow6";
+    /// Counts what a device's driver does not take from XDP.
+    pub const DEVMAP_XMIT: &str = "devmap_xmit";
+    /// Counts what does not get as far as the driver.
+    pub const REDIRECT_ERR: &str = "redirect_err";
+    /// Those that only watch, with their tracepoints: a kernel may refuse
+    /// them.
+    pub const WATCHING: &[(&str, &str)] =
+        &[(DEVMAP_XMIT, "xdp_devmap_xmit"), (REDIRECT_ERR, "xdp_redirect_err")];
+    /// All that packets go through.
+    pub const ALL: &[&str] = &[
+        INSIDE_XDP,
+        INSIDE_TC,
+        INSIDE_SLOW4,
+        INSIDE_SLOW6,
+        OUTSIDE_XDP,
+        OUTSIDE_TC,
+        OUTSIDE_SLOW4,
+        OUTSIDE_SLOW6,
+    ];
+}

@@ -25,6 +25,7 @@ mod answer;
 mod atomic;
 mod deliver;
 mod divide;
+mod flow4;
 mod fragment;
 mod frame;
 mod handover;

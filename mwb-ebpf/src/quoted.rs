@@ -15,7 +15,7 @@ use mwb_common::{
 use crate::{
     Action, Packed,
     account::Account,
-    deliver,
+    deliver, flow4,
     frame::{Frame, NextHop},
     maps::{DEVICES, FLOWS4, FLOWS6},
     path::{now, path, place4, place6},
@@ -111,7 +111,7 @@ fn try_outward4<F: Frame>(
     let inner = quote.header;
     let ports = turned(quote.transport.ports);
     let key = key4(inner.destination, inner.source, ports, inner.protocol, 0);
-    let (flow, path) = steer4::entry(&key).ok_or_else(unmatched)?;
+    let (flow, path) = flow4::entry(&key).ok_or_else(unmatched)?;
     if inner.source != ip.header.destination {
         return Err(unmatched());
     }

@@ -1,12 +1,9 @@
-//! IPv4: flows, mappings and the rewriting of both directions.
+//! IPv4: the way of a packet in both directions, and its rewriting.
 
 use mwb_common::{
     checksum::{delta2, update},
-    maps::{Device, Family, Flow, FlowKey4, MappingKey, Path, PortKey, filtering, path_flag},
-    nat::{
-        fragment_key4, inbound4, key4, next_hop_is_fresh, protocol, protocol::has_nat_ports,
-        rewrite4, v4,
-    },
+    maps::{Device, Flow, path_flag},
+    nat::{fragment_key4, key4, next_hop_is_fresh, protocol, v4},
     parse::{Ipv4, Refusal, Transport, parse_ipv4, parse_transport, tcp_flag},
     reason::{Reason, Verdict},
 };
@@ -15,16 +12,13 @@ use crate::{
     Action, Packed,
     account::Account,
     admit, answer, deliver, divide,
+    flow4::{entry, established, expected, open},
     fragment::{self, LEFT_TO_KERNEL},
     frame::{Frame, NextHop, TransportChange},
-    maps::{CONTROL, DEVICES, FLOWS4, PORTS},
-    nat,
-    path::{Alive, Place, now, path, place4, stands},
+    maps::DEVICES,
+    path::{Alive, now, path, place4},
     quoted,
-    stage::{
-        Stop, clamp_mss, inside_reason, may_open, outside_reason, refused, scratch, seen,
-        source_may_open,
-    },
+    stage::{Stop, clamp_mss, inside_reason, may_open, outside_reason, refused, seen},
 };
 
 /// IPv4 and TCP headers without options: what a segment takes of the MTU.
@@ -343,112 +337,6 @@ pub(crate) fn unmatched(ip: &Ipv4, reason: Reason) -> Reason {
 #[inline(always)]
 fn is_dhcp(ip: &Ipv4, transport: &Transport) -> bool {
     ip.header.protocol == protocol::UDP && transport.ports == [0, 67, 0, 68]
-}
-
-/// The entry of an inbound flow, if it is of its path's generation.
-#[inline(always)]
-fn expected(key: &FlowKey4, path: &Path) -> Option<&'static mut Flow> {
-    // SAFETY: the entry may become another flow's while we hold it, since
-    // entries are used again. Then its time, counters or next hop get this
-    // packet's: the first lives longer by one packet, the last is looked up
-    // again a second later.
-    let flow = unsafe { &mut *FLOWS4.get_ptr_mut(key)? };
-    (path.generation == flow.generation).then_some(flow)
-}
-
-/// The entry of an outbound flow that is valid now, with its path.
-#[inline(always)]
-fn established(key: &FlowKey4, alive: &Alive) -> Option<(&'static mut Flow, &'static Path)> {
-    let (flow, path) = entry(key)?;
-    stands(flow.choice, flow.path, path, alive, Family::V4).then_some((flow, path))
-}
-
-/// The entry of an outbound flow, if it is of its path's generation.
-#[inline(always)]
-pub(crate) fn entry(key: &FlowKey4) -> Option<(&'static mut Flow, &'static Path)> {
-    // SAFETY: as in `expected`.
-    let flow = unsafe { &mut *FLOWS4.get_ptr_mut(key)? };
-    let path = path(flow.path, path_flag::HAS_V4)?;
-    if path.generation == flow.generation { Some((flow, path)) } else { None }
-}
-
-/// Whether a port of a WAN's address is somebody's: packets to it from the LAN
-/// are turned round.
-#[inline(never)]
-fn is_mapped(key: &FlowKey4, path: u8) -> bool {
-    let port = PortKey { port: key.destination_port, protocol: key.protocol, path };
-    // SAFETY: a plain field of an entry that may become another's: the packet is
-    // turned round then, and finds nobody there.
-    PORTS.get_ptr(port).is_some_and(|owner| unsafe { (*owner).inside.address } != [0; 4])
-}
-
-/// Makes both entries of a new flow. A subprogram of its own, so that the path
-/// of established flows keeps its registers and stack.
-#[inline(never)]
-fn open<F: Frame>(
-    frame: &F,
-    key: &FlowKey4,
-    now: u64,
-    may_open: Result<(), Reason>,
-) -> Result<(), Reason> {
-    let via = match place4(key.destination) {
-        Place::Wan(via) => via,
-        Place::Own(own) if is_mapped(key, own) => {
-            if !F::SLOW {
-                // Not an end: the slow path opens it.
-                return Err(Reason::Hairpinned);
-            }
-            own
-        }
-        place => return Err(inside_reason(place, Reason::Local)),
-    };
-    may_open?;
-    source_may_open(place4(key.source))?;
-    let mut endpoint =
-        MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via: 0 };
-    if via != 0 && !nat::is_on(&endpoint, via, now) {
-        endpoint.via = via;
-    }
-    let mapping = nat::mapping(frame, &endpoint, key, now)?;
-    let path = path(mapping.path, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
-    let outside = (path.address4, mapping.port);
-    let inside = (key.source, key.source_port);
-    let answer = inbound4(key, outside.0, outside.1, mapping.path);
-    if !has_nat_ports(key.protocol) {
-        endpoint_is_free(&answer, key, path)?;
-    }
-    let flow = scratch()?;
-    *flow = Flow { opened: now, choice: mapping.choice, ..Flow::default() };
-    rewrite4(flow, outside, inside, path.generation, mapping.path);
-    FLOWS4.insert(answer, &*flow, 0).map_err(|_| Reason::FlowTableFull)?;
-    rewrite4(flow, inside, outside, path.generation, mapping.path);
-    flow.last_seen = now;
-    if FLOWS4.insert(key, &*flow, 0).is_err() {
-        // Nobody else makes this entry: the port is this endpoint's.
-        let _ = FLOWS4.remove(answer);
-        return Err(Reason::FlowTableFull);
-    }
-    if CONTROL.get(0).is_some_and(|control| control.filtering == filtering::ADDRESS) {
-        nat::note_contact(&answer, &endpoint, path.generation);
-    }
-    nat::confirm(&endpoint, mapping, now).inspect_err(|_| {
-        let _ = FLOWS4.remove(key);
-        let _ = FLOWS4.remove(answer);
-    })
-}
-
-/// Without ports of its own to give, a WAN's address can be at a remote endpoint
-/// for one inside host only.
-#[inline(never)]
-fn endpoint_is_free(answer: &FlowKey4, key: &FlowKey4, path: &Path) -> Result<(), Reason> {
-    let Some(other) = FLOWS4.get_ptr(answer) else { return Ok(()) };
-    // SAFETY: plain fields of an entry that may become another's: the next packet
-    // sees what it is then.
-    let (generation, host) = unsafe { ((*other).generation, v4(&(*other).address)) };
-    if generation == path.generation && host != key.source {
-        return Err(Reason::EndpointTaken);
-    }
-    Ok(())
 }
 
 /// TTL, header checksum, transport checksum and port. The caller writes the

@@ -3,8 +3,8 @@
 //!
 //! Every offload is on, as between local hosts, containers and bridges: senders
 //! give the gateway segments of 64 KB whose checksums are still to be made. Both
-//! gateways stand in the same topology; the same hosts send with one iperf3
-//! stream. Sender, gateway and receiver share the machine's cores, so the figure
+//! gateways stand in the same topology, with the server at the other end of the
+//! WAN; the same hosts send with one iperf3 stream. Sender, gateway and receiver share the machine's cores, so the figure
 //! is that of the whole machine, not of the gateway alone.
 
 use std::{net::SocketAddr, time::Duration};
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::lab::{
     Gateway, GatewayConfig, KernelGateway, KernelRouting, Lab, LabSpec,
-    address::{NET4, wan4},
+    address::{provider4, wan4},
     traffic::{EchoServer, EchoStream, Iperf, IperfReport, IperfServer},
 };
 
@@ -63,7 +63,9 @@ impl Lane {
     fn new(start: impl FnOnce(&Lab) -> Result<Middle>) -> Result<Self> {
         let lab = Lab::new(&LabSpec::direct(1).with_offloads())?;
         let middle = start(&lab)?;
-        let server = IperfServer::start(lab.net(), SocketAddr::new(NET4.into(), PORT))?;
+        // Next to the gateway: a router behind it would cost both lanes the same and
+        // make them look alike.
+        let server = IperfServer::start(lab.isp(0), SocketAddr::new(provider4(0).into(), PORT))?;
         let lane = Self { middle, server, lab };
         lane.prove_translation()?;
         Ok(lane)
@@ -86,7 +88,8 @@ impl Lane {
 
     /// Fails unless the server sees the WAN's address.
     fn prove_translation(&self) -> Result<()> {
-        let server = EchoServer::start(self.lab.net(), SocketAddr::new(NET4.into(), WHO_PORT))?;
+        let address = SocketAddr::new(provider4(0).into(), WHO_PORT);
+        let server = EchoServer::start(self.lab.isp(0), address)?;
         let stream = EchoStream::connect(self.lab.host(), server.address(), PATIENCE)?;
         let seen = stream.seen_as().ip();
         ensure!(seen == wan4(0), "the server sees {seen}, not {}", wan4(0));

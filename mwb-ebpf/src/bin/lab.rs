@@ -79,7 +79,7 @@ static KEPT: Array<Sample, SAMPLES> = Array::new();
 
 /// Sends a frame of the next flow. Live frames are recycled the way the data
 /// plane left them, so the whole head is written every time.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn generate(ctx: XdpContext) -> u32 {
     if write_head(&ctx).is_none() {
         return xdp_action::XDP_ABORTED;
@@ -89,7 +89,8 @@ pub(crate) fn generate(ctx: XdpContext) -> u32 {
 
 /// Writes the head of the next flow and runs the program under measurement on
 /// it: what test runs need whose subject changes the packet.
-#[xdp]
+/// In several buffers like the subject: a program array has one kind or the other.
+#[xdp(frags)]
 pub(crate) fn rerun(ctx: XdpContext) -> u32 {
     if write_head(&ctx).is_some() {
         // SAFETY: the context is the one this program was called with.
@@ -100,7 +101,7 @@ pub(crate) fn rerun(ctx: XdpContext) -> u32 {
 
 /// Counts and drops the frames of a benchmark; everything else (ARP, probes) is
 /// the kernel's.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn sink(ctx: XdpContext) -> u32 {
     if !is_ours(&ctx) {
         return xdp_action::XDP_PASS;
@@ -119,7 +120,7 @@ pub(crate) fn sink(ctx: XdpContext) -> u32 {
 }
 
 /// Does nothing: the floor of a test run, and what gives a veth its NAPI.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

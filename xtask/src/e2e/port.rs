@@ -63,9 +63,7 @@ impl Port {
 
     /// Sends frames as they are.
     pub(super) fn send_frames(&self, frames: &[Vec<u8>]) -> Result<()> {
-        let (sent, _) = self.socket.send(frames)?;
-        anyhow::ensure!(sent == frames.len(), "the device took {sent} of {}", frames.len());
-        Ok(())
+        self.socket.send_all(frames, PATIENCE)
     }
 
     /// The first packet that `take` makes something of; others stay to be heard.

@@ -3,9 +3,11 @@
 use std::{
     io, mem,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::net::if_::if_nametoindex;
 
 /// Frames per system call.
@@ -123,42 +125,64 @@ impl RawSocket {
     /// frame is not tried again.
     pub(crate) fn send(&self, frames: &[Vec<u8>]) -> Result<(usize, usize)> {
         let (mut taken, mut bytes) = (0, 0);
-        let mut done = 0;
-        while done < frames.len() {
-            let mut parts: Vec<libc::iovec> = frames[done..]
-                .iter()
-                .take(BATCH)
-                .map(|frame| libc::iovec {
-                    iov_base: frame.as_ptr().cast_mut().cast(),
-                    iov_len: frame.len(),
-                })
-                .collect();
-            let mut headers: Vec<libc::mmsghdr> = parts.iter_mut().map(header).collect();
-            // SAFETY: every header points to one iovec in `parts`, which points
-            // to a frame that the kernel only reads; all live until the call
-            // returns.
-            let sent = unsafe {
-                libc::sendmmsg(
-                    self.fd.as_raw_fd(),
-                    headers.as_mut_ptr(),
-                    headers.len() as libc::c_uint,
-                    libc::MSG_DONTWAIT,
-                )
-            };
-            match usize::try_from(sent) {
-                Ok(sent) if sent > 0 => {
-                    taken += sent;
-                    bytes += frames[done..done + sent].iter().map(Vec::len).sum::<usize>();
-                    done += sent;
-                }
-                _ => match io::Error::last_os_error() {
-                    // The first of the rest was refused: go on behind it.
-                    error if is_transient(&error) => done += 1,
-                    error => return Err(error).context("cannot send frames"),
-                },
-            }
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let sent = self.offer(rest)?;
+            taken += sent;
+            bytes += rest[..sent].iter().map(Vec::len).sum::<usize>();
+            // Behind what was taken, or behind the one that was refused.
+            rest = &rest[sent.max(1)..];
         }
         Ok((taken, bytes))
+    }
+
+    /// Sends every frame, in this order: the ring of a veth whose peer runs XDP
+    /// holds 256, and one that finds it full is tried again until the deadline.
+    pub(crate) fn send_all(&self, frames: &[Vec<u8>], patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let sent = self.offer(rest)?;
+            rest = &rest[sent..];
+            if sent == 0 {
+                ensure!(
+                    Instant::now() < deadline,
+                    "the device took only {} of {} frames",
+                    frames.len() - rest.len(),
+                    frames.len()
+                );
+                thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    /// One system call: how many of the first [`BATCH`] frames were taken; 0 when
+    /// the first is refused for now.
+    fn offer(&self, frames: &[Vec<u8>]) -> Result<usize> {
+        let mut parts: Vec<libc::iovec> = frames
+            .iter()
+            .take(BATCH)
+            .map(|frame| libc::iovec {
+                iov_base: frame.as_ptr().cast_mut().cast(),
+                iov_len: frame.len(),
+            })
+            .collect();
+        let mut headers: Vec<libc::mmsghdr> = parts.iter_mut().map(header).collect();
+        // SAFETY: every header points to one iovec in `parts`, which points to a
+        // frame that the kernel only reads; all live until the call returns.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+            )
+        };
+        usize::try_from(sent).or_else(|_| match io::Error::last_os_error() {
+            error if is_transient(&error) => Ok(0),
+            error => Err(error).context("cannot send frames"),
+        })
     }
 
     /// Frames that were too large, since the last call.

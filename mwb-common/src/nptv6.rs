@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_6296_comes_out_right() {
-        // RFC 6296, appendix B / section 3.4: FD01:0203:0405::/48 and 2001:DB8:1::/48.
+        // RFC 6296, 3.6: FD01:0203:0405::/48 and 2001:DB8:1::/48.
         let t = translation("fd01:203:405::", "2001:db8:1::", 48);
         assert_eq!(
             t.outward(address("fd01:203:405:1::1234")),

@@ -77,13 +77,13 @@ reasons! {
     OtherHost = 12, Kernel, "other_host";
     /// Translated and turned round to the LAN, being to one of our own outside ports: counted again, from the WAN.
     Hairpinned = 13, Forward, "hairpinned";
-    /// Too short for its own headers, or their lengths contradict each other.
+    /// Too short for its own headers, or their lengths contradict each other; or an ICMP error about a flow of ours whose checksum is wrong.
     Malformed = 16, Drop, "malformed";
     /// No WAN can carry this address family.
     NoPath = 17, Drop, "no_path";
-    /// No free port on the WAN's address.
+    /// No free port on the WAN's address: answered with ICMP.
     PortsExhausted = 18, Drop, "ports_exhausted";
-    /// The flow table is full.
+    /// The flow table is full: answered with ICMP.
     FlowTableFull = 19, Drop, "flow_table_full";
     /// Of a protocol that is not translated: not TCP, UDP, ICMP, SCTP, GRE or ESP.
     UnsupportedProtocol = 20, Drop, "unsupported_protocol";
@@ -104,9 +104,9 @@ reasons! {
     FragmentOrphan = 28, Drop, "fragment_orphan";
     /// From a WAN, and its TTL or hop limit ends here: answered with ICMP.
     Expired = 29, Drop, "expired";
-    /// Its inside address has as many mappings as it may have.
+    /// Its inside address has as many mappings as it may have: answered with ICMP.
     SourceLimit = 30, Drop, "source_limit";
-    /// Another inside host already uses the outside endpoint, which the protocol gives no way to change.
+    /// Another inside host already uses the outside endpoint, which the protocol gives no way to change: answered with ICMP.
     EndpointTaken = 31, Drop, "endpoint_taken";
     /// Too big, or at the end of its TTL, and not answered: ICMP errors are limited in rate.
     AnswerLimited = 32, Drop, "answer_limited";

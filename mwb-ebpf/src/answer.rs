@@ -1,6 +1,7 @@
-//! ICMP errors that the gateway sends itself: too big (RFC 1191, 8201), and the
-//! end of a packet's hops on its way in from a WAN. Slow path only: the packet
-//! becomes its own answer.
+//! ICMP errors that the gateway sends itself: too big (RFC 1191, 8201), the end
+//! of a packet's hops on its way in from a WAN, and a flow that cannot be opened
+//! for want of room (RFC 6888, REQ-11). Slow path only: the packet becomes its
+//! own answer.
 
 use core::ffi::c_void;
 
@@ -11,7 +12,7 @@ use aya_ebpf::{
 };
 use mwb_common::{
     checksum::fold,
-    maps::Device,
+    maps::{Budget, Device},
     nat::protocol,
     parse::{Bytes, ETHERNET, Ipv4, Ipv6, ethertype},
     reason::Reason,
@@ -22,6 +23,7 @@ use crate::{
     frame::{FAST, Frame, TcFrame, at},
     maps::{BUDGET, DEVICES},
     path::{Place, now},
+    sum::word,
 };
 
 /// ICMP errors that a CPU sends in a second, and at once.
@@ -35,6 +37,8 @@ pub(crate) enum Error {
     TooBig(u32),
     /// The TTL or hop limit has come to its end.
     Expired,
+    /// There is no room for its flow.
+    Refused(Reason),
 }
 
 impl Error {
@@ -43,6 +47,17 @@ impl Error {
         match self {
             Error::TooBig(_) => Reason::TooBig,
             Error::Expired => Reason::Expired,
+            Error::Refused(reason) => reason,
+        }
+    }
+
+    /// The reason of a packet that is not answered: there are too many. One that
+    /// is refused is so in either case.
+    #[inline(always)]
+    fn unanswered(self) -> Reason {
+        match self {
+            Error::Refused(reason) => reason,
+            _ => Reason::AnswerLimited,
         }
     }
 }
@@ -65,11 +80,15 @@ pub(crate) fn answer4<F: Frame>(
     let head: u64 = match error {
         Error::TooBig(mtu) => 3 << 56 | 4 << 48 | (mtu & 0xffff) as u64,
         Error::Expired => 11 << 56,
+        // Host unreachable.
+        Error::Refused(_) => 3 << 56 | 1 << 48,
     };
     if device.address4 == [0; 4] {
         return Err(reason);
     }
-    take_token()?;
+    if !take_token() {
+        return Err(error.unanswered());
+    }
     build4(frame.context(), ip.header.source, device.address4, head).map_err(|()| reason)?;
     Ok(Action::answer(reason))
 }
@@ -91,34 +110,55 @@ pub(crate) fn answer6<F: Frame>(
     let head: u64 = match error {
         Error::TooBig(mtu) => 2 << 56 | mtu as u64,
         Error::Expired => 3 << 56,
+        // Address unreachable.
+        Error::Refused(_) => 1 << 56 | 3 << 48,
     };
     if device.address6 == [0; 16] {
         return Err(reason);
     }
-    take_token()?;
+    if !take_token() {
+        return Err(error.unanswered());
+    }
     build6(frame.context(), &ip.header.source, device, head).map_err(|()| reason)?;
     Ok(Action::answer(reason))
 }
 
+/// Whether this CPU may send an ICMP error now. The fast path asks before it
+/// sends a packet the long way round only to be answered.
+#[inline(never)]
+pub(crate) fn may_answer(now: u64) -> bool {
+    bucket().is_some_and(|budget| budget.tokens > 0 || new_tokens(budget, now) > 0)
+}
+
 /// Takes one from the bucket of this CPU.
 #[inline(never)]
-fn take_token() -> Result<(), Reason> {
-    let budget = BUDGET.get_ptr_mut(0).ok_or(Reason::AnswerLimited)?;
-    // SAFETY: a per-CPU value, and programs do not preempt each other.
-    let budget = unsafe { &mut *budget };
+fn take_token() -> bool {
+    let Some(budget) = bucket() else { return false };
     let now = now();
-    let since = now.wrapping_sub(budget.filled);
-    // A second's worth fills it, whatever has gone before.
-    let new = if since > 1_000_000_000 { BURST } else { since * PER_SECOND / 1_000_000_000 };
+    let new = new_tokens(budget, now);
     if new > 0 {
         budget.filled = now;
         budget.tokens = core::cmp::min(budget.tokens + new, BURST);
     }
     if budget.tokens == 0 {
-        return Err(Reason::AnswerLimited);
+        return false;
     }
     budget.tokens -= 1;
-    Ok(())
+    true
+}
+
+#[inline(always)]
+fn bucket() -> Option<&'static mut Budget> {
+    // SAFETY: a per-CPU value, and programs do not preempt each other.
+    Some(unsafe { &mut *BUDGET.get_ptr_mut(0)? })
+}
+
+/// What has come in since the bucket was filled. A second's worth fills it,
+/// whatever has gone before.
+#[inline(always)]
+fn new_tokens(budget: &Budget, now: u64) -> u64 {
+    let since = now.wrapping_sub(budget.filled);
+    if since > 1_000_000_000 { BURST } else { since * PER_SECOND / 1_000_000_000 }
 }
 
 /// What is put between the Ethernet header and the packet, and where that is
@@ -235,12 +275,6 @@ fn pending<F: Frame>(frame: &F, transport: u32, protocol: u8, pseudo: u32) -> u3
     };
     let check = u16::from_ne_bytes(frame.read(transport + field).unwrap_or([0; 2]));
     if check != 0 && check == fold(pseudo) { !check as u32 } else { COMPLETE }
-}
-
-/// A word of a sum.
-#[inline(always)]
-fn word(high: u8, low: u8) -> u32 {
-    u16::from_ne_bytes([high, low]) as u32
 }
 
 /// Cuts the frame to `length` and makes room behind its Ethernet header.

@@ -36,6 +36,7 @@ mod quoted;
 mod stage;
 mod steer4;
 mod steer6;
+mod sum;
 
 use account::Account;
 use aya_ebpf::{
@@ -140,8 +141,7 @@ impl Packed {
     #[inline(always)]
     pub(crate) fn unpack(self) -> Result<Action, Reason> {
         if self.0 & REFUSED != 0 {
-            // SAFETY: `from` has put a reason there.
-            return Err(unsafe { core::mem::transmute::<u8, Reason>(self.0 as u8) });
+            return Err(unpacked(self.0 as u8));
         }
         Ok(Action {
             what: (self.0 >> 32) as u8 as u32,
@@ -149,6 +149,13 @@ impl Packed {
             next_hop: NextHop::unpacked((self.0 >> 40) as u16),
         })
     }
+}
+
+/// The reason in a [`Packed`], or in the place of an answer's device.
+#[inline(always)]
+fn unpacked(reason: u8) -> Reason {
+    // SAFETY: `Packed::from` and `Action::answer` have put a reason there.
+    unsafe { core::mem::transmute::<u8, Reason>(reason) }
 }
 
 /// LAN side, XDP form.
@@ -325,9 +332,7 @@ fn finish<const WAY: u8>(mut frame: TcFrame<WAY>, direction: Direction) -> i32 {
             }
         }
         Ok(Action { what: what::ANSWER, device: reason, .. }) if WAY != FAST => {
-            let too_big = reason == Reason::TooBig as u32;
-            let reason = if too_big { Reason::TooBig } else { Reason::Expired };
-            account.close(&frame, reason, packets);
+            account.close(&frame, unpacked(reason as u8), packets);
             frame.redirect(frame.ingress())
         }
         Ok(Action { what: what::DIVIDED, .. }) if WAY != FAST => {

@@ -21,6 +21,7 @@ use crate::{
     path::{now, path, place4, place6},
     stage::inside_reason,
     steer4, steer6,
+    sum::{is_intact4, is_intact6},
 };
 
 /// Length of an ICMP error's own header.
@@ -44,6 +45,19 @@ fn quote4<F: Frame>(frame: &F, ip: &Ipv4) -> Option<Quote<Ipv4Header>> {
     }
     let transport = parse_quoted(frame, header.protocol, offset + length, ip.end).ok()?;
     Some(Quote { header, offset, transport })
+}
+
+/// RFC 5508, REQ-3: an error with a wrong checksum goes no further. That of one
+/// in fragments is left to its receiver, and so is that of the header it quotes:
+/// routers count its TTL down and leave the sum as it was.
+#[inline(always)]
+fn is_right4<F: Frame>(frame: &F, ip: &Ipv4) -> bool {
+    ip.is_fragment() || is_intact4(frame.context(), ip)
+}
+
+#[inline(always)]
+fn is_right6<F: Frame>(frame: &F, ip: &Ipv6) -> bool {
+    ip.fragment || is_intact6(frame.context(), ip)
 }
 
 /// Ports of the opposite direction.
@@ -73,6 +87,9 @@ fn try_inward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &Account) -> Result<
         .is_some_and(|path| path.generation == flow.generation);
     if !current || inner.source != ip.header.destination {
         return Err(steer4::unmatched(ip, Reason::OutsideIcmpError));
+    }
+    if !is_right4(frame, ip) {
+        return Err(Reason::Malformed);
     }
     if ip.header.ttl <= 1 {
         return Err(Reason::Expired);
@@ -116,12 +133,15 @@ fn try_outward4<F: Frame>(
         return Err(unmatched());
     }
     account.path = flow.path;
+    if !is_right4(frame, ip) {
+        return Err(Reason::Malformed);
+    }
     if ip.header.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
     translate_quote4(frame, ip, &quote, flow, Side::Destination)?;
     // A router of the LAN has no mapping of its own: it speaks with the WAN's
-    // address (RFC 5508, REQ-4).
+    // address (RFC 5508, REQ-5 c).
     let source = v4(&flow.address);
     steer4::rewrite_header(frame, ip, delta4(ip.header.source, source))?;
     frame.write(ip.offset + 12, source)?;
@@ -219,6 +239,9 @@ fn try_inward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &Account) -> Result<
     if !current {
         return Err(unmatched());
     }
+    if !is_right6(frame, ip) {
+        return Err(Reason::Malformed);
+    }
     if ip.header.hop_limit <= 1 {
         return Err(Reason::Expired);
     }
@@ -260,6 +283,9 @@ fn try_outward6<F: Frame>(
     let key = key6(inner.destination, inner.source, ports, inner.next_header, 0);
     let (flow, path) = steer6::entry(&key).ok_or_else(unmatched)?;
     account.path = flow.path;
+    if !is_right6(frame, ip) {
+        return Err(Reason::Malformed);
+    }
     if ip.header.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }

@@ -127,6 +127,19 @@ pub(crate) fn may_open(ttl: u8, transport: &Transport) -> Result<(), Reason> {
     }
 }
 
+/// Whether a packet is refused for want of room, which its sender is told
+/// (RFC 6888, REQ-11; RFC 5508, REQ-8).
+#[inline(always)]
+pub(crate) fn is_refusal(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::PortsExhausted
+            | Reason::FlowTableFull
+            | Reason::SourceLimit
+            | Reason::EndpointTaken
+    )
+}
+
 /// Bounds the maximum segment size that a SYN announces, so that no segment of
 /// the answering side is too big for the WAN. `most` is what fits. Gives what
 /// the change adds to the transport's checksum; 0 = none.

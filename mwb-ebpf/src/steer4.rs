@@ -18,7 +18,7 @@ use crate::{
     maps::DEVICES,
     path::{Alive, now, path, place4},
     quoted,
-    stage::{Stop, clamp_mss, inside_reason, may_open, outside_reason, refused, seen},
+    stage::{Stop, clamp_mss, inside_reason, is_refusal, may_open, outside_reason, refused, seen},
 };
 
 /// IPv4 and TCP headers without options: what a segment takes of the MTU.
@@ -55,7 +55,11 @@ pub(crate) fn outward<F: Frame>(
         Some(found) => found,
         None => {
             if let Err(reason) = open(frame, &key, now, may_open(ip.header.ttl, &transport)) {
-                return close(frame, &ip, &transport, account, reason);
+                return if is_refusal(reason) {
+                    refuse(frame, &ip, now, reason).unpack()
+                } else {
+                    close(frame, &ip, &transport, account, reason)
+                };
             }
             // It was made for this packet: liveness is not asked again.
             entry(&key).ok_or(Reason::FlowTableFull)?
@@ -301,6 +305,20 @@ fn remember<F: Frame>(frame: &F, ip: &Ipv4, transport: &Transport, scope: u8) ->
     let (kernel, scope) = (scope & LEFT_TO_KERNEL != 0, scope & !LEFT_TO_KERNEL);
     let key = fragment_key4(&ip.header, scope);
     fragment::first(frame, &key, transport.ports, ip.header.protocol, kernel)
+}
+
+/// Ends a packet that there is no room for, and tells its sender as often as may
+/// be. A subprogram: it is rare.
+#[inline(never)]
+fn refuse<F: Frame>(frame: &mut F, ip: &Ipv4, now: u64, reason: Reason) -> Packed {
+    Packed::from(match (F::SLOW, answer::may_answer(now)) {
+        (_, false) => Err(reason),
+        (false, true) => Ok(Action::SLOW),
+        (true, true) => {
+            let source = place4(ip.header.source);
+            answer::answer4(frame, ip, source, answer::Error::Refused(reason))
+        }
+    })
 }
 
 /// Ends a packet without a flow. If the kernel gets a first fragment, it gets

@@ -10,7 +10,7 @@ use mwb_common::{
 };
 
 use crate::{
-    Action,
+    Action, Packed,
     account::Account,
     answer, deliver,
     fragment::{self, LEFT_TO_KERNEL},
@@ -19,8 +19,8 @@ use crate::{
     path::{Alive, Place, choose, now, path, place6, stands},
     quoted,
     stage::{
-        Stop, clamp_mss, inside_reason, may_open, outside_reason, refused, scratch, seen,
-        source_may_open,
+        Stop, clamp_mss, inside_reason, is_refusal, may_open, outside_reason, refused, scratch,
+        seen, source_may_open,
     },
 };
 
@@ -59,7 +59,11 @@ pub(crate) fn outward<F: Frame>(
         Some(found) => found,
         None => {
             if let Err(reason) = open(&key, now, may_open(ip.header.hop_limit, &transport)) {
-                return close(frame, &ip, &transport, account, reason);
+                return if is_refusal(reason) {
+                    refuse(frame, &ip, now, reason).unpack()
+                } else {
+                    close(frame, &ip, &transport, account, reason)
+                };
             }
             // It was made for this packet: liveness is not asked again.
             entry(&key).ok_or(Reason::FlowTableFull)?
@@ -203,6 +207,19 @@ fn remember<F: Frame>(frame: &F, ip: &Ipv6, transport: &Transport, scope: u8) ->
     let (kernel, scope) = (scope & LEFT_TO_KERNEL != 0, scope & !LEFT_TO_KERNEL);
     let key = fragment_key6(&ip.header, ip.identification, scope);
     fragment::first(frame, &key, transport.ports, ip.protocol, kernel)
+}
+
+/// As for IPv4: ends a packet that there is no room for.
+#[inline(never)]
+fn refuse<F: Frame>(frame: &mut F, ip: &Ipv6, now: u64, reason: Reason) -> Packed {
+    Packed::from(match (F::SLOW, answer::may_answer(now)) {
+        (_, false) => Err(reason),
+        (false, true) => Ok(Action::SLOW),
+        (true, true) => {
+            let source = place6(&ip.header.source);
+            answer::answer6(frame, ip, source, answer::Error::Refused(reason))
+        }
+    })
 }
 
 /// As for IPv4: ends a packet without a flow.

@@ -7,16 +7,18 @@ use etherparse::{
     Ipv6FlowLabel, Ipv6Header,
 };
 use mwb_agent::dataplane::Hook;
-use mwb_common::maps::{Device, Path, hook, role};
+use mwb_common::maps::{Control, Device, Path, hook, role};
 use mwb_common::reason::Reason;
 
 use crate::gateway::From::{self, Lan, Wan};
-use crate::gateway::{Gateway, TC_ACT_REDIRECT, TC_ACT_SHOT};
+use crate::gateway::{Gateway, TC_ACT_REDIRECT, TC_ACT_SHOT, XDP_DROP, XDP_PASS};
 use crate::lasting::in_a_gateway;
+use crate::outward::only_ports;
 use crate::packet::{Packet, fragments};
 use crate::row::{Row, Then, after, slow};
 use crate::world::{
-    GATEWAY, GATEWAY6, PORT, WAN1, WAN1_6, answer, host_tcp, host_udp, out_by1, path1, v6,
+    FRIEND, GATEWAY, GATEWAY6, PORT, WAN1, WAN1_6, answer, control, host_tcp, host_udp, out_by1,
+    path1, v6,
 };
 
 /// What the error says: type and code, and the word behind the checksum.
@@ -145,7 +147,90 @@ pub(crate) fn rows() -> Vec<Row> {
         }
     }
     rows.extend(silent_rows());
+    rows.extend(refused_rows());
     rows
+}
+
+/// A packet from the LAN that there is no room for: host unreachable (RFC 6888,
+/// REQ-11), and address unreachable for IPv6.
+pub(crate) fn refused(
+    name: impl Into<String>,
+    packet: &Packet,
+    reason: Reason,
+    protocol: &'static str,
+) -> [Row; 2] {
+    let frame = packet.bytes();
+    let answer = match packet.source {
+        IpAddr::V4(_) => error(&frame, GATEWAY.into(), ([3, 1], [0; 4])),
+        IpAddr::V6(_) => error(&frame, GATEWAY6.into(), ([1, 3], [0; 4])),
+    };
+    slow(name, Lan, frame, Then::Answered(reason, answer), (0, protocol))
+}
+
+fn refused_rows() -> Vec<Row> {
+    fn another_flow(gateway: &mut Gateway) {
+        gateway.send(Lan, &host_udp(PORT + 1));
+        gateway.send(Lan, &v6(&host_udp(PORT + 1)));
+    }
+    let (udp, udp6) = (host_udp(PORT), v6(&host_udp(PORT)));
+    let small = |rows: [Row; 2], flows, mappings| {
+        after(rows.map(|row| row.entries(flows, mappings)), another_flow)
+    };
+    [
+        after(refused("all ports are taken", &udp, Reason::PortsExhausted, "udp4"), |gateway| {
+            only_ports(gateway, PORT, PORT);
+            gateway.send(Lan, &host_udp(PORT).with(|p| p.source = FRIEND.into()));
+        }),
+        after(
+            refused("more mappings than it may have", &udp, Reason::SourceLimit, "udp4"),
+            |gateway| {
+                gateway.set_control(Control { source_limit: 1, ..control() });
+                gateway.send(Lan, &host_udp(PORT + 1));
+            },
+        ),
+        small(refused("the table of ports is full", &udp, Reason::PortsExhausted, "udp4"), 64, 1),
+        small(refused("the flow table is full", &udp, Reason::FlowTableFull, "udp4"), 2, 64),
+        small(refused("the ipv6 flow table is full", &udp6, Reason::FlowTableFull, "udp6"), 2, 64),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A refused packet is counted as refused whether it is answered or not, and the
+/// fast path drops it itself when it would not be answered.
+#[test]
+fn refusals_are_answered() {
+    in_a_gateway("refusals_are_answered", |gateway, form| {
+        const PACKETS: u64 = 500;
+        only_ports(gateway, PORT, PORT);
+        gateway.send(Lan, &host_udp(PORT).with(|p| p.source = FRIEND.into()));
+        let refused = host_udp(PORT).bytes();
+        let (mut passed_on, mut answered, mut dropped) = (0, 0, 0);
+        for _ in 0..PACKETS {
+            let outcome = gateway.run(Lan, &refused).expect("a test run");
+            match outcome.verdict {
+                TC_ACT_REDIRECT if form == Hook::Tcx => answered += 1,
+                XDP_PASS if form == Hook::Xdp => passed_on += 1,
+                verdict => {
+                    assert_eq!(verdict, if form == Hook::Xdp { XDP_DROP } else { TC_ACT_SHOT });
+                    assert_eq!(outcome.packet, refused, "what is not answered is left as it is");
+                    dropped += 1;
+                }
+            }
+        }
+        let counters = gateway.counters().expect("counters");
+        let of_reason = counters.iter().filter(|row| row.reason == Reason::PortsExhausted);
+        let counted: u64 = of_reason.map(|row| row.packets).sum();
+        assert_eq!(passed_on + answered + dropped, PACKETS);
+        assert_eq!(counted, answered + dropped);
+        if form == Hook::Xdp {
+            // Handing over takes no token, and a test run hands over to nobody.
+            assert_eq!(passed_on, PACKETS);
+        } else {
+            assert!(answered >= 50 && dropped > 0, "{answered} answered, {dropped} not");
+        }
+    });
 }
 
 /// The second fragment of a datagram that may not be divided further.

@@ -76,7 +76,10 @@ fn one_hop(packet: &Packet) -> Packet {
 }
 
 pub(crate) fn rows() -> Vec<Row> {
-    [inward(), outward(), replaced_port(), unmatched()].into_iter().flatten().collect()
+    [inward(), outward(), replaced_port(), unmatched(), wrong_sums()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn row(name: String, from: From, packet: &Packet, out: &Packet) -> [Row; 2] {
@@ -125,7 +128,7 @@ fn outward() -> Vec<Row> {
     let reply = answer(&out_by1(&udp));
     let router = udp.with(|p| p.source = FRIEND.into());
     let packet = error(&router, what, &delivered(&reply), 28);
-    // It speaks with the WAN's address (RFC 5508, REQ-4).
+    // It speaks with the WAN's address (RFC 5508, REQ-5 c).
     let out = error(&out_by1(&udp), what, &one_hop(&reply), 28);
     let name = "from a router of the lan".to_owned();
     rows.extend(after(row(name, Lan, &packet, &out), |g| g.send(Lan, &host_udp(PORT))));
@@ -247,4 +250,34 @@ fn unmatched() -> Vec<Row> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// RFC 5508, REQ-3: an error whose own checksum is wrong goes no further, however
+/// long it is and wherever the wrong bit is.
+fn wrong_sums() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let (what, what6) = (ERRORS[0].1, ERRORS[0].2);
+    for payload in [0, 3, 484, 485, 1_400] {
+        for sent in [host_udp(PORT), v6(&host_udp(PORT))] {
+            let sent = sent.with(|p| p.payload = vec![0x5a; payload]);
+            let (what, protocol) = match sent.source.is_ipv4() {
+                true => (what, "icmp4"),
+                false => (what6, "icmp6"),
+            };
+            let reply = answer(&out_by1(&sent));
+            let about = error(&reply, what, &out_by1(&sent), usize::MAX);
+            let about_reply = error(&sent, what, &delivered(&reply), usize::MAX);
+            for (from, error) in [(Wan(1), about), (Lan, about_reply)] {
+                let mut frame = error.bytes();
+                *frame.last_mut().expect("a frame") ^= 1;
+                let name = format!("{protocol} with a wrong checksum about {payload} bytes");
+                let then = Then::Ends(Reason::Malformed, None);
+                rows.extend(after(slow(name, from, frame, then, (1, protocol)), |gateway| {
+                    gateway.send(Lan, &host_udp(PORT));
+                    gateway.send(Lan, &v6(&host_udp(PORT)));
+                }));
+            }
+        }
+    }
+    rows
 }

@@ -128,6 +128,7 @@ fn counts(gateway: &Gateway) -> BTreeMap<Reason, u64> {
 /// `counted` is what the counters said before, and says what they say then.
 fn differs(
     gateway: &mut Gateway,
+    form: Hook,
     packet: &Packet,
     counted: &mut BTreeMap<Reason, u64>,
 ) -> Option<String> {
@@ -152,7 +153,9 @@ fn differs(
         Verdict::Kernel(reason) | Verdict::Drop(reason) => reason,
     };
     let wrong = |what: String| Some(format!("{asked}: {what}; predicted {expected:?}"));
-    if given != [reason] {
+    // The XDP form leaves it to the other to tell the sender, and to count it.
+    let handed_over = form == Hook::Xdp && reason == Reason::SourceLimit;
+    if given != [reason] && !(handed_over && given.is_empty()) {
         return wrong(format!("counted as {given:?}"));
     }
     let Verdict::Path(path) = expected.verdict else { return None };
@@ -181,7 +184,7 @@ fn what_is_predicted_is_what_the_programs_do() {
                 let mut counted = counts(gateway);
                 for packet in packets() {
                     runs += 1;
-                    if let Some(wrong) = differs(gateway, &packet, &mut counted) {
+                    if let Some(wrong) = differs(gateway, form, &packet, &mut counted) {
                         failed += &format!("{name} ({}): {wrong}\n", form.name());
                     }
                 }
@@ -201,7 +204,7 @@ fn a_flow_whose_wan_was_cut_or_renumbered_is_predicted_to_move() {
         choose(gateway, index::COUNTER, &[1, 2]);
         let packet = host_udp(40_100);
         let mut counted = counts(gateway);
-        assert_eq!(differs(gateway, &packet, &mut counted), None);
+        assert_eq!(differs(gateway, Hook::Tcx, &packet, &mut counted), None);
         let cut =
             |epoch, generation| mwb_common::maps::Path { epoch, generation, ..world::path1() };
         for path in [cut(1, 1), cut(1, 2)] {
@@ -210,7 +213,7 @@ fn a_flow_whose_wan_was_cut_or_renumbered_is_predicted_to_move() {
             gateway.set_path(2, mwb_common::maps::Path { generation: path.generation, ..other });
             let moved = predicted(gateway, &named(&packet));
             assert!(moved.picked.is_some(), "it is chosen anew: {moved:?}");
-            assert_eq!(differs(gateway, &packet, &mut counted), None);
+            assert_eq!(differs(gateway, Hook::Tcx, &packet, &mut counted), None);
         }
     });
 }

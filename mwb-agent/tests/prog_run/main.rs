@@ -179,7 +179,11 @@ fn every_reason_has_a_row_in_both_forms_where_both_give_it() {
             | Reason::FragmentOrphan
             | Reason::OutsideFragment
             | Reason::OutsideIcmpError
-            | Reason::InsideIcmpError => [Hook::Tcx.name()].into(),
+            | Reason::InsideIcmpError
+            | Reason::PortsExhausted
+            | Reason::FlowTableFull
+            | Reason::SourceLimit
+            | Reason::EndpointTaken => [Hook::Tcx.name()].into(),
             Reason::HandoverFailed => [Hook::Xdp.name()].into(),
             _ => [Hook::Xdp.name(), Hook::Tcx.name()].into(),
         };

@@ -182,17 +182,6 @@ fn ports() -> Vec<Row> {
             only_ports(gateway, PORT, PORT);
             gateway.send(Lan, &host_udp(PORT));
         }),
-        untouched(
-            "all ports are taken",
-            Lan,
-            host_udp(PORT).bytes(),
-            Reason::PortsExhausted,
-            (0, "udp4"),
-        )
-        .given(|gateway| {
-            only_ports(gateway, PORT, PORT);
-            gateway.send(Lan, &host_udp(PORT).with(|p| p.source = FRIEND.into()));
-        }),
     ]
 }
 
@@ -309,10 +298,6 @@ fn exhausted() -> Vec<Row> {
             gateway.set_path(id, Path { flags, ..path1() });
         }
     }
-    fn another_flow(gateway: &mut Gateway) {
-        gateway.send(Lan, &host_udp(PORT + 1));
-        gateway.send(Lan, &v6(&host_udp(PORT + 1)));
-    }
     let (udp, udp6) = (host_udp(PORT), v6(&host_udp(PORT)));
     let row = |name, packet: &Packet, reason, protocol| {
         untouched(name, Lan, packet.bytes(), reason, (0, protocol))
@@ -322,14 +307,5 @@ fn exhausted() -> Vec<Row> {
         row("no path is selected, ipv6", &udp6, Reason::NoPath, "udp6").given(no_slots),
         row("no wan has an ipv4 address", &udp, Reason::NoPath, "udp4").given(no_addresses),
         row("no wan has an ipv6 prefix", &udp6, Reason::NoPath, "udp6").given(no_addresses),
-        row("the table of ports is full", &udp, Reason::PortsExhausted, "udp4")
-            .entries(64, 1)
-            .given(another_flow),
-        row("the flow table is full", &udp, Reason::FlowTableFull, "udp4")
-            .entries(2, 64)
-            .given(another_flow),
-        row("the ipv6 flow table is full", &udp6, Reason::FlowTableFull, "udp6")
-            .entries(2, 64)
-            .given(another_flow),
     ]
 }

@@ -4,10 +4,11 @@
 use mwb_common::maps::{Control, Family, Path, SLOTS, Selection};
 use mwb_common::reason::Reason;
 
+use crate::answers::refused;
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::Gateway;
 use crate::packet::{ACK, Packet, Transport};
-use crate::row::{Row, Then, forwarded, slow, untouched};
+use crate::row::{Row, Then, after, forwarded, slow, untouched};
 use crate::world::{
     FRIEND, HOST, NEIGHBOUR2, OTHER_REMOTE, PORT, answer, control, delivered, host_tcp, host_udp,
     out_by1, out_by2, path1, path2, selection, v6,
@@ -102,14 +103,6 @@ fn addresses_only() -> Vec<Row> {
             )
             .given(taken),
             untouched(
-                format!("{name} to the remote of a neighbour"),
-                Lan,
-                packet.bytes(),
-                Reason::EndpointTaken,
-                (0, "other4"),
-            )
-            .given(taken),
-            untouched(
                 format!("{name} of no flow"),
                 Wan(1),
                 reply.bytes(),
@@ -117,6 +110,8 @@ fn addresses_only() -> Vec<Row> {
                 (1, "other4"),
             ),
         ]);
+        let name = format!("{name} to the remote of a neighbour");
+        rows.extend(after(refused(name, &packet, Reason::EndpointTaken, "other4"), taken));
     }
     rows
 }
@@ -132,14 +127,6 @@ fn limited() -> Vec<Row> {
     let elsewhere = host_udp(PORT + 1).with(|p| p.destination = OTHER_REMOTE.into());
     let friends = udp.with(|p| p.source = FRIEND.into());
     vec![
-        untouched(
-            "more mappings than it may have",
-            Lan,
-            udp.bytes(),
-            Reason::SourceLimit,
-            (0, "udp4"),
-        )
-        .given(one_each),
         out("a flow of a mapping that it has", &elsewhere).given(one_each),
         out("another source has mappings of its own", &friends).given(one_each),
         out("a mapping that is over makes room", &udp).given(|gateway| {

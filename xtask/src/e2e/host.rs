@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
-    Case, checks,
+    Case, checks, packets,
+    port::Port,
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
@@ -161,7 +162,7 @@ fn the_lan_reaches_everything_near(scene: &mut Scene) -> Result<()> {
 }
 
 /// Four ports, of which a socket of the gateway has one: three flows pass, the
-/// fourth is refused and counted, and the socket goes on working.
+/// fourth is refused, counted and told, and the socket goes on working.
 fn exhausted_ports_are_refused(scene: &mut Scene) -> Result<()> {
     let server = WhoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
     let own = scene.lab.gw().enter(|| {
@@ -184,6 +185,9 @@ fn exhausted_ports_are_refused(scene: &mut Scene) -> Result<()> {
     }
     let counted = scene.counted("out", "ports_exhausted")? - before;
     ensure!(counted == 3, "three datagrams refused, {counted} counted");
+    let mut port = Port::between((scene.lab.host(), "lan0"), (scene.lab.gw(), "lan0"))?;
+    port.send(&[packets::udp((HOST4, 5999).into(), (NET4, 7).into(), b"and I?")?])?;
+    port.hear("host unreachable", |packet, _| (packet.icmp == Some((3, 1))).then_some(()))?;
     let seen = server.ask(&own)?;
     ensure!(seen == SocketAddr::from((wan4(0), 10_001)), "the gateway's socket is {seen}");
     for socket in &sockets {

@@ -21,6 +21,7 @@ mod lasting;
 mod outward;
 mod packet;
 mod portless;
+mod requirements;
 mod row;
 mod sweep;
 mod world;

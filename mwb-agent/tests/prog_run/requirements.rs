@@ -18,7 +18,7 @@ use crate::row::{Row, Then, after, slow};
 use crate::run;
 use crate::world::{
     FRIEND, FRIEND_MAC, HOST, LAN_MAC, OTHER_REMOTE, PORT, SERVICE, WAN1, WAN1_MAC, answer,
-    delivered, from_port, host_echo, host_tcp, host_udp, out_by1, v6,
+    delivered, host_echo, host_tcp, host_udp, out_by1, v6,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -20,6 +20,8 @@ mod checks;
 mod config;
 mod cuts;
 mod divide;
+#[cfg(test)]
+mod documents;
 mod errors;
 mod explain;
 mod failback;

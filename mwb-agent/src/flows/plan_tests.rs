@@ -148,8 +148,9 @@ fn every_protocol_has_its_own_timeout() {
         (ESP, 0, 300),
         (ICMP, 0, 60),
         (TCP, SYN | ACK, 7_440),
-        // Closed, or taken up in the middle: transitory.
+        // Closed, reset, or taken up in the middle: transitory.
         (TCP, SYN | ACK | FIN, 240),
+        (TCP, SYN | ACK | RST, 240),
         (TCP, ACK, 240),
         (TCP, 0, 240),
     ] {

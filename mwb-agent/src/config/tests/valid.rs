@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::{
-    Balance, Capacity, Failback, Filtering, ForwardProtocol, Gateway, HookChoice, Lan, load,
+    Balance, Capacity, Failback, Filtering, ForwardProtocol, Gateway, HookChoice, Lan,
+    PeerRedirect, load,
 };
 use super::{LEAST, right};
 
@@ -53,7 +54,7 @@ api: {listen: "[::1]:9900", socket: /run/mwb/b.sock, group: net, token_file: /et
 #[test]
 fn the_least_file_gives_the_defaults() {
     let config = right(LEAST);
-    assert_eq!(config.lan, [Lan { device: "lan0".to_owned(), hook: HookChoice::Auto }]);
+    assert_eq!(config.lan, [lan("lan0", HookChoice::Auto, PeerRedirect::Auto)]);
     assert_eq!(config.balance, Balance::Adaptive);
     assert_eq!(config.ipv6_prefix, None);
     let [wan] = config.wans.as_slice() else { panic!("{:?}", config.wans) };
@@ -69,7 +70,10 @@ fn the_least_file_gives_the_defaults() {
     assert_eq!(config.health.interval, Duration::from_millis(200));
     assert_eq!(config.health.retries, 3);
     assert_eq!((config.nat.port_min, config.nat.port_max), (10_000, 65_535));
+    assert_eq!(config.nat.timeouts.udp, Duration::from_secs(300));
+    assert_eq!(config.nat.timeouts.icmp, Duration::from_secs(60));
     assert_eq!(config.nat.timeouts.tcp_established, Duration::from_secs(7_440));
+    assert_eq!(config.nat.timeouts.tcp_transitory, Duration::from_secs(240));
     assert_eq!(config.api.listen, Some((Ipv4Addr::LOCALHOST, 9_800).into()));
     assert_eq!(config.api.socket, PathBuf::from("/run/mwb/mwb.sock"));
 }
@@ -79,7 +83,7 @@ fn every_key_reaches_its_field() {
     let config = right(FULL);
     let least = right(LEAST);
     assert_eq!(config.lan[0].hook, HookChoice::Xdp, "inherited from the file");
-    assert_eq!(config.lan[1], Lan { device: "lan1".to_owned(), hook: HookChoice::Tcx });
+    assert_eq!(config.lan[1], lan("lan1", HookChoice::Tcx, PeerRedirect::Auto));
     assert_eq!(config.balance, Balance::LeastUsed);
     assert_eq!(config.ipv6_prefix.map(|p| p.to_string()).as_deref(), Some("2001:db8:a::/48"));
     assert_eq!(config.bypass.len(), 2);
@@ -176,4 +180,21 @@ fn every_example_of_the_package_is_valid() {
         }
     }
     assert!(seen >= 3, "{seen} examples");
+}
+
+fn lan(device: &str, hook: HookChoice, redirect_peer: PeerRedirect) -> Lan {
+    Lan { device: device.to_owned(), hook, redirect_peer }
+}
+
+#[test]
+fn redirect_peer_is_the_files_unless_a_device_has_its_own() {
+    let config = right(
+        "version: 1\nmode: steer\nredirect_peer: off\n\
+         lan: [lan0, {device: lan1, redirect_peer: auto}]\n\
+         wans:\n  - {name: a, device: wan0, redirect_peer: auto}\n  - {name: b, device: wan1}\n",
+    );
+    let lans: Vec<_> = config.lan.iter().map(|lan| lan.redirect_peer).collect();
+    let wans: Vec<_> = config.wans.iter().map(|wan| wan.redirect_peer).collect();
+    assert_eq!(lans, [PeerRedirect::Off, PeerRedirect::Auto]);
+    assert_eq!(wans, [PeerRedirect::Auto, PeerRedirect::Off]);
 }

@@ -83,7 +83,8 @@ fn answered(packet: &[u8], view: &View, out: &[u8]) -> Result<(), String> {
     let most = if view.v6 { 1_280 } else { 576 };
     ensure(out.len() - LINK <= most, || format!("an answer of {} bytes", out.len()))?;
     let kind = out.get(answer.transport..answer.transport + 2);
-    let allowed: &[[u8; 2]] = if view.v6 { &[[2, 0], [3, 0]] } else { &[[3, 4], [11, 0]] };
+    let allowed: &[[u8; 2]] =
+        if view.v6 { &[[1, 3], [2, 0], [3, 0]] } else { &[[3, 1], [3, 4], [11, 0]] };
     ensure(allowed.iter().any(|one| kind == Some(one)), || format!("an answer of type {kind:?}"))?;
     let quote = out.get(answer.transport + 8..).unwrap_or_default();
     let least = (view.end - view.network).min(if view.v6 { 48 } else { 28 });

@@ -133,6 +133,9 @@ pub mod takes_xdp {
 pub mod device_flag {
     /// Packets have no Ethernet header (tun, ppp, wireguard). TC form only.
     pub const NO_ETHERNET: u8 = 1;
+    /// A veth whose other end packets may enter straight away: it is in another
+    /// network namespace, and nothing on the way would miss them. TC form only.
+    pub const TO_PEER: u8 = 2;
 }
 
 /// Settings that are read when a flow is made.

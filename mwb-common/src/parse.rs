@@ -359,8 +359,9 @@ pub fn parse_transport<B: Bytes + ?Sized>(
                 // Echo, and timestamp, which has the same fields (RFC 792).
                 (protocol::ICMP, 8 | 13) | (protocol::ICMPV6, 128) => Echo::Request,
                 (protocol::ICMP, 0 | 14) | (protocol::ICMPV6, 129) => Echo::Reply,
-                // Unreachable, source quench, redirect, time exceeded, parameter.
-                (protocol::ICMP, 3 | 4 | 5 | 11 | 12) => return Err(Refusal::IcmpError),
+                // Unreachable, redirect, time exceeded, parameter; source quench is
+                // to be ignored (RFC 6633).
+                (protocol::ICMP, 3 | 5 | 11 | 12) => return Err(Refusal::IcmpError),
                 // RFC 4443, 2.1: errors have the high bit clear.
                 (protocol::ICMPV6, 0..=127) => return Err(Refusal::IcmpError),
                 _ => return Err(Refusal::Unsupported),

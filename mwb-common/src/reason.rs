@@ -110,6 +110,8 @@ reasons! {
     EndpointTaken = 31, Drop, "endpoint_taken";
     /// Too big, or at the end of its TTL, and not answered: ICMP errors are limited in rate.
     AnswerLimited = 32, Drop, "answer_limited";
+    /// A SYN from a WAN to a port that is an inside host's, from someone whom the filter keeps out.
+    Filtered = 33, Drop, "filtered";
 }
 
 /// Slots kept for reasons in the counter map; numbers stay below it.

@@ -4,6 +4,7 @@
 use mwb_common::{
     maps::{Choice, FORWARD, Flow, FlowKey4, MappingKey, Path, PortKey, filtering, how, path_flag},
     nat::{outbound4, rewrite4},
+    parse::tcp_flag,
     reason::Reason,
 };
 
@@ -38,6 +39,21 @@ pub(crate) fn admissible(key: &FlowKey4, path: &Path) -> Option<MappingKey> {
             _ => false,
         };
     admits.then_some(owner.inside)
+}
+
+/// Whether a packet would open a connection to a port of an inside host's. It is
+/// dropped without a word: its sender may be opening one from the other end, and
+/// a reset by the gateway would end that (RFC 5382, REQ-4).
+#[inline(never)]
+pub(crate) fn is_kept_out(key: &FlowKey4, tcp_flags: u8) -> bool {
+    if tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN {
+        return false;
+    }
+    let port = PortKey { port: key.destination_port, protocol: key.protocol, path: key.scope };
+    let Some(owner) = PORTS.get_ptr(port) else { return false };
+    // SAFETY: plain fields of an entry that may become another's: of a port that
+    // was somebody's until now.
+    unsafe { (*owner).inside.address != [0; 4] }
 }
 
 /// Whether the endpoint's mapping is still on that port: after a re-dial the

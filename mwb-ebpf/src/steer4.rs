@@ -153,6 +153,8 @@ pub(crate) fn inward<F: Frame>(
             let (Some(inside), Some(path)) = (admitted, path) else {
                 let reason = if is_dhcp(&ip, &transport) {
                     Reason::NoMapping
+                } else if admit::is_kept_out(&key, transport.tcp_flags) {
+                    Reason::Filtered
                 } else {
                     unmatched(&ip, Reason::NoMapping)
                 };

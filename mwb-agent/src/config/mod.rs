@@ -91,6 +91,28 @@ pub enum HookChoice {
     Tcx,
 }
 
+/// Whether packets may enter the other end of a veth straight away
+/// (`bpf_redirect_peer`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerRedirect {
+    /// Where nothing on the way would miss them.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+impl PeerRedirect {
+    /// As in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            PeerRedirect::Auto => "auto",
+            PeerRedirect::Off => "off",
+        }
+    }
+}
+
 /// A LAN port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lan {
@@ -98,6 +120,8 @@ pub struct Lan {
     pub device: String,
     /// Its hook; the file's `hook` unless it has its own.
     pub hook: HookChoice,
+    /// The file's `redirect_peer` unless it has its own.
+    pub redirect_peer: PeerRedirect,
 }
 
 /// A WAN link.
@@ -119,6 +143,8 @@ pub struct Wan {
     pub capacity: Capacity,
     /// Its hook; the file's `hook` unless it has its own.
     pub hook: HookChoice,
+    /// The file's `redirect_peer` unless it has its own.
+    pub redirect_peer: PeerRedirect,
     /// The prefix the WAN's provider routes to us, host bits zero, as long as
     /// [`Config::ipv6_prefix`]; `None`: the WAN carries no IPv6.
     pub ipv6_prefix: Option<Ipv6Net>,

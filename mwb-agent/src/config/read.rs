@@ -10,7 +10,7 @@ use super::reader::{Cursor, Fault, Fields};
 use super::wans::{Common, Devices, read_failback, read_wans};
 use super::{
     Api, Balance, Config, Degraded, Failback, Failover, Filtering, Health, HealthMethod,
-    HookChoice, Lan, Mode, Nat, Timeouts, schema,
+    HookChoice, Lan, Mode, Nat, PeerRedirect, Timeouts, schema,
 };
 
 /// Reads the whole file.
@@ -20,12 +20,13 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     file.or("role", (), |role| role.word(&[("gateway", ())], &["server"]))?;
     let mode = file.required("mode")?.word(&[(Mode::Steer.name(), Mode::Steer)], &["bond"])?;
     let hook = file.or("hook", HookChoice::Auto, read_hook)?;
+    let redirect_peer = file.or("redirect_peer", PeerRedirect::Auto, read_peer_redirect)?;
     let mut devices = Devices::default();
-    let lan = read_lans(file.required("lan")?, hook, &mut devices)?;
+    let lan = read_lans(file.required("lan")?, (hook, redirect_peer), &mut devices)?;
     let inside = file.get("ipv6_prefix").map(read_ipv6_prefix).transpose()?;
     let failover = file.section("failover", &schema::FAILOVER)?;
     let failback = failover.or("failback", Failback::Stay, read_failback)?;
-    let common = Common { hook, inside, failback };
+    let common = Common { hook, redirect_peer, inside, failback };
     let wans = read_wans(file.required("wans")?, &common, &mut devices)?;
     let ipv6 = wans.iter().any(|wan| wan.ipv6_prefix.is_some());
     if let Some(at) = file.get("ipv6_prefix")
@@ -71,19 +72,29 @@ fn read_balance(at: &Cursor<'_>) -> Result<Balance, Fault> {
     at.word(&Balance::ALL.map(|balance| (balance.name(), balance)), &[])
 }
 
-fn read_lans(at: &Cursor<'_>, hook: HookChoice, devices: &mut Devices) -> Result<Vec<Lan>, Fault> {
+/// Reads whether the other end of a veth may be entered.
+pub(super) fn read_peer_redirect(at: &Cursor<'_>) -> Result<PeerRedirect, Fault> {
+    at.word(&[PeerRedirect::Auto, PeerRedirect::Off].map(|choice| (choice.name(), choice)), &[])
+}
+
+fn read_lans(
+    at: &Cursor<'_>,
+    (hook, redirect_peer): (HookChoice, PeerRedirect),
+    devices: &mut Devices,
+) -> Result<Vec<Lan>, Fault> {
     let items = at.items("[lan0]")?;
     check_count(at, items.len(), schema::LANS, "LAN ports")?;
     items
         .iter()
         .map(|item| {
             if !item.is_map() {
-                return Ok(Lan { device: devices.read(item)?, hook });
+                return Ok(Lan { device: devices.read(item)?, hook, redirect_peer });
             }
             let fields = item.fields(&schema::LAN)?;
             Ok(Lan {
                 device: devices.read(fields.required("device")?)?,
                 hook: fields.or("hook", hook, read_hook)?,
+                redirect_peer: fields.or("redirect_peer", redirect_peer, read_peer_redirect)?,
             })
         })
         .collect()

@@ -26,6 +26,7 @@ pub(super) const FILE: Section = Section {
         "role",
         "mode",
         "hook",
+        "redirect_peer",
         "lan",
         "balance",
         "ipv6_prefix",
@@ -43,7 +44,7 @@ pub(super) const FILE: Section = Section {
 /// A LAN port with keys of its own.
 pub(super) const LAN: Section = Section {
     path: "lan[]",
-    keys: &["device", "hook"],
+    keys: &["device", "hook", "redirect_peer"],
     later: &[],
     example: "{device: lan0, hook: xdp}",
 };
@@ -60,6 +61,7 @@ pub(super) const WAN: Section = Section {
         "weight",
         "capacity",
         "hook",
+        "redirect_peer",
         "ipv6_prefix",
         "failback",
         "forwards",

@@ -6,13 +6,14 @@ use ipnet::Ipv6Net;
 
 use super::forwards::read_forwards;
 use super::prefix::read_ipv6_prefix;
-use super::read::{check_count, read_hook};
+use super::read::{check_count, read_hook, read_peer_redirect};
 use super::reader::{Cursor, Fault, Fields};
-use super::{Capacity, Failback, Gateway, HookChoice, Wan, schema, units};
+use super::{Capacity, Failback, Gateway, HookChoice, PeerRedirect, Wan, schema, units};
 
 /// What the file says for WANs that do not say it themselves.
 pub(super) struct Common {
     pub(super) hook: HookChoice,
+    pub(super) redirect_peer: PeerRedirect,
     /// The LAN's IPv6 prefix.
     pub(super) inside: Option<Ipv6Net>,
     pub(super) failback: Failback,
@@ -63,6 +64,7 @@ fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<
         weight: u16::try_from(weight).unwrap_or(u16::MAX),
         capacity: Capacity { up: rate("up")?, down: rate("down")? },
         hook: wan.or("hook", common.hook, read_hook)?,
+        redirect_peer: wan.or("redirect_peer", common.redirect_peer, read_peer_redirect)?,
         ipv6_prefix,
         failback: wan.or("failback", common.failback, read_failback)?,
         forwards: wan.or("forwards", Vec::new(), read_forwards)?,

@@ -61,6 +61,8 @@ pub(super) fn device(ifindex: u32, name: &str, addresses: &[&str]) -> Device {
         name: name.to_owned(),
         kind: None,
         mac: Some(OUR_MAC),
+        peer: None,
+        opens_to_peer: false,
         headless: false,
         resolves: true,
         mtu: 1500,

@@ -20,6 +20,7 @@ use crate::health::machine::Settings;
 use crate::health::quality::Thresholds;
 use crate::health::watch::Schedule;
 use crate::health::{self, Report};
+use crate::net::Watched;
 
 /// What was read of the counters, and when.
 pub(super) type Sample = (Instant, Totals);
@@ -31,8 +32,8 @@ pub(super) struct Followers {
     timeouts: watch::Sender<Timeouts>,
     /// Paths whose rates are wanted.
     counted: watch::Sender<Vec<u8>>,
-    /// Devices whose neighbours are wanted.
-    neighbours: watch::Sender<Vec<String>>,
+    /// Devices of which more is read.
+    devices: watch::Sender<Watched>,
     reports: mpsc::Sender<Report>,
     /// Who is probed: path id and device.
     probed: BTreeSet<(u8, String)>,
@@ -46,11 +47,11 @@ pub(super) struct Heard {
 }
 
 impl Followers {
-    /// Starts them. `neighbours` is how the network's watcher is told.
+    /// Starts them. `devices` is how the network's watcher is told.
     pub(super) fn start(
         control: &Control,
         tables: &Tables,
-        neighbours: watch::Sender<Vec<String>>,
+        devices: watch::Sender<Watched>,
     ) -> (Self, Heard) {
         let config = &control.config;
         let (reports, heard) = mpsc::channel(64);
@@ -63,8 +64,7 @@ impl Followers {
         tasks.spawn(sweeper.run(SWEEP, timeouts_now, usage_sender));
         let samples = count(&mut tasks, tables.clone(), counted_now);
         let probed = BTreeSet::new();
-        let mut followers =
-            Self { tasks, schedules, timeouts, counted, neighbours, reports, probed };
+        let mut followers = Self { tasks, schedules, timeouts, counted, devices, reports, probed };
         followers.follow(control);
         (followers, Heard { reports: heard, samples, usage })
     }
@@ -77,7 +77,7 @@ impl Followers {
         tell(&self.timeouts, timeouts(config));
         let counted = if needs_rates(config) { control.paths() } else { Vec::new() };
         tell(&self.counted, counted);
-        tell(&self.neighbours, config.wans.iter().map(|wan| wan.device.clone()).collect());
+        tell(&self.devices, watched(config));
         let devices = config.wans.iter().map(|wan| &wan.device);
         let mut probed = BTreeSet::new();
         for ((path, start, link), device) in control.watched().into_iter().zip(devices) {
@@ -111,6 +111,14 @@ fn timeouts(config: &Config) -> Timeouts {
         icmp: timeouts.icmp,
         tcp_established: timeouts.tcp_established,
         tcp_transitory: timeouts.tcp_transitory,
+    }
+}
+
+/// Devices of which more is read than that they are there.
+pub(super) fn watched(config: &Config) -> Watched {
+    Watched {
+        lan: config.lan.iter().map(|lan| lan.device.clone()).collect(),
+        wans: config.wans.iter().map(|wan| wan.device.clone()).collect(),
     }
 }
 

@@ -117,8 +117,7 @@ pub async fn run(
     let started = Instant::now();
     let bus = Bus::default();
     let requests = Requests::open()?;
-    let devices = config.wans.iter().map(|wan| wan.device.clone()).collect();
-    let (neighbours, watched) = watch::channel(devices);
+    let (devices, watched) = watch::channel(follow::watched(&config));
     let (watcher, mut network) = Watcher::start(requests.clone(), watched).await?;
     let first = network.borrow_and_update().clone();
     if let Some((missing, there)) = Control::missing_lan(&config, &first) {
@@ -143,7 +142,7 @@ pub async fn run(
 
     let mut tasks = JoinSet::new();
     tasks.spawn(watcher.run());
-    let (mut followers, heard) = Followers::start(&control, &tables, neighbours);
+    let (mut followers, heard) = Followers::start(&control, &tables, devices);
     let Heard { mut reports, mut samples, usage } = heard;
     let mut shortages = check(&mut tasks, tables.clone());
     let mut changer = Changer::new(file.to_owned(), bus.clone());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mwb_common::maps::device_flag;
 
 use super::beat::Plane;
-use crate::config;
+use crate::config::{self, PeerRedirect};
 use crate::dataplane::{Attachment, DeviceSpec, Error, HookChoice, Role};
 use crate::events::{Bus, EventKind};
 use crate::net::{self, Device, Snapshot};
@@ -29,13 +29,14 @@ pub(super) struct Port {
     role: Role,
     path: u8,
     choice: HookChoice,
+    redirect_peer: PeerRedirect,
     /// The WAN's name, for events.
     wan: Option<String>,
     /// The device as it was last seen.
     pub(super) ifindex: Option<u32>,
     attached: Option<(Identity, Attachment)>,
-    /// Our addresses on it, as the data plane has them.
-    addresses: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// Flags and addresses, as the data plane has them.
+    written: (u8, Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Why nothing is, and when it was last tried.
     refused: Option<(Instant, String)>,
     reported_missing: bool,
@@ -48,19 +49,20 @@ pub(super) struct Port {
 impl Port {
     /// A LAN port.
     pub(super) fn lan(lan: &config::Lan) -> Self {
-        Self::new(&lan.device, Role::Inside, 0, lan.hook, None)
+        Self::new(&lan.device, Role::Inside, 0, (lan.hook, lan.redirect_peer), None)
     }
 
     /// The port of the WAN with this path id.
     pub(super) fn wan(path: u8, wan: &config::Wan) -> Self {
-        Self::new(&wan.device, Role::Outside, path, wan.hook, Some(wan.name.clone()))
+        let choices = (wan.hook, wan.redirect_peer);
+        Self::new(&wan.device, Role::Outside, path, choices, Some(wan.name.clone()))
     }
 
     fn new(
         device: &str,
         role: Role,
         path: u8,
-        hook: config::HookChoice,
+        (hook, redirect_peer): (config::HookChoice, PeerRedirect),
         wan: Option<String>,
     ) -> Self {
         Self {
@@ -68,10 +70,11 @@ impl Port {
             role,
             path,
             choice: choice(hook),
+            redirect_peer,
             wan,
             ifindex: None,
             attached: None,
-            addresses: (None, None),
+            written: (0, None, None),
             refused: None,
             reported_missing: false,
             inherited: None,
@@ -81,12 +84,14 @@ impl Port {
 
     /// Takes what the configuration says now about a LAN port.
     pub(super) fn revise_lan(&mut self, lan: &config::Lan) {
+        self.redirect_peer = lan.redirect_peer;
         self.revise(lan.hook);
     }
 
     /// Takes what the configuration says now about a WAN.
     pub(super) fn revise_wan(&mut self, wan: &config::Wan) {
         self.wan = Some(wan.name.clone());
+        self.redirect_peer = wan.redirect_peer;
         self.revise(wan.hook);
     }
 
@@ -113,13 +118,27 @@ impl Port {
     pub(super) fn hook(&self) -> (Option<String>, Option<String>, String) {
         match &self.attached {
             Some((_, Attachment { hook, mode, reason })) if self.is_attached() => {
-                (Some(hook.name().to_owned()), Some(mode.name().to_owned()), reason.clone())
+                let to_peer = if self.written.0 & device_flag::TO_PEER == 0 {
+                    ""
+                } else {
+                    "; what is sent to it enters its other end straight away (redirect_peer)"
+                };
+                let reason = format!("{reason}{to_peer}");
+                (Some(hook.name().to_owned()), Some(mode.name().to_owned()), reason)
             }
             _ => {
                 let why = self.refused.as_ref().map_or("device missing", |(_, why)| why);
                 (None, None, why.to_owned())
             }
         }
+    }
+
+    fn flags(&self, device: &Device) -> u8 {
+        // Hosts are reached by Ethernet.
+        let headless = self.role == Role::Outside && device.headless;
+        let to_peer = self.redirect_peer == PeerRedirect::Auto && device.opens_to_peer;
+        (if headless { device_flag::NO_ETHERNET } else { 0 })
+            | if to_peer { device_flag::TO_PEER } else { 0 }
     }
 
     /// The device as the data plane must know it.
@@ -132,11 +151,7 @@ impl Port {
             mac: device.mac.unwrap_or_default(),
             hook: self.choice,
             driver,
-            // Hosts are reached by Ethernet.
-            flags: match self.role {
-                Role::Outside if device.headless => device_flag::NO_ETHERNET,
-                _ => 0,
-            },
+            flags: self.flags(device),
             address4: device.source4(),
             address6: device.source6(),
         }
@@ -159,12 +174,12 @@ impl Port {
         let early = self.refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
         let identity = Identity { ifindex: device.ifindex, mac: device.mac };
         let done = self.attached.as_ref().is_some_and(|(attached, _)| *attached == identity);
-        let addresses = (device.source4(), device.source6());
+        let revised = (self.flags(device), device.source4(), device.source6());
         if done && !self.is_stale {
-            if self.addresses != addresses {
-                let (v4, v6) = addresses;
-                plane.with(|plane| plane.set_addresses(&self.device, v4, v6))?;
-                self.addresses = addresses;
+            if self.written != revised {
+                let (flags, v4, v6) = revised;
+                plane.with(|plane| plane.revise_device(&self.device, flags, v4, v6))?;
+                self.written = revised;
             }
             return Ok(());
         }
@@ -188,7 +203,7 @@ impl Port {
                 );
                 bus.publish(EventKind::HookAttached, self.wan.as_deref(), message, reason.clone());
                 self.attached = Some((identity, attachment));
-                self.addresses = addresses;
+                self.written = revised;
                 self.is_stale = false;
                 self.refused = None;
                 Ok(())

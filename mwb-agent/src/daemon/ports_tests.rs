@@ -31,7 +31,7 @@ impl Scene {
 
     /// Lets a port see what is there; returns what it says of its hook.
     async fn look(&self, port: &mut Port) -> (Option<String>, String) {
-        let network = self.requests.snapshot(&[]).await;
+        let network = self.requests.snapshot(&crate::net::Watched::default()).await;
         let network = network.unwrap_or_else(|error| panic!("{error}"));
         // A refusal is in the hook's reason.
         let _ = port.follow(&self.plane, &self.bus, &network);

@@ -83,11 +83,14 @@ fn compare_lans(out: &mut Vec<String>, old: &[Lan], new: &[Lan]) {
     for lan in old.iter().filter(|lan| find(new, &lan.device).is_none()) {
         out.push(format!("LAN port {} removed", lan.device));
     }
-    for Lan { device, hook } in new {
+    for Lan { device, hook, redirect_peer } in new {
         match old.iter().find(|lan| lan.device == *device) {
             None => out.push(format!("LAN port {device} added")),
             Some(before) => {
-                word(out, &format!("LAN port {device}: hook"), before.hook.name(), hook.name());
+                let key = |name: &str| format!("LAN port {device}: {name}");
+                word(out, &key("hook"), before.hook.name(), hook.name());
+                let (old, new) = (before.redirect_peer.name(), redirect_peer.name());
+                word(out, &key("redirect_peer"), old, new);
             }
         }
     }
@@ -120,6 +123,7 @@ fn compare_wan(out: &mut Vec<String>, old: &Wan, new: &Wan) {
         weight,
         capacity,
         hook,
+        redirect_peer,
         ipv6_prefix,
         failback,
         forwards,
@@ -136,6 +140,7 @@ fn compare_wan(out: &mut Vec<String>, old: &Wan, new: &Wan) {
     word(out, &key("capacity.up"), rate(old.capacity.up), rate(*up));
     word(out, &key("capacity.down"), rate(old.capacity.down), rate(*down));
     word(out, &key("hook"), old.hook.name(), hook.name());
+    word(out, &key("redirect_peer"), old.redirect_peer.name(), redirect_peer.name());
     word(out, &key("ipv6_prefix"), shown(old.ipv6_prefix), shown(*ipv6_prefix));
     word(out, &key("failback"), old.failback.to_string(), failback.to_string());
     let lines = |forwards: &[Forward]| forwards.iter().map(Forward::to_string).collect::<Vec<_>>();

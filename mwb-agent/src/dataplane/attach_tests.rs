@@ -239,10 +239,15 @@ fn the_source_of_icmp_errors_follows_the_devices_address() {
         assert_eq!((before.address4, before.address6), (first.octets(), [0; 16]));
 
         let second = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-        plane.set_addresses("wan0", None, Some(second)).expect("a write");
-        let after = Device { address4: [0; 4], address6: second.octets(), ..before };
+        plane.revise_device("wan0", device_flag::TO_PEER, None, Some(second)).expect("a write");
+        let after = Device {
+            flags: device_flag::TO_PEER,
+            address4: [0; 4],
+            address6: second.octets(),
+            ..before
+        };
         assert_eq!(plane.settings.device(ifindex).expect("a read"), after);
-        plane.set_addresses("wan9", Some(first), None).expect("nothing to do");
+        plane.revise_device("wan9", 0, Some(first), None).expect("nothing to do");
     });
 }
 

@@ -188,21 +188,23 @@ impl DataPlane {
         self.settings.set_device("the device", ifindex, device)
     }
 
-    /// Writes from which addresses an attached device sends ICMP errors; one
-    /// that is not attached is left alone.
+    /// Writes what may change of an attached device: how packets leave by it, and
+    /// from which addresses it sends ICMP errors. One that is not attached is left
+    /// alone.
     ///
     /// # Errors
     /// When the kernel refuses the write.
-    pub fn set_addresses(
+    pub fn revise_device(
         &mut self,
         device: &str,
+        flags: u8,
         address4: Option<Ipv4Addr>,
         address6: Option<Ipv6Addr>,
     ) -> Result<(), Error> {
         let Some(&ifindex) = self.attached.get(device) else { return Ok(()) };
         let entry = self.settings.device(ifindex)?;
         let (address4, address6) = attach::addresses(address4, address6);
-        self.settings.set_device(device, ifindex, Device { address4, address6, ..entry })
+        self.settings.set_device(device, ifindex, Device { flags, address4, address6, ..entry })
     }
 
     /// Writes a WAN's entry, in one update.

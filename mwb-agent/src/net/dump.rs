@@ -17,12 +17,12 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{Address, Device, Error, Neighbour, Reachability, Route, Snapshot};
+use super::{Address, Device, Error, Neighbour, Peer, Reachability, Route, Snapshot, Watched};
 
 /// A socket for requests: never shared with events, which may overrun theirs.
 #[derive(Clone, Debug)]
 pub struct Requests {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Requests {
@@ -37,18 +37,20 @@ impl Requests {
         Ok(Self { handle })
     }
 
-    /// Reads the whole network; neighbours of the devices named only.
+    /// Reads the whole network; neighbours of the WANs only, and what is in the
+    /// way of packets to watched devices only.
     ///
     /// # Errors
     /// When a dump fails.
-    pub async fn snapshot(&self, neighbours_of: &[String]) -> Result<Snapshot, Error> {
+    pub async fn snapshot(&self, watched: &Watched) -> Result<Snapshot, Error> {
         let mut devices = self.devices().await?;
         self.addresses(&mut devices).await?;
-        let watched: Vec<u32> =
-            devices.iter().filter(|d| neighbours_of.contains(&d.name)).map(|d| d.ifindex).collect();
+        self.look_at_peers(&mut devices, watched).await;
+        let wans: Vec<u32> =
+            devices.iter().filter(|d| watched.wans.contains(&d.name)).map(|d| d.ifindex).collect();
         let mut routes = self.routes(RouteMessageBuilder::<Ipv4Addr>::new().build()).await?;
         routes.extend(self.routes(RouteMessageBuilder::<Ipv6Addr>::new().build()).await?);
-        let neighbours = self.neighbours(&watched).await?;
+        let neighbours = self.neighbours(&wans).await?;
         Ok(Snapshot { devices, routes, neighbours })
     }
 
@@ -111,6 +113,7 @@ fn dump(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> Error {
 fn device(link: LinkMessage) -> Option<Device> {
     let flags = link.header.flags;
     let (mut name, mut kind, mut address, mut mtu, mut operational) = (None, None, None, 0, true);
+    let (mut namespace, mut other_end) = (None, None);
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(is) => name = Some(is),
@@ -120,6 +123,8 @@ fn device(link: LinkMessage) -> Option<Device> {
                 // Devices that know nothing of carriers are always `Unknown`.
                 operational = matches!(is, State::Up | State::Unknown);
             }
+            LinkAttribute::LinkNetNsId(is) => namespace = Some(is),
+            LinkAttribute::Link(is) => other_end = Some(is),
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -141,10 +146,16 @@ fn device(link: LinkMessage) -> Option<Device> {
             | LinkLayerType::Ipgre
             | LinkLayerType::Ip6gre
     );
+    let peer = match (kind.as_deref(), namespace, other_end) {
+        (Some("veth"), Some(namespace), Some(ifindex)) => Some(Peer { namespace, ifindex }),
+        _ => None,
+    };
     Some(Device {
         ifindex: link.header.index,
         name: name?,
         kind,
+        peer,
+        opens_to_peer: false,
         mac: address.filter(|_| ethernet).and_then(|address| address.try_into().ok()),
         headless,
         resolves: ethernet && !flags.contains(LinkFlags::Noarp),

@@ -9,6 +9,7 @@
 mod driver;
 mod dump;
 mod features;
+mod peer;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,7 +20,7 @@ mod watcher;
 pub use driver::driver;
 pub use dump::Requests;
 pub use features::features;
-pub use snapshot::{Address, Device, Neighbour, Reachability, Route, Snapshot};
+pub use snapshot::{Address, Device, Neighbour, Peer, Reachability, Route, Snapshot, Watched};
 pub use watcher::Watcher;
 
 /// What can go wrong between us and the kernel's network configuration.

@@ -5,6 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+/// Devices of which more is read than that they are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// LAN ports, by name.
+    pub lan: Vec<String>,
+    /// WANs: their neighbours matter too.
+    pub wans: Vec<String>,
+}
+
+impl Watched {
+    /// Whether a device is one of either side.
+    pub(super) fn has(&self, device: &str) -> bool {
+        self.lan.iter().chain(&self.wans).any(|name| name == device)
+    }
+}
+
 /// The kernel's network at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -27,6 +43,11 @@ pub struct Device {
     pub kind: Option<String>,
     /// MAC, if it is an Ethernet device.
     pub mac: Option<[u8; 6]>,
+    /// The other end of a veth, if it is in another network namespace.
+    pub peer: Option<Peer>,
+    /// Nothing stands between it and that other end that a packet on its way out
+    /// would have to pass; looked up for the devices that are watched.
+    pub opens_to_peer: bool,
     /// Packets begin with the IP header (tun, ppp, wireguard and the like).
     pub headless: bool,
     /// Whether next hops must be resolved to a MAC.
@@ -37,6 +58,15 @@ pub struct Device {
     pub carrier: bool,
     /// Addresses in the kernel's order.
     pub addresses: Vec<Address>,
+}
+
+/// The other end of a veth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its network namespace, as ours numbers it.
+    pub namespace: i32,
+    /// Its interface index there.
+    pub ifindex: u32,
 }
 
 /// An address of a device.
@@ -203,6 +233,8 @@ mod tests {
             name: "wan0".to_owned(),
             kind: None,
             mac: None,
+            peer: None,
+            opens_to_peer: false,
             headless: false,
             resolves: true,
             mtu: 1500,

@@ -30,7 +30,8 @@ fn make_wan() {
 
 async fn start() -> Result<watch::Receiver<Snapshot>, Error> {
     let requests = Requests::open()?;
-    let (_neighbours, named) = watch::channel(vec!["wan0".to_owned()]);
+    let (_neighbours, named) =
+        watch::channel(Watched { wans: vec!["wan0".to_owned()], ..Watched::default() });
     let (watcher, snapshots) = Watcher::start(requests, named).await?;
     tokio::spawn(watcher.run());
     Ok(snapshots)
@@ -51,7 +52,7 @@ async fn until(
 fn a_snapshot_says_what_the_kernel_has() {
     in_network("a_snapshot_says_what_the_kernel_has", || async {
         make_wan();
-        let snapshot = Requests::open()?.snapshot(&[]).await?;
+        let snapshot = Requests::open()?.snapshot(&Watched::default()).await?;
         let wan = snapshot.device("wan0").cloned();
         let wan = wan.unwrap_or_else(|| panic!("no wan0: {snapshot:?}"));
         assert_eq!((wan.kind.as_deref(), wan.mtu), (Some("veth"), 1400));
@@ -78,7 +79,7 @@ fn a_tun_device_has_no_ethernet_and_a_far_end() {
         ip("link set tun0 up mtu 1400");
         ip("addr add 198.51.100.2 peer 203.0.113.1 dev tun0");
         let requests = Requests::open()?;
-        let device = requests.snapshot(&[]).await?.device("tun0").cloned();
+        let device = requests.snapshot(&Watched::default()).await?.device("tun0").cloned();
         let device = device.unwrap_or_else(|| panic!("no tun0"));
         assert!(device.headless && !device.resolves && device.carrier);
         assert_eq!((device.mac, device.mtu), (None, 1400));
@@ -88,10 +89,10 @@ fn a_tun_device_has_no_ethernet_and_a_far_end() {
         // Without anybody at its far end it is gone, and others like it without
         // a carrier.
         drop(tun);
-        assert_eq!(requests.snapshot(&[]).await?.device("tun0"), None);
+        assert_eq!(requests.snapshot(&Watched::default()).await?.device("tun0"), None);
         ip("tuntap add dev tun1 mode tun");
         ip("link set tun1 up");
-        let lonely = requests.snapshot(&[]).await?.device("tun1").cloned();
+        let lonely = requests.snapshot(&Watched::default()).await?.device("tun1").cloned();
         assert!(lonely.is_some_and(|device| device.headless && !device.carrier));
         Ok::<_, Error>(())
     });
@@ -187,7 +188,7 @@ fn a_neighbour_is_resolved_when_asked_for() {
 fn a_missing_driver_is_an_error() {
     in_network("a_missing_driver_is_an_error", || async {
         make_wan();
-        let snapshot = Requests::open()?.snapshot(&[]).await?;
+        let snapshot = Requests::open()?.snapshot(&Watched::default()).await?;
         let mut wan = snapshot.device("wan0").cloned();
         if let Some(wan) = &mut wan {
             (wan.name, wan.kind) = ("gone0".to_owned(), None);

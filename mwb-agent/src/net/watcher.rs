@@ -14,7 +14,7 @@ use rtnetlink::packet_core::NetlinkPayload;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Error, Requests, Snapshot};
+use super::{Error, Requests, Snapshot, Watched};
 
 /// Dumps are at least this far apart: a burst of events is one change.
 const SPACING: Duration = Duration::from_millis(20);
@@ -31,31 +31,30 @@ const GROUPS: &[MulticastGroup] = &[
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Tc,
 ];
 
 /// Publishes a snapshot whenever the kernel's network changes.
 #[derive(Debug)]
 pub struct Watcher {
     requests: Requests,
-    /// Devices whose neighbours matter.
-    neighbours_of: watch::Receiver<Vec<String>>,
+    watched: watch::Receiver<Watched>,
     snapshots: watch::Sender<Snapshot>,
 }
 
 impl Watcher {
-    /// Reads the first snapshot. Neighbours are those of the devices named, now
-    /// and later.
+    /// Reads the first snapshot, of the devices that are watched now and later.
     ///
     /// # Errors
     /// When the network cannot be read.
     pub async fn start(
         requests: Requests,
-        mut neighbours_of: watch::Receiver<Vec<String>>,
+        mut watched: watch::Receiver<Watched>,
     ) -> Result<(Self, watch::Receiver<Snapshot>), Error> {
-        let named = neighbours_of.borrow_and_update().clone();
-        let first = requests.snapshot(&named).await?;
+        let now = watched.borrow_and_update().clone();
+        let first = requests.snapshot(&now).await?;
         let (snapshots, receiver) = watch::channel(first);
-        Ok((Self { requests, neighbours_of, snapshots }, receiver))
+        Ok((Self { requests, watched, snapshots }, receiver))
     }
 
     /// Runs until nobody wants snapshots any more.
@@ -89,7 +88,7 @@ impl Watcher {
             loop {
                 let event = tokio::select! {
                     event = timeout(REFRESH, events.next()) => event,
-                    Ok(()) = self.neighbours_of.changed() => break,
+                    Ok(()) = self.watched.changed() => break,
                 };
                 match event {
                     Ok(Some(event)) if self.matters(&event) => break,
@@ -108,8 +107,8 @@ impl Watcher {
     }
 
     async fn refresh(&self) -> Result<(), Error> {
-        let named = self.neighbours_of.borrow().clone();
-        let now = self.requests.snapshot(&named).await?;
+        let watched = self.watched.borrow().clone();
+        let now = self.requests.snapshot(&watched).await?;
         self.snapshots.send_if_modified(|snapshot| {
             let changed = *snapshot != now;
             *snapshot = now;
@@ -134,6 +133,6 @@ impl Watcher {
         };
         let snapshot = self.snapshots.borrow();
         let device = snapshot.devices.iter().find(|d| d.ifindex == neighbour.header.ifindex);
-        device.is_none_or(|device| self.neighbours_of.borrow().contains(&device.name))
+        device.is_none_or(|device| self.watched.borrow().wans.contains(&device.name))
     }
 }

@@ -77,6 +77,15 @@ fn filters() -> Vec<Row> {
             "udp4",
             by_address,
         ),
+        untouched(
+            "a syn from another port, where it must be known",
+            Wan(1),
+            syn.bytes(),
+            Reason::Filtered,
+            (1, "tcp4"),
+        )
+        .given(|gateway| gateway.send(Lan, &host_tcp(PORT))),
+        refused("a syn to a port of nobody's", &syn, "tcp4", |_| {}),
         refused("syn and ack, where all may open", &flags(&syn, SYN | ACK), "tcp4", open_to_all),
         refused("ack, where all may open", &flags(&syn, ACK), "tcp4", open_to_all),
         refused("to a port of nobody's, where all may open", &other_address, "udp4", |gateway| {

@@ -7,7 +7,7 @@ use mwb_common::reason::Reason;
 use crate::gateway::From::{self, Lan, Wan};
 use crate::gateway::Gateway;
 use crate::packet::{Packet, Transport};
-use crate::row::{Row, Then, after, slow};
+use crate::row::{Row, Then, after, slow, untouched};
 use crate::world::{
     FRIEND, GATEWAY, PORT, WAN1_6, answer, delivered, host_echo, host_tcp, host_udp, out_by1, v6,
 };
@@ -76,7 +76,7 @@ fn one_hop(packet: &Packet) -> Packet {
 }
 
 pub(crate) fn rows() -> Vec<Row> {
-    [inward(), outward(), replaced_port(), unmatched(), wrong_sums()]
+    [inward(), outward(), replaced_port(), unmatched(), wrong_sums(), source_quench()]
         .into_iter()
         .flatten()
         .collect()
@@ -250,6 +250,21 @@ fn unmatched() -> Vec<Row> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// RFC 5508, REQ-10 c: it is no error of ours, whatever it quotes (RFC 6633).
+fn source_quench() -> Vec<Row> {
+    let quench = [4, 0, 0, 0, 0, 0];
+    let udp = host_udp(PORT);
+    let reply = answer(&out_by1(&udp));
+    let inward = error(&reply, quench, &out_by1(&udp), 28).bytes();
+    let outward = error(&udp, quench, &delivered(&reply), 28).bytes();
+    let given: fn(&mut Gateway) = |gateway| gateway.send(Lan, &host_udp(PORT));
+    let name = "source quench";
+    vec![
+        untouched(name, Wan(1), inward, Reason::NoMapping, (1, "icmp4")).given(given),
+        untouched(name, Lan, outward, Reason::UnsupportedProtocol, (0, "icmp4")).given(given),
+    ]
 }
 
 /// RFC 5508, REQ-3: an error whose own checksum is wrong goes no further, however

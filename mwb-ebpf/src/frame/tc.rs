@@ -6,8 +6,8 @@ use core::{arch::asm, ffi::c_void, ptr};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, bpf_redir_neigh},
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
-        bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_head, bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -21,7 +21,7 @@ use mwb_common::{
 use super::{
     AF_INET, Frame, NextHop, TransportChange, at, load, opaque, read_ipv6_tc, refusal, store,
 };
-use crate::maps::PATHS;
+use crate::maps::{DEVICES, PATHS};
 
 /// Headers are made linear up to here.
 const HEADERS: u32 = 192;
@@ -215,8 +215,16 @@ impl<const WAY: u8> Frame for TcFrame<WAY> {
 
     #[inline(always)]
     fn redirect(&self, ifindex: u32) -> i32 {
-        // SAFETY: the helper checks its arguments.
-        unsafe { bpf_redirect(ifindex, 0) as i32 }
+        let to_peer =
+            DEVICES.get(ifindex).is_some_and(|device| device.flags & device_flag::TO_PEER != 0);
+        // SAFETY: the helpers check their arguments.
+        unsafe {
+            if to_peer {
+                bpf_redirect_peer(ifindex, 0) as i32
+            } else {
+                bpf_redirect(ifindex, 0) as i32
+            }
+        }
     }
 
     #[inline(always)]

@@ -160,9 +160,33 @@ fn unsupported(scene: &Scene, lan: &Port) -> Result<()> {
     .map(drop)
 }
 
-/// RFC 5382, REQ-2: two SYNs cross on the way, and two SYN-ACKs.
+/// RFC 5382, REQ-2: two SYNs cross on the way, and two SYN-ACKs. And REQ-4: one
+/// that comes before the inside has sent its own is not answered.
 fn simultaneous_open(scene: &mut Scene) -> Result<()> {
     let (mut lan, mut wan) = (Port::lan(&scene.lab)?, Port::wan(&scene.lab, 0)?);
+    simultaneous_opens(&mut lan, &mut wan)?;
+    let near = SocketAddr::new(HOST4.into(), 4000);
+    let (rendezvous, far) = (SocketAddr::from((NET4, 5000)), SocketAddr::from((NET4, 6000)));
+    let opens = |lan: &Port, wan: &mut Port, far: SocketAddr| {
+        lan.send(&[packets::tcp(near, far, flag::SYN, (100, 0), b"")?])?;
+        wan.hear("the SYN of the inside", |packet, _| {
+            (packet.to == far && packet.flags == flag::SYN).then_some(packet.from)
+        })
+    };
+    let outside = opens(&lan, &mut wan, rendezvous)?;
+    let before = scene.counted("in", "filtered")?;
+    wan.send(&[packets::tcp(far, outside, flag::SYN, (500, 0), b"")?])?;
+    wait_until("the early SYN is dropped", Duration::from_secs(2), || {
+        Ok(scene.counted("in", "filtered")? == before + 1)
+    })?;
+    ensure!(opens(&lan, &mut wan, far)? == outside, "another endpoint for another peer");
+    let resets = wan.pending(|packet, _| (packet.to == far).then_some(packet.flags))?;
+    ensure!(resets.is_empty(), "it was answered: {resets:?}");
+    wan.send(&[packets::tcp(far, outside, flag::SYN | flag::ACK, (500, 101), b"")?])?;
+    lan.hear("the answer", |packet, _| (packet.from == far && packet.to == near).then_some(()))
+}
+
+fn simultaneous_opens(lan: &mut Port, wan: &mut Port) -> Result<()> {
     for to in checks::FAMILIES {
         let (near, far) = (SocketAddr::new(host_of(to), 4000), SocketAddr::new(to, 5000));
         lan.send(&[packets::tcp(near, far, flag::SYN, (100, 0), b"")?])?;

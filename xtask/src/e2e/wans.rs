@@ -86,6 +86,7 @@ pub(super) fn cases() -> Vec<Case> {
         || LabSpec::direct(1),
         all_passes,
     );
+    cases.push(a_peer_is_entered());
     cases.extend(both_hooks(
         "frames_with_a_priority_tag_pass",
         || LabSpec::direct(1),
@@ -93,6 +94,55 @@ pub(super) fn cases() -> Vec<Case> {
         frames_with_a_priority_tag_pass,
     ));
     cases
+}
+
+/// Packets enter the other end of a veth straight away until somebody puts a
+/// queueing discipline in the way, and from then on all pass through that.
+fn a_peer_is_entered() -> Case {
+    Case::new("a_veth_is_passed_over_only_while_nothing_would_miss_it_by_tcx", || {
+        let scene = Scene::new(Hook::Tcx, LabSpec::direct(1), GatewayConfig::watching_gateways)?;
+        play(scene, |scene| {
+            let server = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4, 7)))?;
+            let mut stream = EchoStream::connect(scene.lab.host(), server.address(), PATIENCE)?;
+            let sent = |scene: &Scene, stream: &mut EchoStream| -> Result<[u64; 2]> {
+                let before = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
+                for _ in 0..MANY {
+                    stream.exchange(b"by which way?")?;
+                }
+                let after = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
+                Ok([after[0] - before[0], after[1] - before[1]])
+            };
+            is_told(scene, true)?;
+            let direct = sent(scene, &mut stream)?;
+            ensure!(direct.iter().all(|&sent| sent < MANY / 2), "{direct:?} were sent by devices");
+            scene.lab.gw().tc("qdisc add dev wan0 root pfifo limit 1000\n\
+                               qdisc add dev lan0 clsact\n")?;
+            is_told(scene, false)?;
+            let queued = sent(scene, &mut stream)?;
+            ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
+            scene.lab.gw().tc("qdisc del dev wan0 root\nqdisc del dev lan0 clsact\n")?;
+            is_told(scene, true)?;
+            stream.exchange(b"and back").map(drop)
+        })
+    })
+}
+
+/// Exchanges, of which each is a packet each way and acknowledgements.
+const MANY: u64 = 100;
+
+fn transmitted(scene: &Scene, device: &str) -> Result<u64> {
+    let link = scene.lab.gw().link_json(device)?;
+    link["stats64"]["tx"]["packets"].as_u64().context("a device counts what it sends")
+}
+
+fn is_told(scene: &Scene, to_peer: bool) -> Result<()> {
+    wait_until("status says which way packets go", PATIENCE, || {
+        let status = scene.gateway.api().status()?;
+        let lans = status.lan.iter().map(|lan| &lan.hook_reason);
+        let mut reasons = lans.chain(status.wans.iter().map(|wan| &wan.hook_reason));
+        Ok(reasons.all(|reason| reason.contains("redirect_peer") == to_peer))
+    })
+    .map(drop)
 }
 
 /// A re-dial under load. From the first packet with the new address on there is

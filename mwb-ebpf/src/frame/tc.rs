@@ -14,7 +14,8 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use mwb_common::{
     maps::{Device, HANDOVER, device_flag},
-    parse::{Bytes, ETHERNET, Ipv6},
+    nat::protocol,
+    parse::{Bytes, ETHERNET, Ipv6, ethertype},
     reason::Reason,
 };
 
@@ -101,11 +102,29 @@ impl<const WAY: u8> TcFrame<WAY> {
     fn linearise(&self) {
         let length = self.context.len();
         let wanted = if length < HEADERS { length } else { HEADERS };
-        if ((self.context.data_end() - self.context.data()) as u32) < wanted {
+        let linear = (self.context.data_end() - self.context.data()) as u32;
+        if linear < wanted && !self.has_tcp_headers(linear) {
             // A failure leaves the headers short, and the parser says so.
             // SAFETY: the helper checks its arguments.
             unsafe { bpf_skb_pull_data(self.context.skb.skb, wanted) };
         }
+    }
+
+    /// Whether all headers of a TCP segment are linear as they are. Bytes of the
+    /// payload must not be pulled to them: with those in its head the receiver
+    /// cannot merge the segment with the one before it.
+    #[inline(always)]
+    fn has_tcp_headers(&self, linear: u32) -> bool {
+        let half = |offset: u32| self.read::<[u8; 2]>(offset).unwrap_or([0; 2]);
+        let (is_tcp, transport) = match u16::from_be_bytes(half(ETHERNET - 2)) {
+            ethertype::IPV4 if half(ETHERNET)[0] == 0x45 => {
+                (half(ETHERNET + 8)[1] == protocol::TCP, ETHERNET + 20)
+            }
+            ethertype::IPV6 => (half(ETHERNET + 6)[0] == protocol::TCP, ETHERNET + 40),
+            _ => return false,
+        };
+        let [length, _] = half(transport + 12);
+        is_tcp && length >= 0x50 && transport + (length >> 4) as u32 * 4 <= linear
     }
 
     /// Whether the XDP form of the device handed the packet over.

@@ -4,7 +4,7 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -30,6 +30,10 @@ use crate::{
 const FLOWS: usize = 1000;
 const RATE: u32 = 4000;
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Path of another version's agent: upgrades go from it to this one and back.
+/// Without it, they go from this one to itself.
+const OTHER_AGENT: &str = "MWB_TEST_OTHER_AGENT";
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -182,7 +186,10 @@ fn an_upgrade_costs_nothing(scene: &mut Scene) -> Result<()> {
     let mut load = Load::start(&scene.lab)?;
     let before = forwarded(scene)?;
     let mut programs = program_ids(scene)?;
-    for killed in [false, true, false] {
+    let ours = &build::artifacts()?.agent;
+    let other = std::env::var_os(OTHER_AGENT).map_or_else(|| ours.clone(), PathBuf::from);
+    for (agent, killed) in [(&other, false), (ours, true), (&other, false), (ours, false)] {
+        scene.gateway.change_agent(agent.clone());
         if killed {
             scene.gateway.kill()?;
         } else {

@@ -144,6 +144,8 @@ impl GatewayConfig {
 #[derive(Debug)]
 pub struct Gateway {
     process: Process,
+    /// What runs at the next start.
+    agent: PathBuf,
     api: Api,
     config: PathBuf,
     instance: String,
@@ -183,18 +185,19 @@ impl Gateway {
         let path = lab.scratch().join("gateway.yaml");
         fs::write(&path, config.text()).context("cannot write the configuration")?;
         let instance = lab.prefix().to_owned();
-        let process = Self::spawn(lab, &path, &instance, listener.as_ref())?;
+        let agent = build::artifacts()?.agent.clone();
+        let process = Self::spawn(lab, &agent, &path, &instance, listener.as_ref())?;
         let api = Api::new(&config.socket()?);
-        Ok(Self { process, api, config: path, instance, wans: config.wans(), listener })
+        Ok(Self { process, agent, api, config: path, instance, wans: config.wans(), listener })
     }
 
     fn spawn(
         lab: &Lab,
+        agent: &Path,
         config: &Path,
         instance: &str,
         listener: Option<&TcpListener>,
     ) -> Result<Process> {
-        let agent = &build::artifacts()?.agent;
         let mut command = match listener {
             None => lab.gw().command(agent),
             Some(listener) => {
@@ -321,8 +324,14 @@ impl Gateway {
     /// When it does not come up.
     pub fn restart(&mut self, lab: &Lab) -> Result<()> {
         self.process.kill()?;
-        self.process = Self::spawn(lab, &self.config, &self.instance, self.listener.as_ref())?;
+        let Self { agent, config, instance, listener, .. } = self;
+        self.process = Self::spawn(lab, agent, config, instance, listener.as_ref())?;
         self.wait_until_up()
+    }
+
+    /// Has another build of the agent run from the next start on.
+    pub fn change_agent(&mut self, agent: PathBuf) {
+        self.agent = agent;
     }
 
     /// Removes the data plane, as `mwb-agent --detach` does.

@@ -17,6 +17,7 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
+use super::peer::LARGEST;
 use super::{Address, Device, Error, Neighbour, Peer, Reachability, Route, Snapshot, Watched};
 
 /// A socket for requests: never shared with events, which may overrun theirs.
@@ -113,7 +114,7 @@ fn dump(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> Error {
 fn device(link: LinkMessage) -> Option<Device> {
     let flags = link.header.flags;
     let (mut name, mut kind, mut address, mut mtu, mut operational) = (None, None, None, 0, true);
-    let (mut namespace, mut other_end) = (None, None);
+    let (mut namespace, mut other_end, mut largest) = (None, None, LARGEST);
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(is) => name = Some(is),
@@ -125,6 +126,7 @@ fn device(link: LinkMessage) -> Option<Device> {
             }
             LinkAttribute::LinkNetNsId(is) => namespace = Some(is),
             LinkAttribute::Link(is) => other_end = Some(is),
+            LinkAttribute::GsoMaxSize(is) => largest = is,
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -147,7 +149,9 @@ fn device(link: LinkMessage) -> Option<Device> {
             | LinkLayerType::Ip6gre
     );
     let peer = match (kind.as_deref(), namespace, other_end) {
-        (Some("veth"), Some(namespace), Some(ifindex)) => Some(Peer { namespace, ifindex }),
+        (Some("veth"), Some(namespace), Some(ifindex)) if largest >= LARGEST => {
+            Some(Peer { namespace, ifindex })
+        }
         _ => None,
     };
     Some(Device {

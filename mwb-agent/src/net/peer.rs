@@ -1,7 +1,8 @@
 //! Whether a packet may leave by a veth without passing through it: straight
 //! into the other end, by `bpf_redirect_peer`. It saves a queue and a turn of the
 //! kernel's receive loop, and passes over what stands at either end: queueing
-//! disciplines, programs on the way out, and XDP on the way in.
+//! disciplines, programs on the way out, XDP on the way in, and what is done for
+//! a device that cannot do it itself (checksums and segments).
 
 use aya::programs::SchedClassifier;
 use aya::programs::tc::TcAttachType;
@@ -9,10 +10,24 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
 use netlink_packet_route::tc::TcAttribute;
 
-use super::{Device, Peer, Requests, Watched};
+use super::{Device, Peer, Requests, Watched, features};
 
 /// The discipline of a device that has none.
 const NO_QUEUE: &str = "noqueue";
+/// What a packet as it comes may need of the device. A veth has all of it unless
+/// somebody has switched it off, for one who reads packets at the other end as
+/// they are, or the other end takes XDP.
+const FEATURES: [&str; 6] = [
+    "tx-checksum-ip-generic",
+    "tx-scatter-gather",
+    "tx-generic-segmentation",
+    "tx-tcp-segmentation",
+    "tx-tcp6-segmentation",
+    "tx-udp-segmentation",
+];
+/// The largest packet of segments that comes; a device that takes less has it
+/// cut.
+pub(super) const LARGEST: u32 = 65_536;
 
 impl Requests {
     /// Looks at the devices that are watched. What cannot be looked at is taken to be in the
@@ -21,7 +36,8 @@ impl Requests {
         for device in devices.iter_mut().filter(|device| watched.has(&device.name)) {
             device.opens_to_peer = match device.peer {
                 Some(peer) => {
-                    has_no_programs(&device.name)
+                    takes_packets_as_they_are(&device.name)
+                        && has_no_programs(&device.name)
                         && self.has_no_queue(device.ifindex).await
                         && self.takes_no_xdp(peer).await
                 }
@@ -54,6 +70,11 @@ fn has_xdp(link: &LinkMessage) -> bool {
         let LinkAttribute::Xdp(facts) = attribute else { return false };
         !facts.iter().any(|fact| matches!(fact, LinkXdp::Attached(XdpAttached::None)))
     })
+}
+
+fn takes_packets_as_they_are(device: &str) -> bool {
+    features(device)
+        .is_ok_and(|on| FEATURES.iter().all(|feature| on.get(*feature).copied().unwrap_or(false)))
 }
 
 /// Of TCX. On a kernel without it this fails, and programs of filters come with a
@@ -96,9 +117,18 @@ mod tests {
     }
 
     fn tc(line: &str) {
-        let output = Command::new("tc").args(line.split_whitespace()).output();
-        let output = output.unwrap_or_else(|error| panic!("tc {line}: {error}"));
-        assert!(output.status.success(), "tc {line}: {}", String::from_utf8_lossy(&output.stderr));
+        run("tc", line);
+    }
+
+    fn ethtool(line: &str) {
+        run("ethtool", line);
+    }
+
+    fn run(program: &str, line: &str) {
+        let output = Command::new(program).args(line.split_whitespace()).output();
+        let output = output.unwrap_or_else(|error| panic!("{program} {line}: {error}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {line}: {said}");
     }
 
     async fn opens(device: &str) -> Result<bool, Error> {
@@ -123,6 +153,14 @@ mod tests {
                 tc(&format!("qdisc del dev wan0 {place}"));
                 assert!(opens("wan0").await?, "no more {discipline}");
             }
+            for feature in ["tx", "tso"] {
+                ethtool(&format!("-K wan0 {feature} off"));
+                assert!(!opens("wan0").await?, "{feature} off");
+                ethtool(&format!("-K wan0 {feature} on"));
+                assert!(opens("wan0").await?, "{feature} on");
+            }
+            ip("link set wan0 gso_max_size 32000");
+            assert!(!opens("wan0").await?, "segments are cut for it");
             let unnamed = Requests::open()?.snapshot(&Watched::default()).await?;
             assert!(unnamed.device("wan0").is_some_and(|device| !device.opens_to_peer));
             Ok::<_, Error>(())

@@ -81,9 +81,9 @@ reasons! {
     Malformed = 16, Drop, "malformed";
     /// No WAN can carry this address family.
     NoPath = 17, Drop, "no_path";
-    /// No free port on the WAN's address: answered with ICMP.
+    /// No free port on the WAN's address: answered with ICMP if it is from the LAN.
     PortsExhausted = 18, Drop, "ports_exhausted";
-    /// The flow table is full: answered with ICMP.
+    /// The flow table is full: answered with ICMP if it is from the LAN.
     FlowTableFull = 19, Drop, "flow_table_full";
     /// Of a protocol that is not translated: not TCP, UDP, ICMP, SCTP, GRE or ESP.
     UnsupportedProtocol = 20, Drop, "unsupported_protocol";
@@ -104,9 +104,9 @@ reasons! {
     FragmentOrphan = 28, Drop, "fragment_orphan";
     /// From a WAN, and its TTL or hop limit ends here: answered with ICMP.
     Expired = 29, Drop, "expired";
-    /// Its inside address has as many mappings as it may have: answered with ICMP.
+    /// Its inside address has as many mappings as it may have: answered with ICMP if it is from the LAN.
     SourceLimit = 30, Drop, "source_limit";
-    /// Another inside host already uses the outside endpoint, which the protocol gives no way to change: answered with ICMP.
+    /// Another inside host already uses the outside endpoint, which the protocol gives no way to change: answered with ICMP if it is from the LAN.
     EndpointTaken = 31, Drop, "endpoint_taken";
     /// Too big, or at the end of its TTL, and not answered: ICMP errors are limited in rate.
     AnswerLimited = 32, Drop, "answer_limited";

@@ -45,8 +45,9 @@ pub(crate) fn admissible(key: &FlowKey4, path: &Path) -> Option<MappingKey> {
 /// dropped without a word: its sender may be opening one from the other end, and
 /// a reset by the gateway would end that (RFC 5382, REQ-4).
 #[inline(never)]
-pub(crate) fn is_kept_out(key: &FlowKey4, tcp_flags: u8) -> bool {
-    if tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN {
+pub(crate) fn is_kept_out(key: &FlowKey4, path: &Path, tcp_flags: u8) -> bool {
+    let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    if !opens || key.destination != path.address4 {
         return false;
     }
     let port = PortKey { port: key.destination_port, protocol: key.protocol, path: key.scope };

@@ -153,7 +153,9 @@ pub(crate) fn inward<F: Frame>(
             let (Some(inside), Some(path)) = (admitted, path) else {
                 let reason = if is_dhcp(&ip, &transport) {
                     Reason::NoMapping
-                } else if admit::is_kept_out(&key, transport.tcp_flags) {
+                } else if path
+                    .is_some_and(|path| admit::is_kept_out(&key, path, transport.tcp_flags))
+                {
                     Reason::Filtered
                 } else {
                     unmatched(&ip, Reason::NoMapping)

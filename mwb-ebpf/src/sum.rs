@@ -16,7 +16,7 @@ use crate::{frame::opaque, maps::PAYLOAD};
 
 /// What the helper sums at once.
 const STEP: u32 = 512;
-/// Steps in the largest frame (9,216 bytes).
+/// Steps in the largest frame (9,216 bytes); what is longer is not summed.
 const STEPS: u32 = 18;
 /// In the place of the sum of what cannot be read.
 const UNREAD: u32 = u32::MAX;
@@ -77,6 +77,9 @@ pub(crate) fn is_intact6(context: *mut c_void, ip: &Ipv6) -> bool {
     let length = ip.end.wrapping_sub(ip.transport);
     let [_, _, high, low] = length.to_be_bytes();
     let addresses = sum(context.cast(), ip.offset + 8, 32, 0);
+    if addresses == UNREAD {
+        return false;
+    }
     let pseudo = addresses + word(high, low) + word(0, protocol::ICMPV6);
     sum(context.cast(), ip.transport, length, pseudo) == 0xffff
 }

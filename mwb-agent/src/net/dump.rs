@@ -126,7 +126,9 @@ fn device(link: LinkMessage) -> Option<Device> {
             }
             LinkAttribute::LinkNetNsId(is) => namespace = Some(is),
             LinkAttribute::Link(is) => other_end = Some(is),
-            LinkAttribute::GsoMaxSize(is) => largest = is,
+            LinkAttribute::GsoMaxSize(is) | LinkAttribute::GsoIpv4MaxSize(is) => {
+                largest = largest.min(is);
+            }
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -148,8 +150,9 @@ fn device(link: LinkMessage) -> Option<Device> {
             | LinkLayerType::Ipgre
             | LinkLayerType::Ip6gre
     );
+    let up = flags.contains(LinkFlags::Up);
     let peer = match (kind.as_deref(), namespace, other_end) {
-        (Some("veth"), Some(namespace), Some(ifindex)) if largest >= LARGEST => {
+        (Some("veth"), Some(namespace), Some(ifindex)) if up && largest >= LARGEST => {
             Some(Peer { namespace, ifindex })
         }
         _ => None,

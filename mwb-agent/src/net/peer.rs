@@ -25,8 +25,8 @@ const FEATURES: [&str; 6] = [
     "tx-tcp6-segmentation",
     "tx-udp-segmentation",
 ];
-/// The largest packet of segments that comes; a device that takes less has it
-/// cut.
+/// The largest packet of segments that comes (without BIG TCP); for a device that
+/// takes less it is cut.
 pub(super) const LARGEST: u32 = 65_536;
 
 impl Requests {
@@ -159,6 +159,10 @@ mod tests {
                 ethtool(&format!("-K wan0 {feature} on"));
                 assert!(opens("wan0").await?, "{feature} on");
             }
+            ip("link set wan0 down");
+            assert!(!opens("wan0").await?, "it is down");
+            ip("link set wan0 up");
+            assert!(opens("wan0").await?, "it is up");
             ip("link set wan0 gso_max_size 32000");
             assert!(!opens("wan0").await?, "segments are cut for it");
             let unnamed = Requests::open()?.snapshot(&Watched::default()).await?;

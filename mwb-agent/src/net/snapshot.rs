@@ -43,8 +43,8 @@ pub struct Device {
     pub kind: Option<String>,
     /// MAC, if it is an Ethernet device.
     pub mac: Option<[u8; 6]>,
-    /// The other end of a veth, if it is in another network namespace and may get
-    /// packets of segments of any size.
+    /// The other end of a veth, if it is in another network namespace, this one
+    /// is up, and packets of segments are not cut for it.
     pub peer: Option<Peer>,
     /// Nothing stands between it and that other end that a packet on its way out
     /// would have to pass; looked up for the devices that are watched.

@@ -12,13 +12,13 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Error, Requests, Snapshot, Watched};
 
 /// Dumps are at least this far apart: a burst of events is one change.
 const SPACING: Duration = Duration::from_millis(20);
-/// Without any event the snapshot is made anew this often.
+/// Without an event that matters the snapshot is made anew this often.
 const REFRESH: Duration = Duration::from_secs(10);
 /// Wait before a failed dump or a lost event socket is tried again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -84,10 +84,11 @@ impl Watcher {
                 sleep(RETRY).await;
                 continue;
             }
-            let earliest = Instant::now() + SPACING;
+            let now = Instant::now();
+            let (earliest, latest) = (now + SPACING, now + REFRESH);
             loop {
                 let event = tokio::select! {
-                    event = timeout(REFRESH, events.next()) => event,
+                    event = timeout_at(latest, events.next()) => event,
                     Ok(()) = self.watched.changed() => break,
                 };
                 match event {

@@ -10,8 +10,9 @@ use crate::gateway::Gateway;
 use crate::packet::{ACK, Packet, SYN, TCP, Transport, UDP};
 use crate::row::{Row, Then, after, forwarded, slow, untouched};
 use crate::world::{
-    FRIEND, FRIEND_MAC, HOST, HOST_MAC, LAN_MAC, OTHER_REMOTE, PORT, SERVICE, WAN1, WAN1_MAC, WAN2,
-    WAN2_MAC, answer, control, delivered, from_port, host_tcp, host_udp, out_by1, path1,
+    FRIEND, FRIEND_MAC, GATEWAY, HOST, HOST_MAC, LAN_MAC, OTHER_REMOTE, PORT, SERVICE, WAN1,
+    WAN1_MAC, WAN2, WAN2_MAC, answer, control, delivered, from_port, host_tcp, host_udp, out_by1,
+    path1,
 };
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -67,6 +68,7 @@ fn filters() -> Vec<Row> {
     let other_port = from_port(&reply(&host_udp(PORT)), 9_999);
     let other_address = reply(&host_udp(PORT)).with(|p| p.source = OTHER_REMOTE.into());
     let syn = flags(&from_port(&reply(&host_tcp(PORT)), 9_999), SYN);
+    let syn_elsewhere = syn.with(|p| p.destination = GATEWAY.into());
     let refused = |name, packet: &Packet, protocol, given| {
         untouched(name, Wan(1), packet.bytes(), Reason::NoMapping, (1, protocol)).given(given)
     };
@@ -86,6 +88,9 @@ fn filters() -> Vec<Row> {
         )
         .given(|gateway| gateway.send(Lan, &host_tcp(PORT))),
         refused("a syn to a port of nobody's", &syn, "tcp4", |_| {}),
+        refused("a syn to somebody's port of another address", &syn_elsewhere, "tcp4", |gateway| {
+            gateway.send(Lan, &host_tcp(PORT));
+        }),
         refused("syn and ack, where all may open", &flags(&syn, SYN | ACK), "tcp4", open_to_all),
         refused("ack, where all may open", &flags(&syn, ACK), "tcp4", open_to_all),
         refused("to a port of nobody's, where all may open", &other_address, "udp4", |gateway| {

@@ -173,7 +173,7 @@ fn reloads_cost_nothing(scene: &mut Scene) -> Result<()> {
     checks::transfers_are_whole(&scene.lab, 1 << 20)
 }
 
-fn reload(scene: &mut Scene, config: GatewayConfig) -> Result<String> {
+pub(super) fn reload(scene: &mut Scene, config: GatewayConfig) -> Result<String> {
     scene.gateway.rewrite(&config)?;
     scene.config = config;
     scene.gateway.mwb(&["reload"])

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Case,
-    scene::{Hook, Scene, play},
+    scene::{Scene, both_hooks},
 };
 use crate::lab::{
     LabSpec,
@@ -25,16 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ESTABLISHED: Duration = Duration::from_secs(8);
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case::new("a_connection_is_remembered_by_its_state", || {
-        let scene = Scene::new(Hook::Xdp, LabSpec::direct(1), |config| {
+    both_hooks(
+        "a_connection_is_remembered_by_its_state",
+        || LabSpec::direct(1),
+        |config| {
             let established = format!("{}s", ESTABLISHED.as_secs());
             config.with(
                 "nat.timeouts",
                 json!({"tcp_transitory": "1s", "tcp_established": established}),
             )
-        })?;
-        play(scene, remembered_by_state)
-    })]
+        },
+        remembered_by_state,
+    )
 }
 
 /// Of four connections, one never answered, one closed, one reset and one open,

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Case, checks,
+    Case,
+    change::reload,
+    checks,
     packets::{self, Packet},
     port::{Port, host_of},
     scene::{Hook, Scene, both_hooks, play},
@@ -122,7 +124,11 @@ fn a_peer_is_entered() -> Case {
             ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
             scene.lab.gw().tc("qdisc del dev wan0 root\nqdisc del dev lan0 clsact\n")?;
             is_told(scene, true)?;
-            stream.exchange(b"and back").map(drop)
+            reload(scene, scene.config.clone().with("redirect_peer", "off"))?;
+            is_told(scene, false)?;
+            let queued = sent(scene, &mut stream)?;
+            ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
+            Ok(())
         })
     })
 }

@@ -34,8 +34,11 @@ pub struct Args {
     /// Print one JSON object: name, headline, rows.
     #[arg(long)]
     json: bool,
+    /// End with 1 when a headline misses its target.
+    #[arg(long)]
+    check: bool,
     /// Show what there is, and run nothing.
-    #[arg(long, conflicts_with_all = ["name", "json"])]
+    #[arg(long, conflicts_with_all = ["name", "json", "check"])]
     list: bool,
 }
 
@@ -71,6 +74,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
     workspace::require_root("a benchmark")?;
     let file = build::artifacts()?.objects_dir.join(build::LAB_OBJECT);
     let object = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut all_met = true;
     for bench in chosen {
         let report = (bench.run)(&object).with_context(|| bench.name)?;
         if args.json {
@@ -78,8 +82,14 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         } else {
             println!("{}", report.table());
         }
+        all_met &= report.headline.is_met();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(args.check, all_met))
+}
+
+/// A missed target is a finding, and a failure only for who asked for a check.
+fn exit_code(check: bool, all_met: bool) -> ExitCode {
+    if check && !all_met { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The benchmark of that name, or all.
@@ -99,6 +109,13 @@ fn names() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missed_target_fails_only_a_check() {
+        assert_eq!(exit_code(true, false), ExitCode::FAILURE);
+        assert_eq!(exit_code(true, true), ExitCode::SUCCESS);
+        assert_eq!(exit_code(false, false), ExitCode::SUCCESS);
+    }
 
     #[test]
     fn an_unknown_benchmark_is_refused_with_the_names_there_are() {

@@ -52,7 +52,7 @@ fn a_link_measures_as_it_is_set() -> Result<()> {
     const HEADERS: u64 = 14 + 20 + 8;
     let lossless = LinkSpec { seed: 42, ..LinkSpec::new(RATE, DELAY) };
     let lossy = lossless.clone().with_loss(Loss::Random(LOSS));
-    let shape = Shape { up: lossy.clone(), down: lossy };
+    let shape = Shape::both(&lossy);
     let lab = Lab::new(&LabSpec::shaped([shape]))?;
     let near = SocketAddr::from((wan4(0), 4000));
     let far = SocketAddr::from((provider4(0), 4000));

@@ -22,6 +22,7 @@ mod cuts;
 mod divide;
 #[cfg(test)]
 mod documents;
+mod emulators;
 mod errors;
 mod explain;
 mod failback;
@@ -101,6 +102,7 @@ impl fmt::Debug for Case {
 pub fn cases() -> Vec<Case> {
     [
         lab::cases(),
+        emulators::cases(),
         config::cases(),
         traffic::cases(),
         host::cases(),

@@ -48,7 +48,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(Case::new("flows_take_the_quickest_link_in_mode_least_latency", || {
         let shapes = [60, 10, 30].map(|delay| {
             let link = LinkSpec { delay: Duration::from_millis(delay), ..LinkSpec::default() };
-            Shape { up: link, down: LinkSpec::default() }
+            Shape { up: link, ..Shape::default() }
         });
         let scene = Scene::new(Hook::Xdp, LabSpec::shaped(shapes), |config| {
             config.with("balance", "least_latency")
@@ -90,7 +90,7 @@ pub(super) fn cases() -> Vec<Case> {
     }));
     cases.push(Case::new("flows_avoid_a_bad_link_in_mode_adaptive", || {
         let bad = LinkSpec { delay: Duration::from_millis(120), ..LinkSpec::default() };
-        let shapes = [Shape { up: bad, down: LinkSpec::default() }, Shape::default()];
+        let shapes = [Shape { up: bad, ..Shape::default() }, Shape::default()];
         let scene = Scene::new(Hook::Xdp, LabSpec::shaped(shapes), |config| {
             config.with("balance", "adaptive")
         })?;

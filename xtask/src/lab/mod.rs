@@ -8,14 +8,15 @@
 //! ```
 //! Addresses are in [`address`]. A link is a veth pair, or has a rate, delay, loss
 //! and cuts ([`link`]), by netem where the kernel has it and by a relay of our own
-//! elsewhere. Whatever happens to the process that made a
-//! lab, the lab goes away (`janitor`).
+//! elsewhere; hosts pace what they send where the kernel has fq. Whatever happens
+//! to the process that made a lab, the lab goes away (`janitor`).
 //!
 //! Must not know: what a gateway does inside (it uses its binaries and its API).
 
 pub mod address;
 pub mod api;
 pub mod capture;
+mod fq;
 mod gateway;
 mod janitor;
 pub mod link;
@@ -23,6 +24,7 @@ mod namespace;
 mod netem;
 mod plain;
 mod process;
+mod qdisc;
 pub(crate) mod raw;
 mod relay;
 mod shaper;

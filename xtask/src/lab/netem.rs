@@ -5,8 +5,6 @@
 //! Where it differs from the relay: it has no seed, and the queue comes after
 //! the delay.
 
-use std::sync::OnceLock;
-
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
@@ -24,14 +22,6 @@ const ON_THE_WAY: u64 = 100_000;
 const NO_RATE: u64 = 100_000_000_000;
 /// Least bytes that tbf may send at once.
 const BURST: u64 = 2 * 1514;
-
-/// Whether this kernel has netem. Tried once.
-pub(super) fn is_available(namespace: &Namespace) -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        namespace.tc("qdisc add dev lo root netem\nqdisc del dev lo root\n").is_ok()
-    })
-}
 
 /// A running link.
 #[derive(Debug)]

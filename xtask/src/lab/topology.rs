@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     address::{self, MAX_WANS},
+    fq,
     janitor::{Janitor, Litter},
     link::LinkSpec,
     namespace::{Namespace, feed, output_of},
@@ -46,6 +47,16 @@ pub struct Shape {
     pub up: LinkSpec,
     /// Provider to gateway.
     pub down: LinkSpec,
+    /// Carried by the lab's own relay even where the kernel has netem.
+    pub by_relay: bool,
+}
+
+impl Shape {
+    /// The same in both directions.
+    #[must_use]
+    pub fn both(spec: &LinkSpec) -> Self {
+        Self { up: spec.clone(), down: spec.clone(), by_relay: false }
+    }
 }
 
 impl LabSpec {
@@ -138,6 +149,7 @@ impl Lab {
         if !spec.offloads {
             host.ethtool_features("lan0", &["tx", "off", "gro", "on"])?;
         }
+        fq::pace(&host, &net, spec.wans.len())?;
         Ok(Self { wans, host, gw, net, isps, prefix, scratch, janitor })
     }
 

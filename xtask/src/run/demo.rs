@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             let link = LinkSpec::new(rate * 1_000_000, Duration::from_millis(delay));
             LinkSpec { seed, jitter: Duration::from_millis(delay / 6), ..link.with_loss(loss) }
         };
-        Shape { up: link(up, 1), down: link(down, 2) }
+        Shape { up: link(up, 1), down: link(down, 2), ..Shape::default() }
     }));
     let lab = Lab::new(&spec)?;
     // Until here Ctrl-C simply ends it all; the lab cleans up by itself.

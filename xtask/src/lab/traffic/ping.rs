@@ -39,6 +39,16 @@ impl PingReport {
         sorted.sort();
         sorted.get(sorted.len() / 2).copied()
     }
+
+    /// How far round trips scatter: half of them lie within this much of each
+    /// other, around the middle (the interquartile range).
+    #[must_use]
+    pub fn scatter(&self) -> Option<Duration> {
+        let mut sorted = self.round_trips.clone();
+        sorted.sort();
+        let quarter = sorted.len() / 4;
+        Some(*sorted.get(3 * quarter)? - *sorted.get(quarter)?)
+    }
 }
 
 /// Sends `count` echo requests, one every `interval`.

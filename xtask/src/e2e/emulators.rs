@@ -1,0 +1,168 @@
+//! The two emulators of a link, the kernel's netem and our relay, do the same
+//! with the same profile: what is proven over one holds over the other. Where
+//! the kernel has no netem (and no fq) there is nothing to compare.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Case, skip};
+use crate::lab::{
+    Direction, Lab, LabSpec, LinkSpec, Loss, Shape,
+    address::{provider4, wan4},
+    traffic::{Iperf, IperfServer, UdpServer, UdpStream, ping},
+    wait_until,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("netem_and_the_relay_do_the_same", netem_and_the_relay_do_the_same),
+        Case::new("hosts_pace_with_fq", hosts_pace_with_fq),
+    ]
+}
+
+/// The profile: slow enough for an emulated machine to keep up with.
+const RATE: u64 = 8_000_000;
+const DELAY: Duration = Duration::from_millis(30);
+const JITTER: Duration = Duration::from_millis(10);
+const LOSS: f64 = 0.05;
+/// Of a datagram on the wire: Ethernet, IPv4 and UDP headers.
+const HEADERS: u64 = 14 + 20 + 8;
+
+/// What a link does, measured from outside.
+#[derive(Debug)]
+struct Behaviour {
+    /// Round trip in the middle, and how far round trips scatter, in ms.
+    trip: f64,
+    scatter: f64,
+    /// Share of datagrams lost.
+    loss: f64,
+    /// Bits per second that come out when twice the rate goes in.
+    rate: f64,
+    /// Round trip beside that, in ms: with the queue full.
+    full: f64,
+    /// What TCP gets, in bits per second.
+    tcp: f64,
+    /// Share of datagrams in a blackhole that arrive.
+    through_blackhole: f64,
+}
+
+fn netem_and_the_relay_do_the_same() -> Result<()> {
+    let lossless = LinkSpec { jitter: JITTER, seed: 7, ..LinkSpec::new(RATE, DELAY) };
+    let shapes = [true, false].map(|by_relay| Shape { by_relay, ..Shape::both(&lossless) });
+    let lab = Lab::new(&LabSpec::shaped(shapes))?;
+    ensure!(lab.wan(0).relay_id()?.is_some(), "netem was taken where the relay was wanted");
+    if lab.wan(1).relay_id()?.is_some() {
+        return skip("this kernel has no netem");
+    }
+    for direction in Direction::BOTH {
+        let relay = measure(&lab, 0, direction, &lossless).context("the relay")?;
+        let netem = measure(&lab, 1, direction, &lossless).context("netem")?;
+        let both = format!("{direction:?}: relay {relay:?}, netem {netem:?}");
+        for link in [&relay, &netem] {
+            ensure!(link.through_blackhole == 0.0, "out of a blackhole: {both}");
+        }
+        // What is set is what both do, within what an emulated machine's clock
+        // adds to a round trip.
+        for (what, pair, set, share) in [
+            ("round trip", [relay.trip, netem.trip], 2e3 * DELAY.as_secs_f64(), 0.15),
+            ("loss", [relay.loss, netem.loss], LOSS, 0.2),
+            ("rate", [relay.rate, netem.rate], RATE as f64, 0.1),
+            // 100 ms of queue on top.
+            ("full queue", [relay.full, netem.full], 2e3 * DELAY.as_secs_f64() + 100.0, 0.2),
+        ] {
+            for value in pair {
+                ensure!((value - set).abs() <= share * set, "{what} is not {set}: {both}");
+            }
+        }
+        for (what, a, b, share) in
+            [("scatter", relay.scatter, netem.scatter, 0.4), ("TCP", relay.tcp, netem.tcp, 0.15)]
+        {
+            ensure!((a - b).abs() <= share * a.max(b), "{what} differs: {both}");
+        }
+    }
+    Ok(())
+}
+
+/// Sends all that is told of over WAN `index` in one direction.
+fn measure(
+    lab: &Lab,
+    index: usize,
+    direction: Direction,
+    lossless: &LinkSpec,
+) -> Result<Behaviour> {
+    let near = SocketAddr::from((wan4(index), 4000));
+    let far = SocketAddr::from((provider4(index), 4000));
+    let (from, at, to) = match direction {
+        Direction::Up => (lab.gw(), lab.isp(index), far),
+        Direction::Down => (lab.isp(index), lab.gw(), near),
+    };
+    let wan = lab.wan(index);
+    wait_until("the link answers", Duration::from_secs(10), || {
+        Ok(ping(from, to.ip(), 1, Duration::ZERO, &[])?.received == 1)
+    })?;
+    let report = ping(from, to.ip(), 200, Duration::from_millis(20), &[])?;
+    let trip = report.median().context("no reply")?;
+    let scatter = report.scatter().context("no reply")?;
+
+    let server = UdpServer::start(at, to)?;
+    let small = |count| UdpStream {
+        echo: false,
+        size: 64,
+        ..UdpStream::new(count, Duration::from_micros(400))
+    };
+    wan.set(direction, lossless.clone().with_loss(Loss::Random(LOSS)))?;
+    let lossy = small(16_000).run(from, &server)?;
+    wan.set(direction, lossless.clone())?;
+    wan.blackhole(&[direction], true)?;
+    let swallowed = small(200).run(from, &server)?;
+    wan.blackhole(&[direction], false)?;
+
+    let stream =
+        UdpStream { echo: false, size: 1400, ..UdpStream::new(6_000, Duration::from_micros(700)) };
+    let run = stream.start(from, &server)?;
+    // The queue is full after as long as it holds, at twice the rate.
+    let start = Instant::now();
+    wait_until("the queue is full", Duration::from_secs(5), || {
+        Ok(start.elapsed() > Duration::from_millis(500))
+    })?;
+    let beside = ping(from, to.ip(), 50, Duration::from_millis(40), &[])?;
+    let full = beside.median().context("no reply beside the stream")?;
+    let overload = run.finish()?;
+    ensure!(overload.there.lost > 0, "twice the rate fits: {overload:?}");
+    let span = overload.there.span.as_secs_f64();
+    let rate = ((overload.there.received - 1) * (1400 + HEADERS) * 8) as f64 / span;
+
+    let server = IperfServer::start(at, SocketAddr::new(to.ip(), 5201))?;
+    let tcp = Iperf::tcp(6).run(from, &server)?.received_rate;
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    Ok(Behaviour {
+        trip: milliseconds(trip),
+        scatter: milliseconds(scatter),
+        loss: lossy.there.lost as f64 / lossy.sent as f64,
+        rate,
+        full: milliseconds(full),
+        tcp,
+        through_blackhole: swallowed.there.received as f64 / swallowed.sent as f64,
+    })
+}
+
+/// The hosts of the lab pace as servers of the Internet do.
+fn hosts_pace_with_fq() -> Result<()> {
+    let lab = Lab::new(&LabSpec::direct(1))?;
+    let mut paced = Vec::new();
+    for (namespace, device) in [(lab.host(), "lan0"), (lab.net(), "isp0")] {
+        let text = namespace.run("tc", ["-j", "qdisc", "show", "dev", device])?;
+        paced.push(text.contains(r#""kind":"fq""#));
+    }
+    match paced.as_slice() {
+        [true, true] => Ok(()),
+        [false, false] if lab.host().tc("qdisc add dev lo root fq\n").is_err() => {
+            skip("this kernel has no fq")
+        }
+        _ => anyhow::bail!("fq is there, and paces (host, Internet): {paced:?}"),
+    }
+}

@@ -146,12 +146,13 @@ extern "C" fn hold(skb: *mut __sk_buff, key: *const FlowKey6, origin: u32, now: 
     // SAFETY: the context is valid while the program runs; slots are map values,
     // and what is in one belongs to the CPU that made its state BUSY.
     unsafe {
-        let Some(key) = key.as_ref() else { return HELD_FULL };
+        // On this stack: before Linux 6.2 a table takes no key out of a caller's.
+        let Some(&key) = key.as_ref() else { return HELD_FULL };
         let length = opaque((*skb).len) as u32;
         if length < ETHERNET || length as usize > HELD_BYTES {
             return HELD_FULL;
         }
-        let place = place(key);
+        let place = place(&key);
         let mut turn = 0;
         while turn < WAITING {
             let Some(held) = slot(place, turn) else { return HELD_FULL };
@@ -170,13 +171,13 @@ extern "C" fn hold(skb: *mut __sk_buff, key: *const FlowKey6, origin: u32, now: 
                 atomic::change(state, held::BUSY, held::FREE);
                 return HELD_FULL;
             }
-            (*held).key = *key;
+            (*held).key = key;
             (*held).until = now + WAITS_FOR;
             (*held).length = size;
             [(*held).path, (*held).protocol, (*held).direction, _] = origin.to_le_bytes();
             atomic::change(state, held::BUSY, held::WAITS);
             // The first one may have come and looked before this.
-            if FRAGMENTS.get_ptr(key).is_some() && atomic::change(state, held::WAITS, held::FREE) {
+            if FRAGMENTS.get_ptr(&key).is_some() && atomic::change(state, held::WAITS, held::FREE) {
                 return HELD_NOT;
             }
             return HELD_YES;

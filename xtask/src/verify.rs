@@ -2,14 +2,14 @@
 //! what the verifier had to walk through against a budget.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use mwb_common::maps::names;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{build, workspace};
 
@@ -31,68 +31,70 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Load this object; nothing is built.
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
 }
 
 /// What the verifier said of one program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
     /// The program's name.
     pub program: String,
-    /// Instructions that the verifier walked through.
-    pub instructions: u32,
+    /// What it said.
+    #[serde(flatten)]
+    pub said: Said,
+}
+
+/// The verifier's answer. A refusal is final: nothing here tries again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// It may run: instructions that the verifier walked through.
+    Instructions(u32),
+    /// It may not: the end of the verifier's log.
+    Refused(String),
 }
 
 impl Measured {
-    /// The program is within the budget.
+    /// The program loads, and is within the budget.
     #[must_use]
     pub fn fits(&self) -> bool {
-        self.instructions <= BUDGET
+        matches!(self.said, Said::Instructions(count) if count <= BUDGET)
     }
+}
 
-    /// Share of the budget that is left, in percent; negative beyond it.
-    #[must_use]
-    pub fn headroom(&self) -> f64 {
-        100.0 * (1.0 - f64::from(self.instructions) / f64::from(BUDGET))
-    }
+/// Share of the budget that is left after so many instructions, in percent;
+/// negative beyond it.
+fn headroom(instructions: u32) -> f64 {
+    100.0 * (1.0 - f64::from(instructions) / f64::from(BUDGET))
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:<13} {:>8} of {BUDGET} instructions, headroom {:>5.1} %",
-            self.program,
-            self.instructions,
-            self.headroom()
-        )
-    }
-}
-
-/// The verifier's refusal: final, nothing here tries again.
-#[derive(Debug)]
-pub struct Refusal {
-    program: String,
-    log: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the verifier of Linux {} refuses {}:", kernel_release(), self.program)?;
-        for line in last_lines(&self.log, LOG_TAIL) {
-            writeln!(f, "    {line}")?;
+        match &self.said {
+            Said::Instructions(count) => write!(
+                f,
+                "{:<13} {count:>8} of {BUDGET} instructions, headroom {:>5.1} %{}",
+                self.program,
+                headroom(*count),
+                if self.fits() { "" } else { "  OVER THE BUDGET" }
+            ),
+            Said::Refused(log) => {
+                write!(f, "the verifier of Linux {} refuses {}:", kernel_release(), self.program)?;
+                log.lines().try_for_each(|line| write!(f, "\n    {line}"))
+            }
         }
-        Ok(())
     }
 }
 
-impl std::error::Error for Refusal {}
-
-#[derive(Serialize)]
-struct Report<'a> {
+/// What `--json` prints.
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
     kernel: String,
     limit: u32,
     budget: u32,
-    programs: &'a [Measured],
+    programs: Vec<Measured>,
 }
 
 /// Runs the command.
@@ -101,40 +103,35 @@ struct Report<'a> {
 /// When there is no root, the build fails, or the object cannot be loaded.
 pub fn command(args: &Args) -> Result<ExitCode> {
     workspace::require_root("loading programs into the kernel")?;
-    let object = build::artifacts()?.objects_dir.join(build::OBJECT);
-    let measured = match measure(&object) {
-        Ok(measured) => measured,
-        Err(error) => match error.downcast::<Refusal>() {
-            Ok(refusal) => {
-                eprint!("{refusal}");
-                return Ok(ExitCode::from(REFUSED));
-            }
-            Err(error) => return Err(error),
-        },
+    let object = match &args.object {
+        Some(object) => object.clone(),
+        None => build::artifacts()?.objects_dir.join(build::OBJECT),
     };
+    let programs = measure(&object)?;
+    let refused = programs.iter().any(|one| matches!(one.said, Said::Refused(_)));
+    let all_fit = programs.iter().all(Measured::fits);
     if args.json {
-        let report = Report {
-            kernel: kernel_release(),
-            limit: KERNEL_LIMIT,
-            budget: BUDGET,
-            programs: &measured,
-        };
+        let kernel = kernel_release();
+        let report = Report { kernel, limit: KERNEL_LIMIT, budget: BUDGET, programs };
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         println!("Linux {}, verifier limit {KERNEL_LIMIT}, budget {BUDGET}", kernel_release());
-        for one in &measured {
-            println!("{one}{}", if one.fits() { "" } else { "  OVER THE BUDGET" });
+        for one in &programs {
+            println!("{one}");
         }
     }
-    let all_fit = measured.iter().all(Measured::fits);
-    Ok(if all_fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match (refused, all_fit) {
+        (true, _) => ExitCode::from(REFUSED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::FAILURE,
+    })
 }
 
 /// Loads every program of `object`, beside whatever runs on this machine:
 /// nothing is pinned or attached.
 ///
 /// # Errors
-/// A [`Refusal`] from the verifier, or whatever else keeps it from loading.
+/// Whatever keeps the object as a whole from loading; a refused program does not.
 pub fn measure(object: &Path) -> Result<Vec<Measured>> {
     let bytes = std::fs::read(object).with_context(|| format!("{}", object.display()))?;
     let mut loader = EbpfLoader::new();
@@ -165,14 +162,17 @@ fn load_all(ebpf: &mut Ebpf) -> Result<Vec<Measured>> {
             Ok(info) => info,
             Err(ProgramError::LoadError { io_error, verifier_log }) => {
                 let log = format!("{verifier_log}\n{io_error}");
-                return Err(Refusal { program: name.to_owned(), log }.into());
+                let said = Said::Refused(last_lines(&log, LOG_TAIL).join("\n"));
+                measured.push(Measured { program: name.to_owned(), said });
+                continue;
             }
             Err(error) => return Err(error).with_context(|| format!("cannot load {name}")),
         };
         let instructions = info
             .verified_instruction_count()
             .context("this kernel does not tell verified instructions (Linux 5.16 and later do)")?;
-        measured.push(Measured { program: name.to_owned(), instructions });
+        let said = Said::Instructions(instructions);
+        measured.push(Measured { program: name.to_owned(), said });
     }
     measured.sort_by(|a, b| a.program.cmp(&b.program));
     Ok(measured)
@@ -193,21 +193,25 @@ mod tests {
     use super::*;
 
     fn measured(instructions: u32) -> Measured {
-        Measured { program: "inside_xdp".to_owned(), instructions }
+        Measured { program: "inside_xdp".to_owned(), said: Said::Instructions(instructions) }
     }
 
     #[test]
     fn the_budget_is_a_quarter_of_the_verifiers_limit() {
         assert!(measured(250_000).fits());
         assert!(!measured(250_001).fits());
-        assert!((measured(62_500).headroom() - 75.0).abs() < 1e-9);
-        assert!(measured(300_000).headroom() < 0.0);
+        assert!((headroom(62_500) - 75.0).abs() < 1e-9);
+        assert!(headroom(300_000) < 0.0);
+        assert!(measured(300_000).to_string().contains("OVER THE BUDGET"));
     }
 
     #[test]
     fn a_refusal_tells_program_kernel_and_the_last_lines() {
         let log: String = (0..100).map(|n| format!("line {n}\n\n")).collect();
-        let text = Refusal { program: "inside_tc".to_owned(), log }.to_string();
+        let said = Said::Refused(last_lines(&log, LOG_TAIL).join("\n"));
+        let refused = Measured { program: "inside_tc".to_owned(), said };
+        assert!(!refused.fits());
+        let text = refused.to_string();
         assert!(text.contains("inside_tc") && text.contains(&kernel_release()), "{text}");
         assert!(text.contains("line 99") && text.contains("line 75"), "{text}");
         assert!(!text.contains("line 74"), "{text}");

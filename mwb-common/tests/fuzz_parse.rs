@@ -137,7 +137,7 @@ fn walk(frame: &[u8], way: &mut Way) {
         Ok(t) => {
             (t.opens, t.check == 0, t.payload - transport, t.tcp_flags & 2).hash(way);
             if protocol == 6 {
-                let mss = parse_mss(frame, &t);
+                let mss = parse_mss(frame, t.source_field, t.payload);
                 assert!(mss.is_none_or(|(at, _)| at + 2 <= t.payload), "an MSS behind its header");
                 mss.map(|(at, _)| at - transport).hash(way);
             }

@@ -10,8 +10,8 @@ use mwb_common::{
 
 use crate::{
     maps::{CONTACTS, CONTROL, FLOWS4, MAPPINGS, PORTS},
+    opening::{Opening, code, decoded},
     path,
-    stage::scratch,
 };
 
 /// The inside endpoint that a packet without a flow may go to.
@@ -80,16 +80,30 @@ fn knows(key: &FlowKey4, inside: &MappingKey, generation: u32) -> bool {
 }
 
 /// Makes both entries of a flow that a packet from a WAN opens.
+#[inline(always)]
+pub(crate) fn open(key: &FlowKey4, inside: &MappingKey, now: u64) -> Result<(), Reason> {
+    decoded(admit4(key, inside, now))
+}
+
+/// [`open`] as a global function: the verifier walks it once.
 #[inline(never)]
-pub(crate) fn open(
-    key: &FlowKey4,
-    inside: &MappingKey,
-    path: &Path,
-    now: u64,
-) -> Result<(), Reason> {
+#[unsafe(no_mangle)]
+extern "C" fn admit4(key: *const FlowKey4, inside: *const MappingKey, now: u64) -> u32 {
+    code(try_open(key, inside, now))
+}
+
+#[inline(always)]
+fn try_open(key: *const FlowKey4, inside: *const MappingKey, now: u64) -> Result<(), Reason> {
+    let Opening { flow, key4, answer4, .. } = Opening::room()?;
+    // SAFETY: the caller passes both on its stack.
+    let (key, inside) = unsafe { (key.as_ref(), inside.as_ref()) };
+    *key4 = *key.ok_or(Reason::FlowTableFull)?;
+    let (key, inside) = (&*key4, inside.ok_or(Reason::FlowTableFull)?);
+    let path = path::path(key.scope, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
     let old = (key.destination, key.destination_port);
     let new = (inside.address, inside.port);
-    let answer = outbound4(key, new.0, new.1);
+    *answer4 = outbound4(key, new.0, new.1);
+    let answer = &*answer4;
     if let Some(other) = FLOWS4.get_ptr(answer) {
         // SAFETY: plain fields of an entry that may become another's: the next
         // packet sees what it is then.
@@ -102,7 +116,6 @@ pub(crate) fn open(
             return Err(Reason::EndpointTaken);
         }
     }
-    let flow = scratch()?;
     let choice = Choice { how: how::INBOUND, ..Choice::default() };
     *flow = Flow { opened: now, choice, ..Flow::default() };
     rewrite4(flow, new, old, path.generation, key.scope);

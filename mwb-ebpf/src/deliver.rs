@@ -19,12 +19,27 @@ use mwb_common::{
 
 use crate::{
     frame::{AF_INET, AF_INET6, Frame},
-    maps::DEVICES,
+    maps::{DEVICES, LOOKUP},
 };
 
+/// The helper's parameters. In a map: they would take an eighth of the stack.
+#[repr(C, align(8))]
+pub(crate) struct Lookup(Parameters);
+
+#[inline(always)]
+fn parameters() -> Result<&'static mut Parameters, Reason> {
+    let lookup = LOOKUP.get_ptr_mut(0).ok_or(Reason::NoRoute)?;
+    // SAFETY: a per-CPU value, programs do not preempt each other, and nobody keeps
+    // it beyond one look-up. All-zero is a valid value of this plain struct.
+    unsafe {
+        *lookup = zeroed();
+        Ok(&mut (*lookup).0)
+    }
+}
+
 /// Looks up the next hop to the inside host of an IPv4 packet. 0: `flow` has it
-/// now; else the device, whose neighbour is not resolved. A subprogram: the
-/// parameters would not fit on the caller's stack.
+/// now; else the device, whose neighbour is not resolved. A subprogram: it is
+/// rare.
 #[inline(never)]
 pub(crate) fn find4<F: Frame>(
     frame: &F,
@@ -32,15 +47,14 @@ pub(crate) fn find4<F: Frame>(
     flow: &mut Flow,
     now: u64,
 ) -> Result<u32, Reason> {
-    // SAFETY: all-zero is a valid value of this plain struct.
-    let mut parameters: Parameters = unsafe { zeroed() };
+    let parameters = parameters()?;
     parameters.family = AF_INET as u8;
     parameters.l4_protocol = ip.header.protocol;
     parameters.ifindex = frame.ingress();
     parameters.__bindgen_anon_2.tos = ip.header.tos;
     parameters.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(ip.header.source);
     parameters.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(v4(&flow.address));
-    find(frame, &mut parameters, flow, now)
+    find(frame, parameters, flow, now)
 }
 
 /// [`find4`] for IPv6.
@@ -51,14 +65,13 @@ pub(crate) fn find6<F: Frame>(
     flow: &mut Flow,
     now: u64,
 ) -> Result<u32, Reason> {
-    // SAFETY: all-zero is a valid value of this plain struct.
-    let mut parameters: Parameters = unsafe { zeroed() };
+    let parameters = parameters()?;
     parameters.family = AF_INET6 as u8;
     parameters.l4_protocol = ip.protocol;
     parameters.ifindex = frame.ingress();
     parameters.__bindgen_anon_3.ipv6_src = bytemuck::cast(ip.header.source);
     parameters.__bindgen_anon_4.ipv6_dst = bytemuck::cast(flow.address);
-    find(frame, &mut parameters, flow, now)
+    find(frame, parameters, flow, now)
 }
 
 #[inline(always)]

@@ -1,17 +1,22 @@
 //! Flows of IPv4: finding them, and making both entries of a new one.
 
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
 use mwb_common::{
-    maps::{Family, Flow, FlowKey4, MappingKey, Path, PortKey, filtering, path_flag},
+    maps::{Contact, Family, Flow, FlowKey4, MappingKey, Path, PortKey, filtering, path_flag},
     nat::{inbound4, protocol::has_nat_ports, rewrite4, v4},
     reason::Reason,
 };
 
 use crate::{
-    frame::Frame,
-    maps::{CONTROL, FLOWS4, PORTS},
+    frame::{FAST, Frame, TcFrame, XdpFrame},
+    maps::{CONTACTS, CONTROL, FLOWS4, PORTS},
     nat,
+    opening::{Opening, code, decoded},
     path::{Alive, Place, path, place4, stands},
-    stage::{inside_reason, scratch, source_may_open},
+    stage::{inside_reason, source_may_open},
 };
 
 /// The entry of an inbound flow, if it is of its path's generation.
@@ -54,19 +59,61 @@ fn is_mapped(key: &FlowKey4, path: u8) -> bool {
     PORTS.get_ptr(port).is_some_and(|owner| unsafe { (*owner).inside.address } != [0; 4])
 }
 
-/// Makes both entries of a new flow. A subprogram of its own, so that the path
-/// of established flows keeps its registers and stack.
-#[inline(never)]
+/// Makes both entries of a new flow.
+#[inline(always)]
 pub(crate) fn open<F: Frame>(
     frame: &F,
     key: &FlowKey4,
     now: u64,
     may_open: Result<(), Reason>,
 ) -> Result<(), Reason> {
+    decoded(frame.open4(key, now, code(may_open)))
+}
+
+/// [`open`] as a global function: the verifier walks it once, not once for each
+/// state of each caller.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn open4_xdp(
+    context: *mut xdp_md,
+    key: *const FlowKey4,
+    now: u64,
+    may_open: u32,
+) -> u32 {
+    code(try_open(&XdpFrame { context: XdpContext::new(context) }, key, now, may_open, false))
+}
+
+/// The same for the TC form.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn open4_tc(
+    context: *mut __sk_buff,
+    key: *const FlowKey4,
+    now: u64,
+    may_open: u32,
+    slow: u32,
+) -> u32 {
+    let frame = TcFrame::<FAST> { context: TcContext::new(context) };
+    code(try_open(&frame, key, now, may_open, slow != 0))
+}
+
+#[inline(always)]
+fn try_open<F: Frame>(
+    frame: &F,
+    key: *const FlowKey4,
+    now: u64,
+    may_open: u32,
+    slow: bool,
+) -> Result<(), Reason> {
+    let Opening { flow, mapping, contact, endpoint, key4, answer4, contact_key, .. } =
+        Opening::room()?;
+    // SAFETY: the callers pass a key on their stack.
+    *key4 = *unsafe { key.as_ref() }.ok_or(Reason::FlowTableFull)?;
+    let key = &*key4;
     let via = match place4(key.destination) {
         Place::Wan(via) => via,
         Place::Own(own) if is_mapped(key, own) => {
-            if !F::SLOW {
+            if !slow {
                 // Not an end: the slow path opens it.
                 return Err(Reason::Hairpinned);
             }
@@ -74,26 +121,27 @@ pub(crate) fn open<F: Frame>(
         }
         place => return Err(inside_reason(place, Reason::Local)),
     };
-    may_open?;
+    decoded(may_open)?;
     source_may_open(place4(key.source))?;
-    let mut endpoint =
+    *endpoint =
         MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via: 0 };
-    if via != 0 && !nat::is_on(&endpoint, via, now) {
+    if via != 0 && !nat::is_on(endpoint, via, now) {
         endpoint.via = via;
     }
-    let mapping = nat::mapping(frame, &endpoint, key, now)?;
-    let path = path(mapping.path, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
-    let outside = (path.address4, mapping.port);
+    let endpoint = &*endpoint;
+    let given = nat::mapping(frame, endpoint, key, mapping, now)?;
+    let path = path(given.path, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
+    let outside = (path.address4, given.port);
     let inside = (key.source, key.source_port);
-    let answer = inbound4(key, outside.0, outside.1, mapping.path);
+    *answer4 = inbound4(key, outside.0, outside.1, given.path);
+    let answer = &*answer4;
     if !has_nat_ports(key.protocol) {
-        endpoint_is_free(&answer, key, path)?;
+        endpoint_is_free(answer, key, path)?;
     }
-    let flow = scratch()?;
-    *flow = Flow { opened: now, choice: mapping.choice, ..Flow::default() };
-    rewrite4(flow, outside, inside, path.generation, mapping.path);
+    *flow = Flow { opened: now, choice: given.choice, ..Flow::default() };
+    rewrite4(flow, outside, inside, path.generation, given.path);
     FLOWS4.insert(answer, &*flow, 0).map_err(|_| Reason::FlowTableFull)?;
-    rewrite4(flow, inside, outside, path.generation, mapping.path);
+    rewrite4(flow, inside, outside, path.generation, given.path);
     flow.last_seen = now;
     if FLOWS4.insert(key, &*flow, 0).is_err() {
         // Nobody else makes this entry: the port is this endpoint's.
@@ -101,9 +149,12 @@ pub(crate) fn open<F: Frame>(
         return Err(Reason::FlowTableFull);
     }
     if CONTROL.get(0).is_some_and(|control| control.filtering == filtering::ADDRESS) {
-        nat::note_contact(&answer, &endpoint, path.generation);
+        *contact_key = FlowKey4 { source_port: [0; 2], ..*answer };
+        *contact = Contact { inside: *endpoint, generation: path.generation, reserved: [0; 4] };
+        // A full table makes room by itself.
+        let _ = CONTACTS.insert(&*contact_key, &*contact, 0);
     }
-    nat::confirm(&endpoint, mapping, now).inspect_err(|_| {
+    nat::confirm(endpoint, given, now).inspect_err(|_| {
         let _ = FLOWS4.remove(key);
         let _ = FLOWS4.remove(answer);
     })

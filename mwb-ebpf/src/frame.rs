@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use bytemuck::Pod;
 use mwb_common::{
+    maps::FlowKey4,
     parse::{Bytes, Ipv6, Refusal, read_ipv6},
     reason::Reason,
 };
@@ -199,6 +200,11 @@ pub(crate) trait Frame: Bytes {
     /// Reads an IPv6 header at `offset` and what is behind it; says whether it
     /// could.
     fn read_ipv6(&self, offset: u32, packet: &mut Ipv6) -> Result<(), Reason>;
+    /// Makes both entries of a new IPv4 flow; takes and says a [`crate::opening::code`].
+    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32) -> u32;
+    /// Where a SYN's maximum segment size is, and what: see
+    /// [`crate::stage::find_mss_tc`].
+    fn find_mss(&self, header: u32, end: u32) -> u32;
     /// Writes `value` at `offset`.
     fn write<T: Pod>(&mut self, offset: u32, value: T) -> Result<(), Reason>;
     /// Updates a transport checksum for changed addresses and ports.

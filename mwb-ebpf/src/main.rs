@@ -31,6 +31,7 @@ mod frame;
 mod handover;
 mod maps;
 mod nat;
+mod opening;
 mod path;
 mod quoted;
 mod stage;
@@ -138,6 +139,18 @@ impl Packed {
         }
     }
 
+    /// What a global function has said, which can say a number only.
+    #[inline(always)]
+    pub(crate) fn said(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The number.
+    #[inline(always)]
+    pub(crate) fn value(self) -> u64 {
+        self.0
+    }
+
     #[inline(always)]
     pub(crate) fn unpack(self) -> Result<Action, Reason> {
         if self.0 & REFUSED != 0 {
@@ -153,7 +166,7 @@ impl Packed {
 
 /// The reason in a [`Packed`], or in the place of an answer's device.
 #[inline(always)]
-fn unpacked(reason: u8) -> Reason {
+pub(crate) fn unpacked(reason: u8) -> Reason {
     // SAFETY: `Packed::from` and `Action::answer` have put a reason there.
     unsafe { core::mem::transmute::<u8, Reason>(reason) }
 }

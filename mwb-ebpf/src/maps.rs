@@ -1,7 +1,7 @@
 //! The maps. Keys and values are `mwb_common::maps`; the sizes here are
 //! defaults that the agent may override when it makes them.
 
-use crate::{divide::LONGEST, nat::Claim};
+use crate::{deliver::Lookup, divide::LONGEST, nat::Claim, opening::Opening};
 use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
@@ -53,15 +53,18 @@ pub(crate) static HELD: Array<Held, HELD_SLOTS> = Array::new();
 pub(crate) static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SLOW: ProgramArray<{ slow::PROGRAMS }> = ProgramArray::new();
-/// Where a flow's entry is put together: it would take a fifth of the stack.
+/// A flow that is being opened.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Flow, 1> = PerCpuArray::new();
+pub(crate) static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static XMIT_LOSSES: PerCpuArray<u64, DEVICE_SLOTS> = PerCpuArray::new();
 /// A packet that is being divided. Twice as long as the longest: the verifier
 /// sees that a piece may begin anywhere in the first half.
 #[btf_map]
 pub(crate) static PAYLOAD: PerCpuArray<[u8; 2 * LONGEST], 1> = PerCpuArray::new();
+/// A look-up in the kernel's routing table.
+#[btf_map]
+pub(crate) static LOOKUP: PerCpuArray<Lookup, 1> = PerCpuArray::new();
 /// A search for a port.
 #[btf_map]
 pub(crate) static CLAIM: PerCpuArray<Claim, 1> = PerCpuArray::new();

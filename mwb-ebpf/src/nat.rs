@@ -12,8 +12,8 @@ use aya_ebpf::{
 use bytemuck::{Pod, Zeroable};
 use mwb_common::{
     maps::{
-        Choice, Contact, Control, FORWARD, Family, FlowKey4, Mapping, MappingKey, PortKey,
-        PortOwner, how, path_flag,
+        Choice, Control, FORWARD, Family, FlowKey4, Mapping, MappingKey, PortKey, PortOwner, how,
+        path_flag,
     },
     nat::{PORT_ATTEMPTS, hash4, port_candidate, protocol, protocol::has_nat_ports},
     reason::Reason,
@@ -22,7 +22,7 @@ use mwb_common::{
 use crate::{
     atomic::add32,
     frame::Frame,
-    maps::{CLAIM, CONTACTS, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
+    maps::{CLAIM, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
     path::{Alive, choose, path, stands},
 };
 
@@ -63,6 +63,7 @@ pub(crate) fn mapping<F: Frame>(
     frame: &F,
     endpoint: &MappingKey,
     key: &FlowKey4,
+    mapping: &mut Mapping,
     now: u64,
 ) -> Result<Given, Reason> {
     let given: Given = bytemuck::cast(current(endpoint, now));
@@ -85,7 +86,7 @@ pub(crate) fn mapping<F: Frame>(
     } else {
         endpoint.port
     };
-    let mapping = Mapping {
+    *mapping = Mapping {
         last_used: now,
         generation: path.generation,
         port,
@@ -95,7 +96,7 @@ pub(crate) fn mapping<F: Frame>(
     };
     // Without one before, the first CPU's stands, and the others take it.
     let flags = if known { BPF_ANY } else { BPF_NOEXIST };
-    if MAPPINGS.insert(endpoint, mapping, flags as u64).is_ok() {
+    if MAPPINGS.insert(endpoint, &*mapping, flags as u64).is_ok() {
         if !known {
             count_mapping(&endpoint.address);
         }
@@ -177,16 +178,6 @@ fn stands_still(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> bool {
         owner.last_used = now;
     }
     true
-}
-
-/// Notes that a mapping's endpoint has sent to an address: `answer` is the key
-/// of what comes back. A subprogram: the caller's stack is full.
-#[inline(never)]
-pub(crate) fn note_contact(answer: &FlowKey4, inside: &MappingKey, generation: u32) {
-    let key = FlowKey4 { source_port: [0; 2], ..*answer };
-    let contact = Contact { inside: *inside, generation, reserved: [0; 4] };
-    // A full table makes room by itself.
-    let _ = CONTACTS.insert(key, contact, 0);
 }
 
 /// Makes sure that the port of a flow just made is still its endpoint's: expiry

@@ -4,6 +4,7 @@
 //!
 //! An error keeps no flow alive (RFC 5508, REQ-6).
 
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use mwb_common::{
     checksum::{delta2, delta4, update, update_udp},
     maps::{Flow, path_flag},
@@ -16,7 +17,7 @@ use crate::{
     Action, Packed,
     account::Account,
     deliver, flow4,
-    frame::{Frame, NextHop},
+    frame::{Frame, NextHop, SLOW4, SLOW6, TcFrame},
     maps::{DEVICES, FLOWS4, FLOWS6},
     path::{now, path, place4, place6},
     stage::inside_reason,
@@ -67,9 +68,21 @@ const fn turned([a, b, c, d]: [u8; 4]) -> [u8; 4] {
 }
 
 /// An error from a WAN about a packet that has left by it.
+#[inline(always)]
+pub(crate) fn inward4<F: Frame>(frame: &F, ip: &Ipv4, account: &mut Account) -> Packed {
+    Packed::said(inward_error4(frame.context().cast(), ip, account))
+}
+
+/// [`inward4`] as a global function: the verifier walks it once.
 #[inline(never)]
-pub(crate) fn inward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &Account) -> Packed {
-    Packed::from(try_inward4(frame, ip, account))
+#[unsafe(no_mangle)]
+extern "C" fn inward_error4(skb: *mut __sk_buff, ip: *const Ipv4, account: *mut Account) -> u64 {
+    let mut frame = TcFrame::<SLOW4> { context: TcContext::new(skb) };
+    // SAFETY: the callers pass both on their stack.
+    let (Some(ip), Some(account)) = (unsafe { (ip.as_ref(), account.as_mut()) }) else {
+        return Packed::from(Err(Reason::Malformed)).value();
+    };
+    Packed::from(try_inward4(&mut frame, ip, account)).value()
 }
 
 #[inline(always)]
@@ -112,9 +125,21 @@ fn try_inward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &Account) -> Result<
 }
 
 /// An error from the LAN about a packet that came from a WAN.
+#[inline(always)]
+pub(crate) fn outward4<F: Frame>(frame: &F, ip: &Ipv4, account: &mut Account) -> Packed {
+    Packed::said(outward_error4(frame.context().cast(), ip, account))
+}
+
+/// [`outward4`] as a global function: the verifier walks it once.
 #[inline(never)]
-pub(crate) fn outward4<F: Frame>(frame: &mut F, ip: &Ipv4, account: &mut Account) -> Packed {
-    Packed::from(try_outward4(frame, ip, account))
+#[unsafe(no_mangle)]
+extern "C" fn outward_error4(skb: *mut __sk_buff, ip: *const Ipv4, account: *mut Account) -> u64 {
+    let mut frame = TcFrame::<SLOW4> { context: TcContext::new(skb) };
+    // SAFETY: the callers pass both on their stack.
+    let (Some(ip), Some(account)) = (unsafe { (ip.as_ref(), account.as_mut()) }) else {
+        return Packed::from(Err(Reason::Malformed)).value();
+    };
+    Packed::from(try_outward4(&mut frame, ip, account)).value()
 }
 
 #[inline(always)]
@@ -216,9 +241,21 @@ fn quote6<F: Frame>(frame: &F, ip: &Ipv6) -> Option<Quote<Ipv6Header>> {
 }
 
 /// [`inward4`] for IPv6, where the translation of an address changes no sum.
+#[inline(always)]
+pub(crate) fn inward6<F: Frame>(frame: &F, ip: &Ipv6, account: &mut Account) -> Packed {
+    Packed::said(inward_error6(frame.context().cast(), ip, account))
+}
+
+/// [`inward6`] as a global function: the verifier walks it once.
 #[inline(never)]
-pub(crate) fn inward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &Account) -> Packed {
-    Packed::from(try_inward6(frame, ip, account))
+#[unsafe(no_mangle)]
+extern "C" fn inward_error6(skb: *mut __sk_buff, ip: *const Ipv6, account: *mut Account) -> u64 {
+    let mut frame = TcFrame::<SLOW6> { context: TcContext::new(skb) };
+    // SAFETY: the callers pass both on their stack.
+    let (Some(ip), Some(account)) = (unsafe { (ip.as_ref(), account.as_mut()) }) else {
+        return Packed::from(Err(Reason::Malformed)).value();
+    };
+    Packed::from(try_inward6(&mut frame, ip, account)).value()
 }
 
 #[inline(always)]
@@ -262,9 +299,21 @@ fn try_inward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &Account) -> Result<
 }
 
 /// [`outward4`] for IPv6.
+#[inline(always)]
+pub(crate) fn outward6<F: Frame>(frame: &F, ip: &Ipv6, account: &mut Account) -> Packed {
+    Packed::said(outward_error6(frame.context().cast(), ip, account))
+}
+
+/// [`outward6`] as a global function: the verifier walks it once.
 #[inline(never)]
-pub(crate) fn outward6<F: Frame>(frame: &mut F, ip: &Ipv6, account: &mut Account) -> Packed {
-    Packed::from(try_outward6(frame, ip, account))
+#[unsafe(no_mangle)]
+extern "C" fn outward_error6(skb: *mut __sk_buff, ip: *const Ipv6, account: *mut Account) -> u64 {
+    let mut frame = TcFrame::<SLOW6> { context: TcContext::new(skb) };
+    // SAFETY: the callers pass both on their stack.
+    let (Some(ip), Some(account)) = (unsafe { (ip.as_ref(), account.as_mut()) }) else {
+        return Packed::from(Err(Reason::Malformed)).value();
+    };
+    Packed::from(try_outward6(&mut frame, ip, account)).value()
 }
 
 #[inline(always)]
@@ -291,7 +340,10 @@ fn try_outward6<F: Frame>(
     }
     frame.write(quote.offset + 24, flow.address)?;
     // The error may come from a router of the LAN.
-    let source = steer6::outside(path, ip.header.source).ok_or(Reason::ForeignSource)?;
+    let mut source = [0; 16];
+    if !steer6::outside(path, &ip.header.source, &mut source) {
+        return Err(Reason::ForeignSource);
+    }
     frame.write(ip.offset + 8, source)?;
     steer6::count_hop(frame, ip)?;
     if path.flags & path_flag::NEXT_HOP6 == 0 {

@@ -1,6 +1,10 @@
 //! What the stages of both address families share: reasons of packets without a
 //! flow, who may open one, and what a packet leaves behind in its flow.
 
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
 use mwb_common::{
     checksum::delta2,
     maps::Flow,
@@ -8,7 +12,10 @@ use mwb_common::{
     reason::Reason,
 };
 
-use crate::{frame::Frame, maps::SCRATCH, path::Place};
+use crate::{
+    frame::{FAST, Frame, TcFrame, XdpFrame},
+    path::Place,
+};
 
 /// Refuses a source that no LAN host may have (RFC 1812, 5.3.7).
 #[inline(always)]
@@ -106,15 +113,6 @@ pub(crate) fn seen<F: Frame>(
     flow.bytes += bytes as u64;
 }
 
-/// Room for a flow's entry that is being put together.
-#[inline(always)]
-pub(crate) fn scratch() -> Result<&'static mut Flow, Reason> {
-    let flow = SCRATCH.get_ptr_mut(0).ok_or(Reason::FlowTableFull)?;
-    // SAFETY: a per-CPU value, programs do not preempt each other, and nobody
-    // keeps it beyond the entry's insertion.
-    Ok(unsafe { &mut *flow })
-}
-
 /// Why a packet with this TTL or hop limit may not open a flow, if it may not.
 #[inline(always)]
 pub(crate) fn may_open(ttl: u8, transport: &Transport) -> Result<(), Reason> {
@@ -152,7 +150,7 @@ pub(crate) fn clamp_mss<F: Frame>(
     if transport.tcp_flags & tcp_flag::SYN == 0 || transport.check == 0 {
         return Ok(0);
     }
-    let found = find_mss(frame, transport);
+    let found = frame.find_mss(transport.source_field, transport.payload);
     let (offset, value) = (found >> 16, found & 0xffff);
     if value <= most {
         return Ok(0);
@@ -167,11 +165,25 @@ pub(crate) fn clamp_mss<F: Frame>(
     }
 }
 
-/// Offset and value of a SYN's maximum segment size, 16 bits each; 0 = none. A
-/// subprogram: its loop would be walked again in each state of the caller.
+/// Offset and value of the maximum segment size, 16 bits each, of a SYN whose
+/// header begins at `header` and ends at `end`; 0 = none. A global function: the
+/// verifier walks its loop once.
 #[inline(never)]
-fn find_mss<F: Frame>(frame: &F, transport: &Transport) -> u32 {
-    match parse_mss(frame, transport) {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn find_mss_xdp(context: *mut xdp_md, header: u32, end: u32) -> u32 {
+    find_mss(&XdpFrame { context: XdpContext::new(context) }, header, end)
+}
+
+/// The same for the TC form.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn find_mss_tc(context: *mut __sk_buff, header: u32, end: u32) -> u32 {
+    find_mss(&TcFrame::<FAST> { context: TcContext::new(context) }, header, end)
+}
+
+#[inline(always)]
+fn find_mss<F: Frame>(frame: &F, header: u32, end: u32) -> u32 {
+    match parse_mss(frame, header, end) {
         Some((offset, value)) => offset << 16 | value as u32,
         None => 0,
     }

@@ -165,7 +165,7 @@ pub(crate) fn inward<F: Frame>(
             if !F::SLOW {
                 return Ok(Action::SLOW);
             }
-            admit::open(&key, &inside, path, now)?;
+            admit::open(&key, &inside, now)?;
             expected(&key, path).ok_or(Reason::FlowTableFull)?
         }
     };

@@ -16,11 +16,12 @@ use crate::{
     fragment::{self, LEFT_TO_KERNEL},
     frame::{Frame, NextHop, TransportChange},
     maps::{CONTROL, FLOWS6},
+    opening::{Opening, code, decoded},
     path::{Alive, Place, choose, now, path, place6, stands},
     quoted,
     stage::{
-        Stop, clamp_mss, inside_reason, is_refusal, may_open, outside_reason, refused, scratch,
-        seen, source_may_open,
+        Stop, clamp_mss, inside_reason, is_refusal, may_open, outside_reason, refused, seen,
+        source_may_open,
     },
 };
 
@@ -293,27 +294,50 @@ pub(crate) fn entry(key: &FlowKey6) -> Option<(&'static mut Flow, &'static Path)
     if path.generation == flow.generation { Some((flow, path)) } else { None }
 }
 
-/// An inside address as it looks on a path.
-#[inline(always)]
-pub(crate) fn outside(path: &Path, source: [u8; 16]) -> Option<[u8; 16]> {
+/// Writes an inside address as it looks on a path; says whether it can look so. A
+/// subprogram: it would take much of the caller's stack.
+#[inline(never)]
+pub(crate) fn outside(path: &Path, source: &[u8; 16], to: &mut [u8; 16]) -> bool {
     let translation = Translation {
         inside: path.inside6,
         outside: path.outside6,
         length: path.npt_length,
         adjustment: path.npt_adjustment,
     };
-    translation.outward(source)
+    match translation.outward(*source) {
+        Some(address) => {
+            *to = address;
+            true
+        }
+        None => false,
+    }
 }
 
-/// Makes both entries of a new flow. A subprogram of its own, so that the path
-/// of established flows keeps its registers and stack.
-#[inline(never)]
+/// Makes both entries of a new flow.
+#[inline(always)]
 fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Reason> {
+    decoded(open6(key, now, code(may_open)))
+}
+
+/// [`open`] as a global function: the verifier walks it once, not once for each
+/// state of each caller.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn open6(key: *const FlowKey6, now: u64, may_open: u32) -> u32 {
+    code(try_open(key, now, may_open))
+}
+
+#[inline(always)]
+fn try_open(key: *const FlowKey6, now: u64, may_open: u32) -> Result<(), Reason> {
+    let Opening { flow, key6, answer6, .. } = Opening::room()?;
+    // SAFETY: the callers pass a key on their stack.
+    *key6 = *unsafe { key.as_ref() }.ok_or(Reason::FlowTableFull)?;
+    let key = &*key6;
     let via = match place6(&key.destination) {
         Place::Wan(via) => via,
         place => return Err(inside_reason(place, Reason::Local)),
     };
-    may_open?;
+    decoded(may_open)?;
     source_may_open(place6(&key.source))?;
     let (chosen, choice) = if via != 0 {
         (via, Choice { how: how::VIA, ..Choice::default() })
@@ -322,23 +346,14 @@ fn open(key: &FlowKey6, now: u64, may_open: Result<(), Reason>) -> Result<(), Re
         choose(Family::V6, hash6(key, seed), now)?
     };
     let path = path(chosen, path_flag::HAS_V6).ok_or(Reason::NoPath)?;
-    let outside = outside(path, key.source).ok_or(Reason::ForeignSource)?;
+    *answer6 = inbound6(key, [0; 16], chosen);
+    if !outside(path, &key.source, &mut answer6.destination) {
+        return Err(Reason::ForeignSource);
+    }
+    let answer = &*answer6;
     let choice = Choice { epoch: path.epoch, ..choice };
-    record(key, &inbound6(key, outside, chosen), path.generation, choice, now)
-}
-
-/// Enters both directions of a flow. A subprogram of its own: an entry would not
-/// fit on the caller's stack beside what it calls.
-#[inline(never)]
-fn record(
-    key: &FlowKey6,
-    answer: &FlowKey6,
-    generation: u32,
-    choice: Choice,
-    now: u64,
-) -> Result<(), Reason> {
-    let flow = scratch()?;
-    *flow = Flow { opened: now, generation, path: answer.scope, choice, ..Flow::default() };
+    let generation = path.generation;
+    *flow = Flow { opened: now, generation, path: chosen, choice, ..Flow::default() };
     flow.address = key.source;
     FLOWS6.insert(answer, &*flow, 0).map_err(|_| Reason::FlowTableFull)?;
     flow.address = answer.destination;

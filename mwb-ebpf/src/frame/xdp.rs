@@ -9,13 +9,13 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use mwb_common::{
     checksum::{update, update_udp},
-    maps::{HANDOVER, takes_xdp},
+    maps::{FlowKey4, HANDOVER, takes_xdp},
     parse::{Bytes, Ipv6},
     reason::Reason,
 };
 
 use super::{Frame, NextHop, TransportChange, at, load, opaque, read_ipv6_xdp, refusal, store};
-use crate::maps::DEVICES;
+use crate::{flow4::open4_xdp, maps::DEVICES, stage::find_mss_xdp};
 
 /// XDP form.
 pub(crate) struct XdpFrame {
@@ -104,6 +104,16 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn read_ipv6(&self, offset: u32, packet: &mut Ipv6) -> Result<(), Reason> {
         refusal(read_ipv6_xdp(self.context.ctx, offset, packet))
+    }
+
+    #[inline(always)]
+    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32) -> u32 {
+        open4_xdp(self.context.ctx, key, now, may_open)
+    }
+
+    #[inline(always)]
+    fn find_mss(&self, header: u32, end: u32) -> u32 {
+        find_mss_xdp(self.context.ctx, header, end)
     }
 
     #[inline(always)]

@@ -67,11 +67,6 @@ impl<const WAY: u8> TcFrame<WAY> {
     /// no tag that says a priority only, and linear headers.
     #[inline(always)]
     pub(crate) fn prepare(&self, device: &Device) {
-        prepare_tc(self.context.skb.skb, device.flags as u32);
-    }
-
-    #[inline(always)]
-    fn try_prepare(&self, flags: u32) {
         let skb = self.context.skb.skb;
         // SAFETY: the context is valid while the program runs; the helpers check
         // their arguments. A failure leaves a frame that the parser refuses.
@@ -79,7 +74,7 @@ impl<const WAY: u8> TcFrame<WAY> {
             if (*skb).vlan_present != 0 && (*skb).vlan_tci & VLAN_ID == 0 {
                 bpf_skb_vlan_pop(skb);
             }
-            if flags & device_flag::NO_ETHERNET as u32 != 0 {
+            if device.flags & device_flag::NO_ETHERNET != 0 {
                 let protocol = (*skb).protocol as u16;
                 if bpf_skb_change_head(skb, ETHERNET, 0) == 0
                     && let Some(kind) =
@@ -147,41 +142,6 @@ impl<const WAY: u8> TcFrame<WAY> {
         // SAFETY: the comparison shows that the word lies in the metadata.
         unsafe { *(meta as *const u32) == HANDOVER }
     }
-}
-
-/// [`TcFrame::prepare`] as a global function: what follows is walked once by the
-/// verifier, not once for each way through here. It says 0.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn prepare_tc(skb: *mut __sk_buff, flags: u32) -> u32 {
-    TcFrame::<FAST> { context: TcContext::new(skb) }.try_prepare(flags);
-    0
-}
-
-/// [`Frame::adjust_transport`] as a global function, for the same reason; 0 = done.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn adjust_tc(
-    skb: *mut __sk_buff,
-    check: u32,
-    address_delta: u32,
-    port_delta: u32,
-    flags: u32,
-) -> u32 {
-    // The helper knows whether the checksum is complete or only holds the
-    // pseudo-header, which a port is not part of.
-    for (delta, more) in [(address_delta, BPF_F_PSEUDO_HDR), (port_delta, 0)] {
-        if delta == 0 {
-            continue;
-        }
-        // SAFETY: the helper checks its arguments.
-        let result =
-            unsafe { bpf_l4_csum_replace(skb, check, 0, delta as u64, (flags | more) as u64) };
-        if result != 0 {
-            return 1;
-        }
-    }
-    0
 }
 
 impl<const WAY: u8> Bytes for TcFrame<WAY> {
@@ -266,12 +226,24 @@ impl<const WAY: u8> Frame for TcFrame<WAY> {
 
     #[inline(always)]
     fn adjust_transport(&mut self, change: TransportChange) -> Result<(), Reason> {
-        let TransportChange { check, zero_is_none, address_delta, port_delta } = change;
-        let flags = if zero_is_none { BPF_F_MARK_MANGLED_0 } else { 0 };
-        match adjust_tc(self.context.skb.skb, check, address_delta, port_delta, flags) {
-            0 => Ok(()),
-            _ => Err(Reason::Malformed),
+        // The helper knows whether the checksum is complete or only holds the
+        // pseudo-header, which a port is not part of.
+        let zero = if change.zero_is_none { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        for (delta, flags) in
+            [(change.address_delta, BPF_F_PSEUDO_HDR as u64 | zero), (change.port_delta, zero)]
+        {
+            if delta == 0 {
+                continue;
+            }
+            // SAFETY: the helper checks its arguments.
+            let result = unsafe {
+                bpf_l4_csum_replace(self.context.skb.skb, change.check, 0, delta as u64, flags)
+            };
+            if result != 0 {
+                return Err(Reason::Malformed);
+            }
         }
+        Ok(())
     }
 
     #[inline(always)]

@@ -146,7 +146,7 @@ extern "C" fn hold(skb: *mut __sk_buff, key: *const FlowKey6, origin: u32, now: 
     // SAFETY: the context is valid while the program runs; slots are map values,
     // and what is in one belongs to the CPU that made its state BUSY.
     unsafe {
-        // On this stack: before Linux 6.2 a table takes no key out of a caller's.
+        // On this stack: on Linux 6.1 a table takes no key out of a caller's.
         let Some(&key) = key.as_ref() else { return HELD_FULL };
         let length = opaque((*skb).len) as u32;
         if length < ETHERNET || length as usize > HELD_BYTES {

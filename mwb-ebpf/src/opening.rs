@@ -1,5 +1,5 @@
 //! What is put together for a flow that is being opened. It lies in a map: on the
-//! stack there is no room for it, and before Linux 6.2 no table takes a key that a
+//! stack there is no room for it, and on Linux 6.1 no table takes a key that a
 //! global function was given.
 
 use mwb_common::{

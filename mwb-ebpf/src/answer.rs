@@ -173,7 +173,8 @@ const QUOTE6: u32 = ETHERNET + ROOM6;
 #[inline(never)]
 fn build4(context: *mut c_void, to: [u8; 4], from: [u8; 4], head: u64) -> Result<(), ()> {
     let mut frame = slow_frame(context);
-    let packet = frame.len() - ETHERNET;
+    // Without what a link has added to make a frame long enough.
+    let packet = u16::from_be_bytes(frame.read(ETHERNET + 2).ok_or(())?) as u32;
     // RFC 1812, 4.3.2.3: as much as fits into 576 bytes, in steps.
     let quote = if packet >= 512 {
         512
@@ -183,11 +184,11 @@ fn build4(context: *mut c_void, to: [u8; 4], from: [u8; 4], head: u64) -> Result
         28
     };
     let pending = pending4(&frame)?;
-    make_room(&frame, ETHERNET + quote, ROOM4)?;
+    make_room(&frame, packet, quote, ROOM4)?;
     // The IP header in front of a pending sum sums to nothing.
     let sum = if pending == COMPLETE { quoted_sum(&frame, QUOTE4, quote)? } else { pending };
     turn_addresses(&mut frame, ethertype::IPV4)?;
-    let [high, low] = ((quote + ROOM4) as u16).to_be_bytes();
+    let [high, low] = ((shorter(packet, quote) + ROOM4) as u16).to_be_bytes();
     // Precedence 6, as RFC 1812, 4.3.2.5 has it; not to be divided; TTL 64.
     let start = [0x45, 0xc0, high, low, 0, 0, 0x40, 0, 64, protocol::ICMP, 0, 0];
     put(&mut frame, ETHERNET, start)?;
@@ -195,7 +196,8 @@ fn build4(context: *mut c_void, to: [u8; 4], from: [u8; 4], head: u64) -> Result
     put(&mut frame, ETHERNET + 16, to)?;
     let check = (!fold(part::<20>(&frame, ETHERNET)?)).to_ne_bytes();
     put(&mut frame, ETHERNET + 10, check)?;
-    put_icmp(&mut frame, ETHERNET + 20, head, sum)
+    put_icmp(&mut frame, ETHERNET + 20, head, sum)?;
+    end(&frame, QUOTE4, packet, quote)
 }
 
 /// [`pending`] for an IPv4 packet.
@@ -219,7 +221,7 @@ pub(crate) fn is_pending4(context: *mut c_void) -> bool {
 #[inline(never)]
 fn build6(context: *mut c_void, to: &[u8; 16], device: &Device, head: u64) -> Result<(), ()> {
     let mut frame = slow_frame(context);
-    let packet = frame.len() - ETHERNET;
+    let packet = u16::from_be_bytes(frame.read(ETHERNET + 4).ok_or(())?) as u32 + 40;
     // RFC 4443, 2.4 c: as much as fits into 1280 bytes, in steps.
     let quote = if packet >= 1024 {
         1024
@@ -233,19 +235,37 @@ fn build6(context: *mut c_void, to: &[u8; 16], device: &Device, head: u64) -> Re
     let [high, low, protocol, _]: [u8; 4] = frame.read(ETHERNET + 4).ok_or(())?;
     let pseudo = part::<32>(&frame, ETHERNET + 8)? + word(0, protocol) + word(high, low);
     let pending = pending(&frame, ETHERNET + 40, protocol, pseudo);
-    make_room(&frame, ETHERNET + quote, ROOM6)?;
+    make_room(&frame, packet, quote, ROOM6)?;
     let sum = if pending == COMPLETE {
         quoted_sum(&frame, QUOTE6, quote)?
     } else {
         pending + part::<40>(&frame, QUOTE6)?
     };
     turn_addresses(&mut frame, ethertype::IPV6)?;
-    let [high, low] = ((quote + 8) as u16).to_be_bytes();
+    let [high, low] = ((shorter(packet, quote) + 8) as u16).to_be_bytes();
     put(&mut frame, ETHERNET, [0x60, 0, 0, 0, high, low, protocol::ICMPV6, 64])?;
     put(&mut frame, ETHERNET + 8, device.address6)?;
     put(&mut frame, ETHERNET + 24, *to)?;
     let pseudo = part::<32>(&frame, ETHERNET + 8)? + word(high, low) + word(0, protocol::ICMPV6);
-    put_icmp(&mut frame, ETHERNET + 40, head, sum + pseudo)
+    put_icmp(&mut frame, ETHERNET + 40, head, sum + pseudo)?;
+    end(&frame, QUOTE6, packet, quote)
+}
+
+#[inline(always)]
+const fn shorter(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
+}
+
+/// Ends an answer behind what it quotes, where the packet is shorter than the
+/// shortest step: the zeros behind it add nothing to a sum.
+#[inline(always)]
+fn end<F: Frame>(frame: &F, offset: u32, packet: u32, quote: u32) -> Result<(), ()> {
+    if packet >= quote {
+        return Ok(());
+    }
+    // SAFETY: the helper checks its arguments.
+    let done = unsafe { bpf_skb_change_tail(frame.context().cast(), offset + packet, 0) == 0 };
+    if done { Ok(()) } else { Err(()) }
 }
 
 /// In the slow path every frame is an skb.
@@ -277,15 +297,17 @@ fn pending<F: Frame>(frame: &F, transport: u32, protocol: u8, pseudo: u32) -> u3
     if check != 0 && check == fold(pseudo) { !check as u32 } else { COMPLETE }
 }
 
-/// Cuts the frame to `length` and makes room behind its Ethernet header.
+/// Cuts the frame to what is quoted, with zeros behind a packet that is shorter,
+/// and makes room behind its Ethernet header.
 #[inline(always)]
-fn make_room<F: Frame>(frame: &F, length: u32, room: u32) -> Result<(), ()> {
+fn make_room<F: Frame>(frame: &F, packet: u32, quote: u32, room: u32) -> Result<(), ()> {
     let skb: *mut __sk_buff = frame.context().cast();
     // SAFETY: the helpers check their arguments. Cutting also ends segmentation.
     let done = unsafe {
-        bpf_skb_change_tail(skb, length, 0) == 0
+        (packet >= quote || bpf_skb_change_tail(skb, ETHERNET + packet, 0) == 0)
+            && bpf_skb_change_tail(skb, ETHERNET + quote, 0) == 0
             && bpf_skb_adjust_room(skb, room as i32, BPF_ADJ_ROOM_MAC, 0) == 0
-            && bpf_skb_pull_data(skb, length + room) == 0
+            && bpf_skb_pull_data(skb, ETHERNET + quote + room) == 0
     };
     if done { Ok(()) } else { Err(()) }
 }

@@ -14,7 +14,7 @@ use crate::gateway::From::{self, Lan, Wan};
 use crate::gateway::{Gateway, TC_ACT_REDIRECT, TC_ACT_SHOT, XDP_DROP, XDP_PASS};
 use crate::lasting::in_a_gateway;
 use crate::outward::only_ports;
-use crate::packet::{Packet, fragments};
+use crate::packet::{Packet, Transport, fragments};
 use crate::row::{Row, Then, after, slow};
 use crate::world::{
     FRIEND, GATEWAY, GATEWAY6, PORT, WAN1, WAN1_6, answer, control, host_tcp, host_udp, out_by1,
@@ -40,10 +40,16 @@ fn too_big6(mtu: u32) -> Say {
 /// the station and the host that it came from, quoting its beginning.
 fn error(frame: &[u8], from: IpAddr, (what, rest): Say) -> Vec<u8> {
     let (ethernet, packet) = frame.split_at(14);
+    let length = match from {
+        IpAddr::V4(_) => usize::from(u16::from_be_bytes([packet[2], packet[3]])),
+        IpAddr::V6(_) => usize::from(u16::from_be_bytes([packet[4], packet[5]])) + 40,
+    };
+    // Not the padding.
+    let packet = &packet[..length];
     let mut answer = [&ethernet[6..12], &ethernet[..6], &ethernet[12..14]].concat();
     let steps = |steps: &[usize]| {
         let fits = steps.iter().find(|step| packet.len() >= **step);
-        &packet[..*fits.expect("a packet with headers")]
+        fits.map_or(packet, |&step| &packet[..step])
     };
     let [kind, code] = what;
     match from {
@@ -90,6 +96,14 @@ const LENGTHS: [usize; 5] = [0, 101, 200, 600, 1_100];
 
 fn with_payload(packet: &Packet, length: usize) -> Packet {
     packet.with(|p| p.payload = (0..length).map(|i| i.to_le_bytes()[0] ^ 0x5a).collect())
+}
+
+/// Nothing but a header of GRE.
+fn bare_gre(packet: &Packet) -> Packet {
+    packet.with(|p| {
+        p.transport = Transport::Raw { protocol: 47, bytes: vec![0, 0, 8, 0] };
+        p.payload.clear();
+    })
 }
 
 fn opened(gateway: &mut Gateway) {
@@ -144,6 +158,22 @@ pub(crate) fn rows() -> Vec<Row> {
             let name = format!("an answer with a {family} of 1 and {length} bytes");
             let packet = with_payload(&reply(&sent), length).with(|p| p.ttl = 1);
             rows.extend(after(row(name, Wan(1), &packet, Reason::Expired, say, protocol), opened));
+        }
+    }
+    // Shorter than the shortest step of the quote.
+    for (padded, bytes) in [("", &[][..]), (", padded with rubbish", &[0xa5; 22][..])] {
+        for (family, sent, protocol, say) in
+            [("ttl", udp.clone(), "other4", EXPIRED4), ("hop limit", v6(&udp), "other6", EXPIRED6)]
+        {
+            let sent = bare_gre(&sent);
+            let name = format!("a short answer with a {family} of 1{padded}");
+            let frame = [&reply(&sent).with(|p| p.ttl = 1).bytes()[..], bytes].concat();
+            let quoted = error(&frame, own(Wan(1), sent.source.is_ipv6()), say);
+            let then = Then::Answered(Reason::Expired, quoted);
+            rows.extend(after(slow(name, Wan(1), frame, then, (1, protocol)), |gateway| {
+                gateway.send(Lan, &bare_gre(&host_udp(PORT)));
+                gateway.send(Lan, &bare_gre(&v6(&host_udp(PORT))));
+            }));
         }
     }
     rows.extend(silent_rows());

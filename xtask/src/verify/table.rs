@@ -1,0 +1,170 @@
+//! The table in docs/KERNELS.md: programs, kernels, verified instructions.
+//! Knows nothing of how they were measured.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Measured, Report, Said};
+
+/// What encloses the table in the document.
+const BEGIN: &str = "<!-- verified instructions: `cargo xtask verify --kernel … --write` -->\n";
+const END: &str = "<!-- end of verified instructions -->\n";
+/// Share by which a figure may differ before the document is out of date: another
+/// compiler's code is walked a little differently.
+const DRIFT: f64 = 0.1;
+
+/// Kernel series, by the oldest first, with what was found on each.
+pub(super) type Series = Vec<(String, Report)>;
+
+/// The document with the table of these.
+pub(super) fn write(document: &str, found: &Series) -> Result<String> {
+    let (before, _, after) = parts(document)?;
+    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", table(found)))
+}
+
+/// What the document no longer has right, one line each; kernels that were not
+/// asked are not judged.
+pub(super) fn drift(document: &str, found: &Series) -> Result<Vec<String>> {
+    let (_, table, _) = parts(document)?;
+    let told = read(table)?;
+    let mut lines = Vec::new();
+    for (series, report) in found {
+        for Measured { program, said } in &report.programs {
+            let now = match said {
+                Said::Instructions(count) => *count,
+                Said::Refused(_) => {
+                    lines.push(format!("{program} is refused on {series}"));
+                    continue;
+                }
+            };
+            match told.get(&(program.clone(), series.clone())) {
+                None => lines.push(format!("{program} on {series} is not in the table: {now}")),
+                Some(&told) if differs(told, now) => {
+                    lines.push(format!("{program} on {series}: {now} instructions, told {told}"));
+                }
+                Some(_) => {}
+            }
+        }
+        for (program, _) in told.keys().filter(|(_, of)| of == series) {
+            if !report.programs.iter().any(|one| one.program == *program) {
+                lines.push(format!("there is no {program} any more"));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+fn differs(told: u32, now: u32) -> bool {
+    (f64::from(told) - f64::from(now)).abs() > DRIFT * f64::from(told.max(1))
+}
+
+fn table(found: &Series) -> String {
+    let mut rows: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (column, (_, report)) in found.iter().enumerate() {
+        for one in &report.programs {
+            let row = rows.entry(&one.program).or_insert_with(|| vec!["–".to_owned(); found.len()]);
+            row[column] = match one.said {
+                Said::Instructions(count) => count.to_string(),
+                Said::Refused(_) => "refused".to_owned(),
+            };
+        }
+    }
+    let mut text = String::from("| program |");
+    for (series, _) in found {
+        let _ = write!(text, " {series} |");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"--:|".repeat(found.len()));
+    for (program, cells) in rows {
+        let _ = write!(text, "\n| `{program}` | {} |", cells.join(" | "));
+    }
+    text.push('\n');
+    text
+}
+
+/// Program and series to instructions.
+fn read(table: &str) -> Result<BTreeMap<(String, String), u32>> {
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let head = rows.first().context("the document's table is empty")?;
+    let mut told = BTreeMap::new();
+    for row in rows.iter().skip(2) {
+        ensure!(row.len() == head.len(), "the table has a row of another length: {row:?}");
+        let program = row[0].trim_matches('`');
+        for (series, cell) in head.iter().zip(row).skip(1) {
+            if let Ok(count) = cell.parse() {
+                told.insert((program.to_owned(), (*series).to_owned()), count);
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// What is before the table, it, and what is behind.
+fn parts(document: &str) -> Result<(&str, &str, &str)> {
+    let (before, rest) =
+        document.split_once(BEGIN).context("the document lacks the line that begins its table")?;
+    let (table, after) =
+        rest.split_once(END).context("the document lacks the line that ends its table")?;
+    Ok((before, table, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(programs: &[(&str, Said)]) -> Report {
+        let programs = programs
+            .iter()
+            .map(|(name, said)| Measured { program: (*name).to_owned(), said: said.clone() })
+            .collect();
+        Report { kernel: "6.1.0-x".to_owned(), limit: 0, budget: 0, programs }
+    }
+
+    fn document(found: &Series) -> Result<String> {
+        write(&format!("before\n{BEGIN}old\n{END}after\n"), found)
+    }
+
+    #[test]
+    fn what_is_written_has_not_drifted() -> Result<()> {
+        let (a, b) = (Said::Instructions(1000), Said::Instructions(0));
+        let both = vec![
+            ("6.1".to_owned(), found(&[("one", a.clone()), ("two", b)])),
+            ("6.12".to_owned(), found(&[("one", a)])),
+        ];
+        let text = document(&both)?;
+        assert!(text.starts_with("before\n") && text.ends_with("after\n"), "{text}");
+        assert!(text.contains("\n| `one` | 1000 | 1000 |\n| `two` | 0 | – |\n"), "{text}");
+        assert_eq!(drift(&text, &both)?, Vec::<String>::new());
+        assert_eq!(write(&text, &both)?, text);
+        Ok(())
+    }
+
+    #[test]
+    fn more_than_a_tenth_and_whatever_is_new_gone_or_refused_has() -> Result<()> {
+        let of = |programs| vec![("6.1".to_owned(), found(programs))];
+        let text = document(&of(&[("one", Said::Instructions(1000))]))?;
+        for (count, expected) in [(1100, 0), (1101, 1), (900, 0), (899, 1)] {
+            let now = of(&[("one", Said::Instructions(count))]);
+            assert_eq!(drift(&text, &now)?.len(), expected, "{count}");
+        }
+        assert_eq!(drift(&text, &of(&[]))?, ["there is no one any more"]);
+        let refused = of(&[("one", Said::Refused("why".to_owned()))]);
+        assert_eq!(drift(&text, &refused)?, ["one is refused on 6.1"]);
+        let more = of(&[("one", Said::Instructions(1000)), ("new", Said::Instructions(1))]);
+        assert_eq!(drift(&text, &more)?, ["new on 6.1 is not in the table: 1"]);
+        let other = vec![("6.12".to_owned(), found(&[]))];
+        assert_eq!(drift(&text, &other)?, Vec::<String>::new());
+        Ok(())
+    }
+
+    #[test]
+    fn a_document_without_the_marks_is_refused() {
+        assert!(drift("nothing", &Vec::new()).is_err());
+    }
+}

@@ -26,7 +26,8 @@ use crate::{
     },
 };
 
-/// Flows that run while something is changed, and their datagrams a second.
+/// Flows that run while something is changed, half of them of IPv6, and their
+/// datagrams a second.
 const FLOWS: usize = 1000;
 const RATE: u32 = 4000;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,15 +69,17 @@ fn without_the_third(config: GatewayConfig) -> GatewayConfig {
 struct Load {
     fleet: Fleet,
     kept: Vec<EchoStream>,
-    _servers: (FleetServers, EchoServer),
+    _servers: (FleetServers, [EchoServer; 2]),
 }
 
 impl Load {
-    fn start(lab: &Lab) -> Result<Self> {
-        let servers = FleetServers::start(lab.net(), NET4)?;
-        let echo = EchoServer::start(lab.net(), SocketAddr::from((NET4, 7)))?;
+    pub(super) fn start(lab: &Lab) -> Result<Self> {
+        let servers = FleetServers::start(lab.net(), &checks::FAMILIES)?;
+        let [four, six] =
+            checks::FAMILIES.map(|to| EchoServer::start(lab.net(), SocketAddr::new(to, 7)));
+        let echo = [four?, six?];
         let kept = (0..20)
-            .map(|_| EchoStream::connect(lab.host(), echo.address(), PATIENCE))
+            .map(|number| EchoStream::connect(lab.host(), echo[number % 2].address(), PATIENCE))
             .collect::<Result<Vec<_>>>()?;
         let fleet = Fleet::start(lab.host(), &servers, FLOWS, RATE)?;
         fleet.wait_for_answers(1, PATIENCE)?;
@@ -88,6 +91,9 @@ impl Load {
         self.fleet.wait_for_answers(1, PATIENCE).with_context(|| what.to_owned())?;
         for stream in &mut self.kept {
             stream.exchange(what.as_bytes()).with_context(|| what.to_owned())?;
+        let by_six = |flow: &&FlowRecord| flow.seen_as.iter().any(SocketAddr::is_ipv6);
+        let six = flows.iter().filter(by_six).count();
+        ensure!(six == FLOWS / 2, "{six} of {FLOWS} flows were seen over IPv6");
         }
         Ok(())
     }

@@ -13,15 +13,16 @@ use super::{
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
-    GatewayConfig, LabSpec,
+    GatewayConfig, Lab, LabSpec,
     address::{NET4, wan4},
     traffic::{EchoServer, EchoStream, Fleet, FleetServers},
     wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Flows that are on the worse WAN when the better one comes back.
-const FLOWS: usize = 100;
+/// Flows that are on the worse WAN when the better one comes back, half of them
+/// of IPv6.
+const FLOWS: usize = 104;
 const RATE: u32 = 1000;
 /// How long draining flows may stay.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -77,22 +78,23 @@ fn ranked(config: GatewayConfig) -> GatewayConfig {
         .with("failover.failback_after", "1s")
 }
 
-/// How many flows were seen last by the address of the first WAN.
-fn on_the_first(fleet: &Fleet) -> usize {
+/// How many flows were seen last by an address of the first WAN.
+fn on_the_first(lab: &Lab, fleet: &Fleet) -> usize {
     let flows = fleet.flows();
-    flows.iter().filter(|flow| flow.seen_as.last().is_some_and(|seen| seen.ip() == wan4(0))).count()
+    let last = flows.iter().filter_map(|flow| flow.seen_as.last());
+    last.filter(|seen| checks::wan_of(lab, seen.ip()).is_ok_and(|wan| wan == 0)).count()
 }
 
 fn flows_follow_the_policy(scene: &mut Scene, policy: Policy) -> Result<()> {
     let echo = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4, 7)))?;
-    let servers = FleetServers::start(scene.lab.net(), NET4)?;
+    let servers = FleetServers::start(scene.lab.net(), &checks::FAMILIES)?;
     scene.lab.wan(0).uplink(false)?;
     scene.gateway.wait_for_status("the better WAN is down", PATIENCE, |status| {
         status.wans[0].state == "down" && status.wans[1].active
     })?;
     let fleet = Fleet::start(scene.lab.host(), &servers, FLOWS, RATE)?;
     fleet.wait_for_answers(3, PATIENCE)?;
-    ensure!(on_the_first(&fleet) == 0, "flows are on a dead WAN");
+    ensure!(on_the_first(&scene.lab, &fleet) == 0, "flows are on a dead WAN");
     let mut kept = EchoStream::connect(scene.lab.host(), echo.address(), PATIENCE)?;
 
     scene.lab.wan(0).uplink(true)?;
@@ -112,7 +114,7 @@ fn flows_follow_the_policy(scene: &mut Scene, policy: Policy) -> Result<()> {
                 Ok(back.elapsed() > Duration::from_secs(2))
             })?;
             fleet.wait_for_answers(1, PATIENCE)?;
-            let moved = on_the_first(&fleet);
+            let moved = on_the_first(&scene.lab, &fleet);
             ensure!(moved == 0, "{moved} flows moved");
             kept.exchange(b"where I was")?;
         }
@@ -123,10 +125,10 @@ fn flows_follow_the_policy(scene: &mut Scene, policy: Policy) -> Result<()> {
                 status.wans[1]
             );
             kept.exchange(b"still where I was")?;
-            let early = on_the_first(&fleet);
+            let early = on_the_first(&scene.lab, &fleet);
             ensure!(early == 0 || back.elapsed() >= DRAIN, "{early} flows moved too early");
             wait_until("all flows have moved", DRAIN + PATIENCE, || {
-                Ok(on_the_first(&fleet) == FLOWS)
+                Ok(on_the_first(&scene.lab, &fleet) == FLOWS)
             })?;
             ensure!(
                 back.elapsed() + Duration::from_millis(500) >= DRAIN,
@@ -135,7 +137,9 @@ fn flows_follow_the_policy(scene: &mut Scene, policy: Policy) -> Result<()> {
             );
         }
         Policy::Cut => {
-            wait_until("all flows have moved", PATIENCE, || Ok(on_the_first(&fleet) == FLOWS))?;
+            wait_until("all flows have moved", PATIENCE, || {
+                Ok(on_the_first(&scene.lab, &fleet) == FLOWS)
+            })?;
             ensure!(back.elapsed() < Duration::from_secs(3), "that took {:?}", back.elapsed());
             ensure!(kept.exchange(b"where am I").is_err(), "a connection moved to another address");
         }

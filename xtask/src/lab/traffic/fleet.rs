@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsFd as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,7 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{server::Server, udp::bind};
 use crate::lab::{Namespace, wait_until};
 
-/// Servers that each socket of the fleet speaks to: a flow is a pair.
+/// Servers at each address, all of which a socket of its family speaks to: a flow
+/// is a pair.
 const SERVERS: u16 = 4;
 /// The last answers are waited for this long.
 const LINGER: Duration = Duration::from_secs(2);
@@ -29,22 +30,27 @@ const LOOK: u16 = 50;
 /// Answers datagrams with what they hold and the address they came from.
 #[derive(Debug)]
 pub struct FleetServers {
-    addresses: Vec<SocketAddr>,
+    /// Four of each address.
+    addresses: Vec<Vec<SocketAddr>>,
     _servers: Vec<Server>,
 }
 
 impl FleetServers {
-    /// Listens on four ports of `address` from 7001 on.
+    /// Listens on four ports of each address from 7001 on. A fleet has as many
+    /// flows to one as to another.
     ///
     /// # Errors
     /// When one cannot be bound.
-    pub fn start(namespace: &Namespace, address: Ipv4Addr) -> Result<Self> {
+    pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> Result<Self> {
+        let addresses: Vec<Vec<SocketAddr>> = addresses
+            .iter()
+            .map(|&ip| {
+                (7001..).take(SERVERS.into()).map(|port| SocketAddr::new(ip, port)).collect()
+            })
+            .collect();
         let mut servers = Vec::new();
-        let mut addresses = Vec::new();
-        for port in (7001..).take(SERVERS.into()) {
-            let address = SocketAddr::from((address, port));
+        for &address in addresses.iter().flatten() {
             let socket = bind(namespace, address)?;
-            addresses.push(address);
             servers.push(Server::start(&format!("fleet {address}"), move |stop| {
                 let mut buffer = [0; 256];
                 while !stop.load(Ordering::Relaxed) {
@@ -95,11 +101,19 @@ impl Fleet {
         flows: usize,
         rate: u32,
     ) -> Result<Self> {
-        let count = flows.div_ceil(servers.addresses.len());
+        let count = flows.div_ceil(SERVERS.into());
         let sockets: Arc<Vec<UdpSocket>> = Arc::new(namespace.enter(|| {
-            (0..count)
-                .map(|_| {
-                    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            servers
+                .addresses
+                .iter()
+                .cycle()
+                .take(count)
+                .map(|four| {
+                    let any: IpAddr = match four.first().map(SocketAddr::ip) {
+                        Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+                        _ => Ipv4Addr::UNSPECIFIED.into(),
+                    };
+                    let socket = UdpSocket::bind((any, 0))?;
                     socket.set_nonblocking(true)?;
                     Ok(socket)
                 })
@@ -118,7 +132,7 @@ impl Fleet {
     fn launch(
         mut self,
         sockets: Arc<Vec<UdpSocket>>,
-        servers: Vec<SocketAddr>,
+        servers: Vec<Vec<SocketAddr>>,
         rate: u32,
     ) -> Result<Self> {
         let (listeners, book, ended) =
@@ -188,11 +202,11 @@ impl Drop for Fleet {
     }
 }
 
-/// Flow `number` is of socket `number / servers`, and goes to server `number %
-/// servers`.
+/// Flow `number` is of socket `number / 4`, which speaks to the addresses in turn,
+/// and goes to that one's server `number % 4`.
 fn send(
     sockets: &[UdpSocket],
-    servers: &[SocketAddr],
+    servers: &[Vec<SocketAddr>],
     rate: u32,
     book: &Mutex<Vec<FlowRecord>>,
     stop: &AtomicBool,
@@ -202,7 +216,8 @@ fn send(
     let mut sent = 0_u32;
     while !stop.load(Ordering::Relaxed) {
         let number = sent as usize % count;
-        let socket = &sockets[number / servers.len()];
+        let place = number / usize::from(SERVERS);
+        let (socket, four) = (&sockets[place], &servers[place % servers.len()]);
         let round = {
             let mut flows = lock(book);
             let flow = &mut flows[number];
@@ -212,7 +227,7 @@ fn send(
         };
         let datagram = [u32::try_from(number)?.to_be_bytes(), round.to_be_bytes()].concat();
         // One that the host itself refuses is missing, and is found to be.
-        let _ = socket.send_to(&datagram, servers[number % servers.len()]);
+        let _ = socket.send_to(&datagram, four[number % four.len()]);
         sent += 1;
         let due = start + Duration::from_secs(1) * sent / rate;
         thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -37,6 +37,7 @@ mod limits;
 mod packets;
 mod port;
 mod protocols;
+mod reload;
 mod scene;
 mod spread;
 mod states;
@@ -120,6 +121,7 @@ pub fn cases() -> Vec<Case> {
         states::cases(),
         limits::cases(),
         wans::cases(),
+        reload::cases(),
         change::cases(),
         failback::cases(),
         explain::cases(),

@@ -37,6 +37,7 @@ mod limits;
 mod packets;
 mod port;
 mod protocols;
+mod redial;
 mod reload;
 mod scene;
 mod spread;
@@ -121,6 +122,7 @@ pub fn cases() -> Vec<Case> {
         states::cases(),
         limits::cases(),
         wans::cases(),
+        redial::cases(),
         reload::cases(),
         change::cases(),
         failback::cases(),

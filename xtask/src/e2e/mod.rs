@@ -27,6 +27,7 @@ mod errors;
 mod explain;
 mod failback;
 mod filtering;
+mod flood;
 mod forwards;
 mod fragments;
 mod frames;
@@ -121,6 +122,7 @@ pub fn cases() -> Vec<Case> {
         protocols::cases(),
         states::cases(),
         limits::cases(),
+        flood::cases(),
         wans::cases(),
         redial::cases(),
         reload::cases(),

@@ -115,6 +115,14 @@ impl Scene {
         Ok(rows.len())
     }
 
+    /// Memory of the agent in KiB.
+    pub(super) fn resident(&mut self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.gateway.process().id());
+        let status = fs::read_to_string(path)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("a number of KiB")
+    }
+
     /// What a reader of a failure wants to know.
     fn evidence(&self) -> String {
         let log = self.gateway.log();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Case, checks,
-    scene::{Hook, Scene, play},
+    scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::LabSpec;
 
@@ -16,14 +16,18 @@ const TOKEN: &str = "correct-horse-battery-staple-0123456789";
 const GROUP: &str = "nogroup";
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
+    // Who may connect has nothing to do with hooks; what attaching needs has.
+    let mut cases = vec![
         Case::new("changes_over_tcp_need_the_token", changes_need_the_token),
         Case::new("the_socket_belongs_to_its_group", the_socket_belongs_to_its_group),
-        Case::new("the_agent_has_four_rights_and_no_more", || {
-            let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| config)?;
-            play(scene, the_agent_has_four_rights)
-        }),
-    ]
+    ];
+    cases.extend(both_hooks(
+        "the_agent_has_four_rights_and_no_more",
+        || LabSpec::direct(2),
+        |config| config,
+        the_agent_has_four_rights,
+    ));
+    cases
 }
 
 /// The answer's code, and its body.

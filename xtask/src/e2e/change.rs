@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Case, checks,
-    scene::{Hook, Scene, both_hooks, play},
+    scene::{Scene, both_hooks},
 };
 use crate::{
     build,
@@ -43,14 +43,13 @@ pub(super) fn cases() -> Vec<Case> {
     let same: fn(GatewayConfig) -> GatewayConfig = |config| config;
     add("an_upgrade_costs_no_packet_of_1000_flows", two, same, an_upgrade_costs_nothing);
     add("what_is_applied_on_trial_goes_back_by_itself", two, same, a_trial_goes_back);
-    cases.push(Case::new("a_wrong_file_changes_nothing", || {
-        let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| config)?;
-        play(scene, a_wrong_file_changes_nothing)
-    }));
-    cases.push(Case::new("a_data_plane_of_another_layout_is_refused_with_the_way_out", || {
-        let scene = Scene::new(Hook::Xdp, LabSpec::direct(1), |config| config)?;
-        play(scene, another_layout_is_refused)
-    }));
+    add("a_wrong_file_changes_nothing", two, same, a_wrong_file_changes_nothing);
+    add(
+        "a_data_plane_of_another_layout_is_refused_with_the_way_out",
+        || LabSpec::direct(1),
+        same,
+        another_layout_is_refused,
+    );
     cases
 }
 
@@ -91,10 +90,10 @@ impl Load {
         let lost: u32 = flows.iter().map(|flow| flow.sent - flow.answered).sum();
         let doubled: u32 = flows.iter().map(|flow| flow.doubled).sum();
         ensure!(lost + doubled == 0, "{lost} of {sent} datagrams lost, {doubled} doubled");
+        ensure!(flows.len() == FLOWS && sent > 1000, "{} flows, {sent} datagrams", flows.len());
         let by_six = |flow: &&FlowRecord| flow.seen_as.iter().any(SocketAddr::is_ipv6);
         let six = flows.iter().filter(by_six).count();
         ensure!(six == FLOWS / 2, "{six} of {FLOWS} flows were seen over IPv6");
-        ensure!(flows.len() == FLOWS && sent > 1000, "{} flows, {sent} datagrams", flows.len());
         Ok(flows)
     }
 }

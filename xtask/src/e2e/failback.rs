@@ -62,12 +62,12 @@ pub(super) fn cases() -> Vec<Case> {
         ranked,
         the_operator_decides,
     ));
-    cases.push(Case::new("a_flapping_wan_is_held_down_longer_each_time", || {
-        let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| {
-            ranked(config).with("failover.hold_down_max", "4s")
-        })?;
-        play(scene, a_flapping_wan_is_held_down)
-    }));
+    cases.extend(both_hooks(
+        "a_flapping_wan_is_held_down_longer_each_time",
+        || LabSpec::direct(2),
+        |config| ranked(config).with("failover.hold_down_max", "4s"),
+        a_flapping_wan_is_held_down,
+    ));
     cases
 }
 

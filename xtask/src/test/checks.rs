@@ -1,10 +1,12 @@
-//! What is checked without running the product: format, lints, dependencies.
+//! What is checked without running the product: format, lints, dependencies, the
+//! service.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::outcome::{Outcome, Verdict};
 use crate::setup::Record;
@@ -26,6 +28,8 @@ pub(super) const ALL: &[Check] = &[
     Check { name: "check/clippy", run: clippy },
     Check { name: "check/clippy-kernel-side", run: clippy_kernel_side },
     Check { name: "check/dependencies", run: dependencies },
+    Check { name: "check/service", run: service },
+    Check { name: "check/service-exposure", run: service_exposure },
 ];
 
 impl Check {
@@ -101,4 +105,50 @@ fn dependencies(record: &Record) -> Result<Option<String>> {
     command.args(["deny", "--offline", "check", "bans", "licenses", "sources"]);
     exec::run_step("cargo deny", &mut command, LIMIT).context("see deny.toml")?;
     Ok(None)
+}
+
+/// The unit, as it is installed.
+const SERVICE: &str = "deploy/systemd/mwb-agent.service";
+/// The most exposure that it may have, in tenths, as `systemd-analyze security`
+/// counts: what it lacks to 0 are the rights and address families that it needs.
+const EXPOSURE: u32 = 35;
+
+/// systemd knows every setting of the unit, and every value.
+fn service(_: &Record) -> Result<Option<String>> {
+    let Some(analyze) = systemd_analyze() else { return Ok(Some(NO_SYSTEMD.to_owned())) };
+    // The programs need not be installed here.
+    let unit = fs::read_to_string(workspace::root()?.join(SERVICE))?.replace("/usr/bin/", "");
+    let unit = unit.replace("=mwb-agent ", "=/bin/true ").replace("=mwb ", "=/bin/true ");
+    ensure!(unit.matches("=/bin/true ").count() == 3, "{SERVICE} starts something else");
+    let directory = workspace::target_directory()?.join("xtask/service");
+    fs::create_dir_all(&directory)?;
+    let file = directory.join("mwb-agent.service");
+    fs::write(&file, unit)?;
+    let output = Command::new(analyze).args(["verify", "--man=no"]).arg(&file).output()?;
+    // What it ignores it says and goes on; of other units it may say anything.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let of_ours: Vec<&str> =
+        said.lines().filter(|line| line.contains("mwb-agent.service")).collect();
+    ensure!(of_ours.is_empty(), "{SERVICE}:\n{}", of_ours.join("\n"));
+    Ok(None)
+}
+
+/// And leaves the agent no more than it needs.
+fn service_exposure(_: &Record) -> Result<Option<String>> {
+    let Some(analyze) = systemd_analyze() else { return Ok(Some(NO_SYSTEMD.to_owned())) };
+    let help = exec::ask(&analyze, &["--help"]).unwrap_or_default();
+    if !help.contains("--offline") || !help.contains("--threshold") {
+        return Ok(Some("this systemd does not judge unit files (250 and later do)".to_owned()));
+    }
+    let mut command = Command::new(analyze);
+    command.args(["security", "--no-pager", "--offline=true"]);
+    command.arg(format!("--threshold={EXPOSURE}")).arg(workspace::root()?.join(SERVICE));
+    exec::run_step("systemd-analyze security", &mut command, LIMIT)?;
+    Ok(None)
+}
+
+const NO_SYSTEMD: &str = "there is no systemd-analyze (Debian: apt-get install systemd)";
+
+fn systemd_analyze() -> Option<PathBuf> {
+    exec::find("systemd-analyze")
 }

@@ -230,11 +230,12 @@ fn the_words_name_rule_mode_slot_and_what_would_change_it() {
     assert_eq!(answer.outcome.possible.len(), 2);
     assert_eq!(answer.outcome.possible[0].share, 0.5);
     let what: Vec<&str> = answer.steps.iter().map(|step| step.what.as_str()).collect();
-    assert_eq!(what, ["flow", "rule", "mapping", "mode", "slot", "liveness"]);
+    assert_eq!(what, ["flow", "rule", "mapping", "mode", "slot", "liveness", "ranking"]);
     let text = format!("{answer:?}");
     for expected in [
         "weighted: 1024 slots, by a counter",
         "the next slot is 4, of fiber",
+        "fiber (alive), lte (alive): it is not asked",
         "the death of fiber: it would go to lte",
     ] {
         assert!(text.contains(expected), "no `{expected}` in {text}");
@@ -260,6 +261,13 @@ fn the_words_say_how_a_flow_was_chosen_and_whether_it_stands() {
     assert!(text.contains("the WAN of slot 1 was dead then"), "{text}");
     assert!(text.contains("had its outside port there already"), "{text}");
     assert!(text.contains("it stands: lte is alive"), "{text}");
+    let what: Vec<&str> = answer.steps.iter().map(|step| step.what.as_str()).collect();
+    assert_eq!(what, ["flow", "flow", "rule", "mode", "ranking"]);
+    let bound = said(&book(&[1, 2], 0), &usual(), &with_flow(made(2, how::INBOUND)));
+    assert!(bound.steps.iter().all(|step| step.what != "mode"), "no mode chose it: {bound:?}");
+    let dead = said(&book(&[2], 0), &usual(), &with_flow(made(1, how::SLOT)));
+    let blind = "the death of lte: no WAN would be alive, and it would go to fiber as if it were";
+    assert!(dead.would_change.iter().any(|cause| cause == blind), "{dead:?}");
     let bypassed = packet("udp 192.0.2.10:5 203.0.113.130:9");
     let answer = said(&book(&[1, 2], 0), &bypassed, &Facts::default());
     assert_eq!(

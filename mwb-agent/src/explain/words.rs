@@ -1,6 +1,6 @@
 //! A decision in words.
 
-use mwb_common::maps::{FORWARD, Family, PortOwner, SLOTS, how, index, prefix_class};
+use mwb_common::maps::{FORWARD, Family, Flow, PortOwner, SLOTS, how, index, prefix_class};
 use mwb_common::reason::{Reason, Verdict as Fate};
 
 use super::{Decided, Facts, Packet, Picked, Placed, Standing, Verdict, decide};
@@ -26,8 +26,9 @@ pub fn explain(context: Context<'_>, packet: &Packet, facts: &Facts) -> Explanat
     let decided = decide(context.book, packet, facts);
     let mut steps = Vec::new();
     context.flow_steps(packet, &decided, &mut steps);
-    if !matches!(decided.flow, Some((_, Standing::Good))) {
-        context.new_flow_steps(packet, &decided, facts, &mut steps);
+    match decided.flow {
+        Some((flow, Standing::Good)) => context.kept_steps(packet, &decided, &flow, &mut steps),
+        _ => context.new_flow_steps(packet, &decided, facts, &mut steps),
     }
     Explanation {
         packet: packet.to_string(),
@@ -84,6 +85,18 @@ impl Context<'_> {
             step(steps, "flow", said);
         }
         step(steps, "flow", self.standing("it", flow.path, standing));
+    }
+
+    /// What a flow that stands would be asked if it were made anew.
+    fn kept_steps(&self, packet: &Packet, decided: &Decided, flow: &Flow, steps: &mut Vec<Step>) {
+        step(steps, "rule", self.rule(packet, decided.destination.as_ref()));
+        if how::is_free(flow.choice.how) {
+            let said = format!("{}: it is asked again when the flow is made anew", self.balance);
+            step(steps, "mode", said);
+            let said =
+                format!("{}: it is asked when the WAN of a slot is dead", self.ranking(packet));
+            step(steps, "ranking", said);
+        }
     }
 
     fn standing(&self, what: &str, path: u8, standing: Standing) -> String {
@@ -168,7 +181,10 @@ impl Context<'_> {
             if picked.slot_path == 0 { "nobody".to_owned() } else { self.name(picked.slot_path) };
         step(steps, "slot", format!("{next} {}, of {own}", picked.slot));
         match picked.how {
-            how::SLOT => step(steps, "liveness", format!("{own} is alive")),
+            how::SLOT => {
+                step(steps, "liveness", format!("{own} is alive"));
+                step(steps, "ranking", format!("{}: it is not asked", self.ranking(packet)));
+            }
             how::RANKING => {
                 step(steps, "liveness", format!("{own} is dead"));
                 let said = format!(
@@ -317,7 +333,8 @@ impl Context<'_> {
         let then = decide(&book, packet, facts);
         let blind = then.picked.is_some_and(|picked| picked.how == how::NONE_ALIVE);
         match then.verdict {
-            Verdict::Path(other) if blind => format!(
+            // A flow that was made anew goes back to its own WAN if none is alive.
+            Verdict::Path(other) if blind || (other != path && !self.alive(other)) => format!(
                 "the death of {wan}: no WAN would be alive, and it would go to {} as if it were",
                 self.name(other)
             ),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::lab::{
     GatewayConfig, LabSpec,
-    address::{HOST4, NET4, NET4_SECOND, wan4},
+    address::{HOST4, NET4, NET4_SECOND},
     traffic::{EchoServer, EchoStream, FileServer, WhoServer, curl},
     wait_until,
 };
@@ -31,7 +31,6 @@ pub(super) fn cases() -> Vec<Case> {
         cases.extend(both_hooks(name, || LabSpec::direct(2), configure, test));
     };
     add("mwb_flows_shows_the_flows_there_are", |config| config, flows_are_shown);
-    add("mwb_why_says_what_then_happens", |config| config, why_comes_true);
     add(
         "mwb_events_follows_a_failure",
         |config| config.with("balance", "failover").with("wans.1.priority", 1),
@@ -41,7 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn json(scene: &Scene, arguments: &[&str]) -> Result<Value> {
+pub(super) fn json(scene: &Scene, arguments: &[&str]) -> Result<Value> {
     let text = scene.gateway.mwb(arguments)?;
     serde_json::from_str(&text).with_context(|| format!("mwb {arguments:?} says:\n{text}"))
 }
@@ -98,59 +97,6 @@ fn flows_are_shown(scene: &mut Scene) -> Result<()> {
     let table = scene.gateway.mwb(&["flows"])?;
     for text in wanted.iter().chain([&wan]) {
         ensure!(table.contains(text.as_str()), "{text} is not in\n{table}");
-    }
-    Ok(())
-}
-
-/// What it says of a packet that was not sent yet is what happens to it.
-fn why_comes_true(scene: &mut Scene) -> Result<()> {
-    let who = WhoServer::start(scene.lab.net(), SocketAddr::from((NET4, 9)))?;
-    let mut wans = std::collections::BTreeSet::new();
-    for _ in 0..8 {
-        let socket = bind(scene)?;
-        let packet = format!("udp {} {NET4}:9", socket.local_addr()?);
-        let words: Vec<&str> = packet.split(' ').collect();
-        let told = json(scene, &[&["why", "--json"][..], &words[..]].concat())?;
-        ensure!(told["flow"].is_null(), "a flow that is not there: {told:#}");
-        ensure!(told["outcome"]["verdict"] == "forward", "{told:#}");
-        ensure!(told["outcome"]["certain"] == true, "per_flow leaves no choice: {told:#}");
-        ensure!(told["steps"].as_array().is_some_and(|steps| steps.len() > 2), "{told:#}");
-        ensure!(told["would_change"].as_array().is_some_and(|list| !list.is_empty()), "{told:#}");
-        let seen = who.ask(&socket)?;
-        let wan = format!("wan{}", checks::wan_of(&scene.lab, seen.ip())?);
-        ensure!(told["outcome"]["wan"] == *wan, "it left by {wan}: {told:#}");
-        wans.insert(wan.clone());
-        // And now that it is there.
-        let told = json(scene, &[&["why", "--json"][..], &words[..]].concat())?;
-        ensure!(
-            told["flow"]["wan"] == *wan && told["outcome"]["wan"] == *wan,
-            "the flow is on {wan}: {told:#}"
-        );
-        ensure!(told["flow"]["outside"]["port"] == seen.port(), "seen as {seen}: {told:#}");
-    }
-    ensure!(wans.len() == 2, "all eight went by {wans:?}");
-    // Not through us, and not at all.
-    let own = format!("{}", wan4(1));
-    for (packet, verdict) in [
-        (["tcp", "192.0.2.10:4000", "192.0.2.1:22"], "kernel"),
-        (["udp", "192.0.2.1:4000", "203.0.113.250:9"], "drop"),
-    ] {
-        let told = json(scene, &[&["why", "--json"][..], &packet[..]].concat())?;
-        ensure!(told["outcome"]["verdict"] == verdict, "{packet:?}: {told:#}");
-    }
-    let said = scene.gateway.mwb(&["why", "udp", "192.0.2.10:4000", "203.0.113.250:9"])?;
-    ensure!(said.contains("wan"), "for people:\n{said}");
-    let wrong = scene.gateway.mwb_command(&["why", "udp", "nonsense", &own])?.output()?;
-    ensure!(wrong.status.code() == Some(2), "{wrong:?}");
-    // A WAN that is down is not said to be used.
-    scene.lab.wan(0).uplink(false)?;
-    scene.gateway.wait_for_status("the first WAN is down", PATIENCE, |status| {
-        status.wans[0].state == "down"
-    })?;
-    for port in 5000..5008 {
-        let near = format!("192.0.2.10:{port}");
-        let told = json(scene, &["why", "--json", "udp", &near, "203.0.113.250:9"])?;
-        ensure!(told["outcome"]["wan"] == "wan1", "by a dead WAN: {told:#}");
     }
     Ok(())
 }

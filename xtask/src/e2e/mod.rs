@@ -45,6 +45,7 @@ mod spread;
 mod states;
 mod traffic;
 mod wans;
+mod why;
 
 use std::{ffi::OsString, fmt, process::ExitCode, time::Instant};
 
@@ -129,6 +130,7 @@ pub fn cases() -> Vec<Case> {
         change::cases(),
         failback::cases(),
         explain::cases(),
+        why::cases(),
         access::cases(),
     ]
     .into_iter()

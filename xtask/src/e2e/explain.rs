@@ -1,4 +1,5 @@
-//! The gateway explains itself: every answer is compared with what packets do.
+//! The gateway shows its flows and its events: every answer is compared with what
+//! packets do.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -36,7 +37,6 @@ pub(super) fn cases() -> Vec<Case> {
         |config| config.with("balance", "failover").with("wans.1.priority", 1),
         events_follow,
     );
-    add("mwb_doctor_finds_what_is_wrong", |config| config, the_doctor_finds_it);
     cases
 }
 
@@ -149,51 +149,4 @@ fn events_follow(scene: &mut Scene) -> Result<()> {
     ensure!(took < Duration::from_secs(3), "told after {took:?}");
     scene.lab.wan(0).uplink(true)?;
     hears("the recovery", &["wan0", "up"]).map(drop)
-}
-
-/// A healthy gateway has nothing that does not work; then things are broken one
-/// by one, and it names each.
-fn the_doctor_finds_it(scene: &mut Scene) -> Result<()> {
-    checks::pings_pass(&scene.lab)?;
-    let report = json(scene, &["doctor", "--json"])?;
-    let findings = report["findings"].as_array().context("findings")?;
-    for area in ["kernel", "hook", "sysctl", "mtu", "table"] {
-        ensure!(
-            findings.iter().any(|one| one["area"] == area),
-            "nothing is said of {area}: {report:#}"
-        );
-    }
-    let bad: Vec<&Value> = findings.iter().filter(|one| one["severity"] == "bad").collect();
-    ensure!(bad.is_empty(), "a healthy gateway has {bad:#?}");
-    let programs = report["programs"].as_array().context("programs")?;
-    ensure!(programs.len() >= 4, "programs: {report:#}");
-    scene.gateway.mwb(&["doctor", "--all"])?;
-
-    // The gateway's own sockets may take NAT ports now.
-    scene.lab.gw().sysctl(&[("net/ipv4/ip_local_port_range", "1024 60000")])?;
-    finds(scene, "sysctl", "ip_local_port_range")?;
-    scene.lab.gw().sysctl(&[("net/ipv4/ip_local_port_range", "1024 9999")])?;
-    // Nothing is forwarded by the kernel where we leave it a packet.
-    scene.lab.gw().sysctl(&[("net/ipv4/ip_forward", "0")])?;
-    finds(scene, "sysctl", "ip_forward")?;
-    scene.lab.gw().sysctl(&[("net/ipv4/ip_forward", "1")])?;
-    Ok(())
-}
-
-/// The doctor finds something that is not as it should be, with a way to put it
-/// right.
-fn finds(scene: &Scene, area: &str, word: &str) -> Result<()> {
-    let output = scene.gateway.mwb_command(&["doctor", "--json"])?.output()?;
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("mwb doctor --json says: {output:?}"))?;
-    let found = report["findings"].as_array().is_some_and(|findings| {
-        findings.iter().any(|one| {
-            one["area"] == area
-                && one["severity"] != "ok"
-                && one["fix"].is_string()
-                && one.to_string().contains(word)
-        })
-    });
-    ensure!(found, "nothing bad is said of {word}: {report:#}");
-    Ok(())
 }

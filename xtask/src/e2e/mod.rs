@@ -20,6 +20,7 @@ mod checks;
 mod config;
 mod cuts;
 mod divide;
+mod doctor;
 #[cfg(test)]
 mod documents;
 mod emulators;
@@ -131,6 +132,7 @@ pub fn cases() -> Vec<Case> {
         failback::cases(),
         explain::cases(),
         why::cases(),
+        doctor::cases(),
         access::cases(),
     ]
     .into_iter()

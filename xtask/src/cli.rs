@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, build, fuzz, run, setup, test, verify};
+use crate::{bench, build, fuzz, run, setup, test, verify, vm};
 
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
@@ -31,6 +31,9 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Prove everything; the last line counts what passed, failed and was skipped.
     Test(test::Args),
+    /// Run things on the kernels that we promise, in VMs without a trace on this machine.
+    #[command(subcommand)]
+    Vm(vm::Command),
     /// What the repository's CI runs: all of `test`.
     Ci,
 }
@@ -48,6 +51,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => bench::command(&args),
         Command::Fuzz(args) => fuzz::command(&args),
         Command::Test(args) => test::command(&args),
+        Command::Vm(command) => vm::command(&command),
         Command::Ci => test::command(&test::Args::default()),
     }
 }

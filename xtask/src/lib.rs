@@ -14,4 +14,5 @@ pub mod run;
 pub mod setup;
 pub mod test;
 pub mod verify;
+pub mod vm;
 pub mod workspace;

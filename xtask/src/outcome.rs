@@ -1,7 +1,9 @@
 //! What became of one test, whoever ran it. Knows nothing of how tests run.
 
+use serde::{Deserialize, Serialize};
+
 /// How a test ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It held.
     Passed,
@@ -12,7 +14,7 @@ pub enum Verdict {
 }
 
 /// One finished test.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The test's name as `--list` shows it and `--only` matches it.
     pub name: String,

@@ -22,7 +22,7 @@ const SKIPPED: &str = "skipped: ";
 ///
 /// # Errors
 /// When it cannot be run.
-pub(super) fn list(binary: &TestBinary) -> Result<Vec<String>> {
+pub(crate) fn list(binary: &TestBinary) -> Result<Vec<String>> {
     let output = command(binary)
         .args(["--list", "--format", "terse"])
         .output()
@@ -35,7 +35,7 @@ pub(super) fn list(binary: &TestBinary) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When it cannot be started.
-pub(super) fn run(binary: &TestBinary, tests: &[String]) -> Result<Vec<Outcome>> {
+pub(crate) fn run(binary: &TestBinary, tests: &[String]) -> Result<Vec<Outcome>> {
     let mut child = command(binary)
         .args(["--test-threads=1", "--show-output", "--exact"])
         .args(tests)
@@ -85,7 +85,7 @@ fn command(binary: &TestBinary) -> Command {
 
 /// What has been read of a harness's output.
 #[derive(Debug, Default)]
-struct Reading {
+pub(crate) struct Reading {
     /// The test that runs, when it began.
     pending: Option<(String, f64)>,
     results: HashMap<String, (Verdict, f64)>,
@@ -97,7 +97,7 @@ struct Reading {
 
 impl Reading {
     /// Takes one line that came `now` seconds after the start.
-    fn line(&mut self, line: &str, now: f64) {
+    pub(crate) fn line(&mut self, line: &str, now: f64) {
         if let Some(rest) = line.strip_prefix("test ")
             && let Some((name, result)) = rest.split_once(" ... ")
         {
@@ -138,8 +138,17 @@ impl Reading {
         }
     }
 
+    /// Those of `tests` that have not begun.
+    pub(crate) fn rest(&self, tests: &[String]) -> Vec<String> {
+        let begun = |test: &String| {
+            self.results.contains_key(test)
+                || self.pending.as_ref().is_some_and(|(name, _)| name == test)
+        };
+        tests.iter().filter(|test| !begun(test)).cloned().collect()
+    }
+
     /// One outcome for each of `tests`; one that did not report has failed.
-    fn finish(mut self, binary: &str, tests: &[String], end: &str) -> Vec<Outcome> {
+    pub(crate) fn finish(mut self, binary: &str, tests: &[String], end: &str) -> Vec<Outcome> {
         let running = self.pending.take().map(|(name, _)| name);
         let outcome = |test: &String| {
             let printed = self.output.get(test).map_or("", String::as_str);
@@ -162,7 +171,7 @@ impl Reading {
 
 /// A test's name in this front door.
 #[must_use]
-pub(super) fn full_name(binary: &str, test: &str) -> String {
+pub(crate) fn full_name(binary: &str, test: &str) -> String {
     format!("{binary}::{test}")
 }
 

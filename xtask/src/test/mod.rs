@@ -2,8 +2,8 @@
 //! count as the last line.
 
 mod checks;
-mod libtest;
-mod report;
+pub(crate) mod libtest;
+pub(crate) mod report;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -38,7 +38,7 @@ pub struct Args {
 /// First part of the names of [`checks::ALL`].
 const CHECKS: &str = "check/";
 /// First part of the names of programs put before the verifier.
-const VERIFY: &str = "verify/";
+pub(crate) const VERIFY: &str = "verify/";
 
 impl Args {
     fn wants(&self, name: &str) -> bool {
@@ -130,7 +130,7 @@ fn run_lab(args: &Args, report: &mut Report) {
 
 /// Builds every test, and with them the agent and its objects: the same
 /// profile, so nothing is built twice.
-fn test_binaries(record: &Record) -> Result<Vec<TestBinary>> {
+pub(crate) fn test_binaries(record: &Record) -> Result<Vec<TestBinary>> {
     let mut command = workspace::cargo(&record.toolchain)?;
     command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     let mut messages = Messages::default();

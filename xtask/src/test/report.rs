@@ -7,13 +7,13 @@ use crate::outcome::{Outcome, Verdict};
 
 /// All outcomes so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     outcomes: Vec<Outcome>,
 }
 
 impl Report {
     /// Prints and keeps them.
-    pub(super) fn add(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
+    pub(crate) fn add(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
         for outcome in outcomes {
             println!("{}", line(&outcome));
             self.outcomes.push(outcome);
@@ -21,30 +21,36 @@ impl Report {
     }
 
     /// Adds a failure of what comes before the tests.
-    pub(super) fn add_failure(&mut self, name: &str, error: &anyhow::Error) {
+    pub(crate) fn add_failure(&mut self, name: &str, error: &anyhow::Error) {
         let result = Verdict::Failed(format!("{error:#}"));
         self.add([Outcome { name: name.to_owned(), result, seconds: 0.0 }]);
     }
 
     /// Prints failures and the count; nothing may be printed after it.
     #[must_use]
-    pub(super) fn finish(&self) -> ExitCode {
+    pub(crate) fn finish(&self) -> ExitCode {
+        self.print_failures();
+        println!("\n{}", self.count());
+        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Prints what every failure had to say.
+    pub(crate) fn print_failures(&self) {
         for outcome in &self.outcomes {
             if let Verdict::Failed(why) = &outcome.result {
                 println!("\n---- {} ----\n{}", outcome.name, why.trim_end());
             }
         }
-        println!("\n{}", self.count());
-        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// Something ran and nothing failed.
-    fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         !self.outcomes.is_empty()
             && !self.outcomes.iter().any(|one| matches!(one.result, Verdict::Failed(_)))
     }
 
-    fn count(&self) -> String {
+    /// The count in words.
+    pub(crate) fn count(&self) -> String {
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
         for outcome in &self.outcomes {
             match outcome.result {

@@ -1,0 +1,63 @@
+//! `cargo xtask vm`: a machine of its own with a stock Debian kernel, for what
+//! this machine's kernel lacks and for every kernel that we promise.
+//!
+//! ```text
+//!   parts      QEMU and kernels into the cache, once      sources, apt, kernel, cache
+//!   pack       what the guest finds in its file system    cpio
+//!   guest      one machine, from start to end             ending
+//!   command    run, shell, runner                         test: the tests, in such machines
+//! ```
+//! Nothing is installed on this machine, and nothing needs root on it: inside,
+//! the job is root. Must not know: what the product does.
+
+mod apt;
+mod cache;
+mod command;
+mod cpio;
+mod ending;
+mod guest;
+mod inside;
+mod kernel;
+mod pack;
+mod parts;
+mod sources;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+pub use cache::Kernel;
+
+/// The kernels that the product promises to run on, by the oldest first.
+pub const PROMISED: [&str; 2] = ["6.1", "6.12"];
+
+/// What to do with test VMs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Get QEMU and kernels into the cache; nothing is installed on this machine.
+    Setup(command::SetupArgs),
+    /// Run a command in a fresh VM; its exit code becomes ours.
+    Run(command::RunArgs),
+    /// Open a shell in a fresh VM; Ctrl-A X ends it.
+    Shell(command::ShellArgs),
+    /// Run a test executable in a fresh VM, as cargo's runner.
+    Runner(command::RunnerArgs),
+    /// The guest's side of `test`.
+    #[command(hide = true)]
+    Inside(inside::Args),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the parts of a VM cannot be had, or it cannot be started.
+pub fn command(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => command::setup(args),
+        Command::Run(args) => command::run(args),
+        Command::Shell(args) => command::shell(args),
+        Command::Runner(args) => command::runner(args),
+        Command::Inside(args) => inside::command(args),
+    }
+}

@@ -18,6 +18,7 @@ use crate::build::{self, Messages, TestBinary};
 use crate::e2e::{self, Case};
 use crate::outcome::{Outcome, Verdict};
 use crate::setup::{self, Record};
+use crate::vm::smoke;
 use crate::{exec, verify, workspace};
 use report::Report;
 
@@ -50,6 +51,12 @@ impl Args {
         let pattern = self.only.as_deref().unwrap_or_default();
         ![CHECKS, VERIFY, e2e::PREFIX].iter().any(|group| pattern.starts_with(group))
     }
+
+    /// VMs are for everything, or if the pattern names them: a part of a name is
+    /// not to boot machines.
+    fn wants_machines(&self) -> bool {
+        self.only.as_ref().is_none_or(|pattern| pattern.starts_with(smoke::PREFIX))
+    }
 }
 
 /// Runs the command. Whatever goes wrong is a failure in the count, so that the
@@ -72,15 +79,21 @@ pub fn command(args: &Args) -> Result<ExitCode> {
 fn list(args: &Args) -> Result<ExitCode> {
     let record = setup::ensure()?;
     let mut names: Vec<String> = checks::ALL.iter().map(|check| check.name.to_owned()).collect();
+    let mut machines = Vec::new();
     if args.wants_executables() {
-        for binary in test_binaries(&record)? {
-            let tests = libtest::list(&binary)?;
+        let binaries = test_binaries(&record)?;
+        for binary in &binaries {
+            let tests = libtest::list(binary)?;
             names.extend(tests.iter().map(|test| libtest::full_name(&binary.name, test)));
         }
+        machines = smoke::names(&binaries)?;
     }
     names.extend(programs::ALL.iter().map(|program| format!("{VERIFY}{program}")));
     if !args.no_e2e {
         names.extend(e2e::cases().iter().map(|case| case.name().to_owned()));
+    }
+    if args.wants_machines() {
+        names.append(&mut machines);
     }
     for name in names.iter().filter(|name| args.wants(name)) {
         println!("{name}");
@@ -92,12 +105,14 @@ fn run(args: &Args, record: &Record, report: &mut Report) {
     for check in checks::ALL.iter().filter(|check| args.wants(check.name)) {
         report.add([check.outcome(record)]);
     }
+    let mut binaries = Vec::new();
     if args.wants_executables() {
         // Whatever does not build fails here once, not in each test.
-        match test_binaries(record) {
-            Ok(binaries) => run_binaries(args, binaries, report),
+        binaries = match test_binaries(record) {
+            Ok(binaries) => binaries,
             Err(error) => return report.add_failure("build", &error),
-        }
+        };
+        run_binaries(args, &binaries, report);
     }
     let wanted: Vec<&str> = programs::ALL
         .iter()
@@ -109,6 +124,12 @@ fn run(args: &Args, record: &Record, report: &mut Report) {
     }
     if !args.no_e2e {
         run_lab(args, report);
+    }
+    if args.wants_machines() {
+        let ran = smoke::run(&binaries, &|name| args.wants(name), |outcomes| report.add(outcomes));
+        if let Err(error) = ran {
+            report.add_failure(&format!("{}smoke", smoke::PREFIX), &error);
+        }
     }
 }
 
@@ -142,17 +163,17 @@ pub(crate) fn test_binaries(record: &Record) -> Result<Vec<TestBinary>> {
 }
 
 /// Runs pure tests on all CPUs, then those that touch the kernel, alone.
-fn run_binaries(args: &Args, binaries: Vec<TestBinary>, report: &mut Report) {
+fn run_binaries(args: &Args, binaries: &[TestBinary], report: &mut Report) {
     let mut work = Vec::new();
     for binary in binaries {
-        match libtest::list(&binary) {
+        match libtest::list(binary) {
             Ok(tests) => {
                 let wanted: Vec<String> = tests
                     .into_iter()
                     .filter(|test| args.wants(&libtest::full_name(&binary.name, test)))
                     .collect();
                 if !wanted.is_empty() {
-                    work.push((binary, wanted));
+                    work.push((binary.clone(), wanted));
                 }
             }
             Err(error) => report.add_failure(&binary.name, &error),

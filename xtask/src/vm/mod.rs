@@ -20,7 +20,11 @@ mod inside;
 mod kernel;
 mod pack;
 mod parts;
+mod pieces;
+mod proof;
+pub(crate) mod smoke;
 mod sources;
+mod test;
 
 use std::process::ExitCode;
 
@@ -39,6 +43,8 @@ pub enum Command {
     Setup(command::SetupArgs),
     /// Run a command in a fresh VM; its exit code becomes ours.
     Run(command::RunArgs),
+    /// Run the tests in fresh VMs, on every kernel, and count each.
+    Test(test::Args),
     /// Open a shell in a fresh VM; Ctrl-A X ends it.
     Shell(command::ShellArgs),
     /// Run a test executable in a fresh VM, as cargo's runner.
@@ -56,6 +62,7 @@ pub fn command(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => command::setup(args),
         Command::Run(args) => command::run(args),
+        Command::Test(args) => test::command(args),
         Command::Shell(args) => command::shell(args),
         Command::Runner(args) => command::runner(args),
         Command::Inside(args) => inside::command(args),

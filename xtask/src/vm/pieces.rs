@@ -1,0 +1,248 @@
+//! Pieces of work for one guest each, and how what a guest prints becomes
+//! outcomes. Starts nothing.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::cache::Kernel;
+use super::guest::Stream;
+use super::inside::Told;
+use crate::build::TestBinary;
+use crate::outcome::{Outcome, Verdict};
+use crate::test::libtest::{self, Reading};
+
+/// Tests of the lab, or programs, in one guest.
+const LAB_PIECE: usize = 8;
+/// Tests of an executable in one guest.
+const BINARY_PIECE: usize = 16;
+/// Lines of what a test printed that are shown.
+const SHOWN: usize = 200;
+
+/// What is run in one guest.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    /// Its kernel.
+    pub(super) kernel: Kernel,
+    /// Whose tests they are.
+    pub(super) source: Source,
+    /// Their names, as their source knows them.
+    pub(super) tests: Vec<String>,
+}
+
+/// Where tests come from.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// A test executable.
+    Binary(TestBinary),
+    /// This program: the lab, and programs before the verifier.
+    Inside,
+    /// The host: what becomes of guests that come to a bad end.
+    Proof,
+}
+
+impl Source {
+    /// A test's name on every kernel.
+    pub(super) fn full_name(&self, test: &str) -> String {
+        match self {
+            Self::Binary(binary) => libtest::full_name(&binary.name, test),
+            Self::Inside | Self::Proof => test.to_owned(),
+        }
+    }
+}
+
+/// Divides `tests` into pieces for guests of their own.
+pub(super) fn divide(kernel: &Kernel, source: &Source, tests: &[String]) -> Vec<Piece> {
+    let size = match source {
+        Source::Binary(_) => BINARY_PIECE,
+        Source::Inside => LAB_PIECE,
+        Source::Proof => 1,
+    };
+    tests
+        .chunks(size)
+        .map(|tests| Piece {
+            kernel: kernel.clone(),
+            source: source.clone(),
+            tests: tests.to_vec(),
+        })
+        .collect()
+}
+
+/// Reads what one guest prints.
+pub(super) struct Reader<'a> {
+    piece: &'a Piece,
+    start: Instant,
+    out: Vec<u8>,
+    errors: Vec<u8>,
+    harness: Reading,
+    began: Option<String>,
+    ended: Vec<Outcome>,
+    /// What came since a test began, and does not say how it ended.
+    printed: VecDeque<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads for this piece.
+    pub(super) fn new(piece: &'a Piece) -> Self {
+        Self {
+            piece,
+            start: Instant::now(),
+            out: Vec::new(),
+            errors: Vec::new(),
+            harness: Reading::default(),
+            began: None,
+            ended: Vec::new(),
+            printed: VecDeque::new(),
+        }
+    }
+
+    /// Takes what came.
+    pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) {
+        let buffer = match stream {
+            Stream::Out => &mut self.out,
+            Stream::Errors => &mut self.errors,
+        };
+        buffer.extend_from_slice(bytes);
+        let end = buffer.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = buffer.drain(..end).collect();
+        for line in String::from_utf8_lossy(&whole).lines() {
+            self.line(stream, line.trim_end_matches('\r'));
+        }
+    }
+
+    fn line(&mut self, stream: Stream, line: &str) {
+        match (&self.piece.source, stream) {
+            (Source::Binary(_), Stream::Out) => {
+                self.harness.line(line, self.start.elapsed().as_secs_f64());
+            }
+            (Source::Inside, Stream::Out) => match Told::read(line) {
+                Some(Told::Began(name)) => {
+                    self.printed.clear();
+                    self.began = Some(name);
+                }
+                Some(Told::Ended(outcome)) => self.end(outcome),
+                None => self.print(line),
+            },
+            _ => self.print(line),
+        }
+    }
+
+    fn print(&mut self, line: &str) {
+        self.printed.push_back(line.to_owned());
+        if self.printed.len() > SHOWN {
+            self.printed.pop_front();
+        }
+    }
+
+    fn end(&mut self, mut outcome: Outcome) {
+        self.began = None;
+        if let Verdict::Failed(why) = &mut outcome.result {
+            *why = format!("{why}\n{}", self.shown());
+        }
+        self.ended.push(outcome);
+    }
+
+    fn shown(&self) -> String {
+        self.printed.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// What became of the piece's tests, and those that have not begun because
+    /// the guest had come to its end; `why` tells that end.
+    pub(super) fn finish(mut self, why: &str) -> (Vec<Outcome>, Vec<String>) {
+        for stream in [Stream::Out, Stream::Errors] {
+            self.take(stream, b"\n");
+        }
+        let tests = &self.piece.tests;
+        match &self.piece.source {
+            Source::Binary(binary) => {
+                let rest = self.harness.rest(tests);
+                let begun: Vec<String> =
+                    tests.iter().filter(|test| !rest.contains(test)).cloned().collect();
+                let end = format!("{why}\n{}", self.shown());
+                (self.harness.finish(&binary.name, &begun, &end), rest)
+            }
+            Source::Inside | Source::Proof => {
+                if let Some(name) = self.began.take() {
+                    let result = Verdict::Failed(format!("{why}\n{}", self.shown()));
+                    let seconds = self.start.elapsed().as_secs_f64();
+                    self.ended.push(Outcome { name, result, seconds });
+                }
+                let rest: Vec<String> = tests
+                    .iter()
+                    .filter(|test| !self.ended.iter().any(|outcome| outcome.name == **test))
+                    .cloned()
+                    .collect();
+                (self.ended, rest)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(source: Source, tests: &[&str]) -> Result<Piece, String> {
+        let tests = tests.iter().map(ToString::to_string).collect();
+        Ok(Piece { kernel: "6.12".parse()?, source, tests })
+    }
+
+    fn binary() -> Source {
+        Source::Binary(TestBinary {
+            name: "p/tests/t".into(),
+            executable: "/x".into(),
+            directory: "/".into(),
+        })
+    }
+
+    #[test]
+    fn a_test_that_takes_the_guest_down_has_failed_and_the_rest_go_on_elsewhere()
+    -> Result<(), String> {
+        let piece = piece(binary(), &["one", "two", "three"])?;
+        let mut reader = Reader::new(&piece);
+        reader.take(Stream::Out, b"running 3 tests\ntest one ... ok\ntest tw");
+        reader.take(Stream::Out, b"o ... ");
+        reader.take(Stream::Errors, b"and then\n");
+        let (outcomes, rest) = reader.finish("the guest's kernel panicked");
+        assert_eq!(outcomes[0].name, "p/tests/t::one");
+        assert_eq!(outcomes[0].result, Verdict::Passed);
+        let Verdict::Failed(why) = &outcomes[1].result else { panic!("{outcomes:?}") };
+        assert!(why.contains("panicked") && why.contains("and then"), "{why}");
+        assert_eq!((outcomes.len(), rest), (2, vec!["three".to_owned()]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_test_of_the_lab_fails_with_what_it_said_and_printed() -> Result<(), String> {
+        let piece = piece(Source::Inside, &["e2e/a", "e2e/b", "e2e/c"])?;
+        let mut reader = Reader::new(&piece);
+        let began = |name| format!("mwb-test: {{\"began\":\"{name}\"}}\n");
+        reader.take(Stream::Out, began("e2e/a").as_bytes());
+        reader.take(Stream::Errors, b"thread panicked at x\n");
+        reader.take(
+            Stream::Out,
+            b"mwb-test: {\"ended\":{\"name\":\"e2e/a\",\"result\":{\"Failed\":\"no ping\"},\"seconds\":1.0}}\n",
+        );
+        reader.take(Stream::Out, began("e2e/b").as_bytes());
+        let (outcomes, rest) = reader.finish("the guest hung");
+        let why = |n: usize| match &outcomes[n].result {
+            Verdict::Failed(why) => why.clone(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(why(0), "no ping\nthread panicked at x\n");
+        assert!(why(1).starts_with("the guest hung"), "{}", why(1));
+        assert_eq!(rest, ["e2e/c"]);
+        Ok(())
+    }
+
+    #[test]
+    fn every_test_is_in_one_piece() -> Result<(), String> {
+        let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+        let kernel = "6.1".parse()?;
+        for source in [binary(), Source::Inside, Source::Proof] {
+            let pieces = divide(&kernel, &source, &names);
+            let all: Vec<String> = pieces.into_iter().flat_map(|piece| piece.tests).collect();
+            assert_eq!(all, names);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Proves that a VM tells the truth: exit codes, outputs, and every way in which
+//! a guest comes to a bad end.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::cache::Cache;
+use super::ending::{self, Ending};
+use super::guest::{Limits, Machine, Remains, Stream};
+use super::pack::Job;
+use crate::outcome::{Outcome, Verdict};
+
+/// First part of their names.
+pub(super) const PREFIX: &str = "proof/";
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than any guest takes to boot, even where cores are shared.
+const HANGS_FOR: Duration = Duration::from_secs(12);
+
+/// A guest to try out.
+struct Trial<'a> {
+    machine: &'a Machine,
+    cache: &'a Cache,
+    base: &'a Path,
+}
+
+type Proof = fn(&Trial<'_>) -> Result<()>;
+
+const ALL: [(&str, Proof); 6] = [
+    ("proof/an_exit_code_and_both_outputs_arrive", exit_code),
+    ("proof/a_kill_in_the_guest_is_its_exit_code", killed),
+    ("proof/a_panic_is_reported_with_the_kernels_log", panic),
+    ("proof/a_hang_is_ended_and_reported", hang),
+    ("proof/a_guest_that_goes_off_is_reported", off),
+    ("proof/many_lines_arrive_whole_and_in_order", lines),
+];
+
+/// Names of the proofs.
+pub(super) fn names() -> Vec<String> {
+    ALL.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// Runs the proof of that name.
+pub(super) fn outcome(name: &str, machine: &Machine, cache: &Cache, base: &Path) -> Outcome {
+    let start = Instant::now();
+    let trial = Trial { machine, cache, base };
+    let result = match ALL.iter().find(|(known, _)| *known == name) {
+        Some((_, proof)) => match proof(&trial) {
+            Ok(()) => Verdict::Passed,
+            Err(error) => Verdict::Failed(format!("{error:#}")),
+        },
+        None => Verdict::Failed("there is no such proof".to_owned()),
+    };
+    Outcome { name: name.to_owned(), result, seconds: start.elapsed().as_secs_f64() }
+}
+
+impl Trial<'_> {
+    /// How a script ends, with what it printed on either output.
+    fn run(&self, script: &str, silence: Duration) -> Result<(Remains, String, String)> {
+        let job = Job {
+            command: ["bash", "-c", script].map(Into::into).into(),
+            directory: "/root".into(),
+            ..Job::default()
+        };
+        let limits = Limits { total: PATIENCE, silence };
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let remains =
+            self.machine.run(
+                self.cache,
+                self.base,
+                &job,
+                limits,
+                |stream, bytes| match stream {
+                    Stream::Out => out.extend_from_slice(bytes),
+                    Stream::Errors => errors.extend_from_slice(bytes),
+                },
+            )?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok((remains, text(out), text(errors)))
+    }
+}
+
+fn exit_code(trial: &Trial<'_>) -> Result<()> {
+    let (remains, out, errors) =
+        trial.run("uname -r; echo 'the reason' >&2; exit 200", PATIENCE)?;
+    ensure!(remains.ending == Ending::Code(200), "{:?}", remains.ending);
+    ensure!(remains.ending.code() == 200, "{}", remains.ending.code());
+    let kernel = format!("{}.", trial.machine.kernel);
+    ensure!(out.starts_with(&kernel), "it runs Linux {out}");
+    ensure!(errors == "the reason\n", "{errors}");
+    Ok(())
+}
+
+fn killed(trial: &Trial<'_>) -> Result<()> {
+    let (remains, ..) = trial.run("kill -9 $$", PATIENCE)?;
+    ensure!(remains.ending == Ending::Code(137), "{:?}", remains.ending);
+    Ok(())
+}
+
+fn panic(trial: &Trial<'_>) -> Result<()> {
+    let (remains, out, _) =
+        trial.run("echo before; echo c > /proc/sysrq-trigger; echo after", PATIENCE)?;
+    ensure!(remains.ending == Ending::Panic, "{:?}", remains.ending);
+    ensure!(remains.ending.code() == 125 && out == "before\n", "{out}");
+    let tail = ending::tail(&remains.log);
+    ensure!(tail.contains("sysrq triggered crash"), "{tail}");
+    Ok(())
+}
+
+fn hang(trial: &Trial<'_>) -> Result<()> {
+    let start = Instant::now();
+    let (remains, out, _) = trial.run("echo before; exec sleep 1000", HANGS_FOR)?;
+    ensure!(remains.ending == Ending::TimedOut(HANGS_FOR), "{:?}", remains.ending);
+    ensure!(remains.ending.code() == 124 && out == "before\n", "{out}");
+    ensure!(start.elapsed() < PATIENCE, "after {:?}", start.elapsed());
+    Ok(())
+}
+
+fn off(trial: &Trial<'_>) -> Result<()> {
+    for way in ["poweroff", "reboot"] {
+        let (remains, ..) = trial.run(&format!("busybox {way} -f"), PATIENCE)?;
+        ensure!(remains.ending == Ending::Off, "{way}: {:?}", remains.ending);
+        ensure!(remains.ending.code() == 125, "{way}");
+    }
+    Ok(())
+}
+
+fn lines(trial: &Trial<'_>) -> Result<()> {
+    let (remains, out, _) = trial.run("seq 1 200000", PATIENCE)?;
+    ensure!(remains.ending == Ending::Code(0), "{:?}", remains.ending);
+    let right = out.lines().zip(1..).all(|(line, number)| line == number.to_string());
+    ensure!(right && out.lines().count() == 200_000, "{} lines came", out.lines().count());
+    Ok(())
+}

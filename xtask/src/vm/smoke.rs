@@ -1,0 +1,91 @@
+//! The part of the tests that shows in minutes that a kernel runs the product:
+//! every program loads, and one packet goes along each path.
+
+use anyhow::Result;
+
+use super::cache::{Cache, Kernel};
+use super::{PROMISED, parts, proof, test};
+use crate::build::TestBinary;
+use crate::outcome::{Outcome, Verdict};
+use crate::test::VERIFY;
+
+/// First part of the names in `cargo xtask test`.
+pub(crate) const PREFIX: &str = "vm/";
+/// A packet for each end, through every program, in both forms.
+const FIXTURES: [&str; 1] = ["mwb-agent/tests/prog_run::one_packet_comes_to_each_end"];
+/// Labs: real traffic, by each hook.
+const LABS: [&str; 2] =
+    ["e2e/numbered_datagrams_arrive_once_by_xdp", "e2e/numbered_datagrams_arrive_once_by_tcx"];
+
+/// Whether a test belongs to the smoke test.
+pub(super) fn wants(name: &str) -> bool {
+    name.starts_with(VERIFY)
+        || name.starts_with(proof::PREFIX)
+        || FIXTURES.contains(&name)
+        || LABS.contains(&name)
+}
+
+fn kernels() -> Result<Vec<Kernel>> {
+    PROMISED.iter().map(|name| name.parse().map_err(anyhow::Error::msg)).collect()
+}
+
+/// Names of what [`run`] runs.
+///
+/// # Errors
+/// When a test executable cannot be asked.
+pub(crate) fn names(binaries: &[TestBinary]) -> Result<Vec<String>> {
+    let work = test::collect(&kernels()?, binaries, &|_, name| wants(name))?;
+    Ok(work.iter().flat_map(test::names).map(|name| format!("{PREFIX}{name}")).collect())
+}
+
+/// Runs those that are `wanted`, and hands on what becomes of them; one outcome,
+/// skipped, where there can be no VM.
+///
+/// # Errors
+/// When the guests' files cannot be made.
+pub(crate) fn run(
+    binaries: &[TestBinary],
+    wanted: &dyn Fn(&str) -> bool,
+    mut add: impl FnMut(Vec<Outcome>),
+) -> Result<()> {
+    let kernels = kernels()?;
+    let work = test::collect(&kernels, binaries, &|kernel, name| {
+        wants(name) && wanted(&format!("{PREFIX}{kernel}/{name}"))
+    })?;
+    if work.is_empty() {
+        return Ok(());
+    }
+    let cache = Cache::open()?;
+    if let Err(error) = parts::ensure(&cache, &kernels) {
+        // One line, of an error that shows what a download had to say.
+        let text = format!("{error:#}");
+        let why = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        add(vec![Outcome {
+            name: format!("{PREFIX}smoke"),
+            result: Verdict::Skipped(why),
+            seconds: 0.0,
+        }]);
+        return Ok(());
+    }
+    test::run(&cache, work, None, |_, mut outcomes| {
+        for outcome in &mut outcomes {
+            outcome.name = format!("{PREFIX}{}", outcome.name);
+        }
+        add(outcomes);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lab_of_the_smoke_test_is_there() {
+        let cases = crate::e2e::cases();
+        for lab in LABS {
+            assert!(cases.iter().any(|case| case.name() == lab), "{lab}");
+        }
+        assert!(!wants("e2e/anything_else"));
+        assert!(wants("verify/inside_xdp"));
+    }
+}

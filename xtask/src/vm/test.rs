@@ -1,0 +1,317 @@
+//! `cargo xtask vm test`: the tests of this machine in fresh guests, on every
+//! kernel, and the count of each. Built once here; guests build nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use mwb_common::maps::names::programs;
+
+use super::cache::{Cache, Kernel};
+use super::guest::{Limits, Machine, Remains, Scratch};
+use super::pack::{self, Job};
+use super::pieces::{self, Piece, Reader, Source};
+use super::{PROMISED, ending, inside, parts, proof, smoke};
+use crate::build::{self, Artifacts, TestBinary};
+use crate::outcome::{Outcome, Verdict};
+use crate::test::report::Report;
+use crate::test::{VERIFY, libtest, test_binaries};
+use crate::{e2e, setup, workspace};
+
+/// Test executables that are run in guests: those that need a kernel.
+const EXECUTABLES: [&str; 4] = [
+    "mwb-agent",
+    "mwb-agent/tests/prog_run",
+    "mwb-agent/tests/rights",
+    "mwb-agent/tests/mwb_command",
+];
+/// Documents that tests of the agent read, at the top of the checkout.
+const DOCUMENTS: [&str; 2] = ["deploy", "docs"];
+/// MiB of one guest.
+const MEMORY: u32 = 2048;
+/// MiB that QEMU needs besides.
+const OVERHEAD: u32 = 512;
+/// No test of ours is silent for so long.
+const SILENCE: Duration = Duration::from_secs(600);
+const TOTAL: Duration = Duration::from_secs(2 * 3600);
+
+/// Arguments of `cargo xtask vm test`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The kernels.
+    #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', default_values = PROMISED)]
+    kernel: Vec<Kernel>,
+    /// Run only tests whose name contains this.
+    #[arg(long, value_name = "PATTERN", conflicts_with = "smoke")]
+    only: Option<String>,
+    /// Load every program, and send one packet along each path.
+    #[arg(long)]
+    smoke: bool,
+    /// Guests at once; by default as many as there are processors and memory.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    guests: Option<u32>,
+}
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        if self.smoke {
+            return smoke::wants(name);
+        }
+        self.only.as_ref().is_none_or(|pattern| name.contains(pattern.as_str()))
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the VM's parts cannot be had, or the build fails.
+pub(super) fn command(args: &Args) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    parts::ensure(&cache, &args.kernel)?;
+    let record = setup::ensure()?;
+    let binaries = test_binaries(&record)?;
+    let mut reports: BTreeMap<&Kernel, Report> =
+        args.kernel.iter().map(|kernel| (kernel, Report::default())).collect();
+    let work = collect(&args.kernel, &binaries, &|_, name| args.wants(name))?;
+    let guests = args.guests.map(|guests| guests as usize);
+    run(&cache, work, guests, |kernel, outcomes| {
+        if let Some(report) = reports.get_mut(kernel) {
+            report.add(outcomes);
+        }
+    })?;
+    for report in reports.values() {
+        report.print_failures();
+    }
+    println!();
+    for kernel in &args.kernel {
+        println!("Linux {kernel}: {}", reports[kernel].count());
+    }
+    let good = reports.values().all(Report::is_good);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs `work` and hands on what becomes of each test, by names that begin with
+/// the kernel.
+///
+/// # Errors
+/// When the guests' files cannot be made.
+pub(super) fn run(
+    cache: &Cache,
+    work: Vec<Piece>,
+    guests_at_once: Option<usize>,
+    mut add: impl FnMut(&Kernel, Vec<Outcome>),
+) -> Result<()> {
+    let scratch = Scratch::make(cache)?;
+    let guests = Guests::make(cache, &scratch)?;
+    let queue = Mutex::new(VecDeque::from(work));
+    let (sender, done) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..guests_at_once.unwrap_or_else(at_once) {
+            let (queue, sender, guests) = (&queue, sender.clone(), &guests);
+            scope.spawn(move || {
+                let next = || queue.lock().ok().and_then(|mut work| work.pop_front());
+                while let Some(piece) = next() {
+                    let (outcomes, rest) = guests.run(&piece);
+                    if let (Some(rest), Ok(mut work)) = (rest, queue.lock()) {
+                        work.push_front(rest);
+                    }
+                    if sender.send((piece.kernel.clone(), outcomes)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (kernel, mut outcomes) in done {
+            for outcome in &mut outcomes {
+                outcome.name = format!("{kernel}/{}", outcome.name);
+            }
+            add(&kernel, outcomes);
+        }
+    });
+    Ok(())
+}
+
+/// Everything that is wanted, in pieces: what takes longest first.
+///
+/// # Errors
+/// When a test executable cannot be asked for its tests.
+pub(super) fn collect(
+    kernels: &[Kernel],
+    binaries: &[TestBinary],
+    wants: &dyn Fn(&Kernel, &str) -> bool,
+) -> Result<Vec<Piece>> {
+    let programs = programs::ALL.iter().map(|program| format!("{VERIFY}{program}")).collect();
+    let mut sources: Vec<(Source, Vec<String>)> = vec![(Source::Inside, programs)];
+    for binary in binaries {
+        if EXECUTABLES.contains(&binary.name.as_str()) {
+            sources.push((Source::Binary(binary.clone()), libtest::list(binary)?));
+        }
+    }
+    let cases = e2e::cases().iter().map(|case| case.name().to_owned()).collect();
+    sources.push((Source::Inside, cases));
+    sources.push((Source::Proof, proof::names()));
+    let mut work = Vec::new();
+    for (source, tests) in &sources {
+        for (number, kernel) in kernels.iter().enumerate() {
+            // Whether a guest tells the truth does not depend on its kernel.
+            if number > 0 && matches!(source, Source::Proof) {
+                continue;
+            }
+            let mut tests = tests.clone();
+            tests.retain(|test| wants(kernel, &source.full_name(test)));
+            work.extend(pieces::divide(kernel, source, &tests));
+        }
+    }
+    Ok(work)
+}
+
+/// The names of a piece's tests, as [`run`] tells them.
+pub(super) fn names(piece: &Piece) -> impl Iterator<Item = String> {
+    let Piece { kernel, source, tests } = piece;
+    tests.iter().map(move |test| format!("{kernel}/{}", source.full_name(test)))
+}
+
+/// As many guests as there are processors, if there is the memory.
+fn at_once() -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = text.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<usize>().ok()
+    });
+    let each = (MEMORY + OVERHEAD) as usize * 1024;
+    free.map_or(1, |free| (free / each).clamp(1, processors))
+}
+
+/// What guests are made from.
+struct Guests<'a> {
+    cache: &'a Cache,
+    base: PathBuf,
+    /// This program without what only a debugger needs.
+    program: PathBuf,
+    artifacts: Artifacts,
+    scratch: &'a Scratch,
+    documents: Vec<(PathBuf, String)>,
+}
+
+impl<'a> Guests<'a> {
+    fn make(cache: &'a Cache, scratch: &'a Scratch) -> Result<Self> {
+        let base = scratch.join("base");
+        pack::base(cache, &base)?;
+        let root = workspace::root()?;
+        let mut documents = Vec::new();
+        for name in DOCUMENTS {
+            walk(&root.join(name), &mut documents)?;
+        }
+        let artifacts = build::artifacts()?.clone();
+        let program = std::env::current_exe()?;
+        Ok(Self { cache, base, program, artifacts, scratch, documents })
+    }
+
+    /// Runs a piece; gives what became of its tests, and what is left to do.
+    fn run(&self, piece: &Piece) -> (Vec<Outcome>, Option<Piece>) {
+        let machine = Machine { kernel: piece.kernel.clone(), cpus: 2, memory: MEMORY };
+        if matches!(piece.source, Source::Proof) {
+            let run = |name: &String| proof::outcome(name, &machine, self.cache, &self.base);
+            return (piece.tests.iter().map(run).collect(), None);
+        }
+        let mut reader = Reader::new(piece);
+        let limits = Limits { total: TOTAL, silence: SILENCE };
+        let ran = self.job(piece).and_then(|job| {
+            machine.run(self.cache, &self.base, &job, limits, |stream, bytes| {
+                reader.take(stream, bytes);
+            })
+        });
+        let (why, mishap) = match &ran {
+            Ok(Remains { ending, log }) if ending.is_mishap() => {
+                (format!("{ending}\n{}", ending::tail(log)), true)
+            }
+            Ok(Remains { ending, .. }) => (ending.to_string(), false),
+            Err(error) => (format!("{error:#}"), false),
+        };
+        let (mut outcomes, rest) = reader.finish(&why);
+        // A test took the guest down: the others deserve one of their own.
+        if mishap && !outcomes.is_empty() && !rest.is_empty() {
+            return (outcomes, Some(Piece { tests: rest, ..piece.clone() }));
+        }
+        outcomes.extend(rest.into_iter().map(|test| Outcome {
+            name: piece.source.full_name(&test),
+            result: Verdict::Failed(format!("did not run: {why}")),
+            seconds: 0.0,
+        }));
+        (outcomes, None)
+    }
+
+    fn job(&self, piece: &Piece) -> Result<Job> {
+        let Artifacts { agent, mwb, objects_dir } = &self.artifacts;
+        let mut files = vec![self.slim(agent)?, self.slim(mwb)?];
+        match &piece.source {
+            Source::Binary(binary) => {
+                files.push(self.slim(&binary.executable)?);
+                files.extend(self.documents.iter().cloned());
+                let mut command = vec![binary.executable.clone().into()];
+                command.extend(["--test-threads=1", "--show-output", "--exact"].map(Into::into));
+                command.extend(piece.tests.iter().map(Into::into));
+                let manifest = binary.directory.display().to_string();
+                Ok(Job {
+                    command,
+                    directory: binary.directory.clone(),
+                    environment: vec![("CARGO_MANIFEST_DIR".to_owned(), manifest)],
+                    files,
+                })
+            }
+            Source::Inside | Source::Proof => {
+                files.push(self.slim(&self.program)?);
+                for name in [build::OBJECT, build::LAB_OBJECT] {
+                    let object = objects_dir.join(name);
+                    files.push((object.clone(), object.display().to_string()));
+                }
+                let program = self.program.display().to_string();
+                let line = inside::command_line(&program, &self.artifacts, &piece.tests);
+                Ok(Job {
+                    command: line.into_iter().map(Into::into).collect(),
+                    directory: "/root".into(),
+                    environment: Vec::new(),
+                    files,
+                })
+            }
+        }
+    }
+
+    /// A program without what only a debugger needs, for its place in the guest:
+    /// a guest's file system lies in its memory.
+    fn slim(&self, program: &Path) -> Result<(PathBuf, String)> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let place = program.display().to_string();
+        let name = program.file_name().context("a program has a name")?;
+        let made = self.scratch.join(&name.to_string_lossy());
+        let _one = ONE_AT_A_TIME.lock();
+        if !made.exists() {
+            let mut command = Command::new("strip");
+            command.arg("--strip-debug").arg("-o").arg(&made).arg(program);
+            // Without binutils it goes as it is.
+            if !command.output().is_ok_and(|output| output.status.success()) {
+                fs::copy(program, &made).with_context(|| place.clone())?;
+            }
+        }
+        Ok((made, place))
+    }
+}
+
+fn walk(directory: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push((path.clone(), path.display().to_string()));
+        }
+    }
+    Ok(())
+}

@@ -88,11 +88,15 @@ impl Job {
         line(&["cd".as_ref(), self.directory.as_os_str()]);
         let passed = std::env::vars()
             .filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
-        for (name, value) in passed.chain(self.environment.iter().cloned()) {
-            line(&["export".as_ref(), format!("{name}={value}").as_ref()]);
-        }
-        let words: Vec<&OsStr> = self.command.iter().map(AsRef::as_ref).collect();
-        line(&[&["exec".as_ref()], words.as_slice()].concat());
+        // By `env`, because the shell takes no names like CARGO_BIN_EXE_mwb-agent.
+        let environment: Vec<String> = passed
+            .chain(self.environment.iter().cloned())
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mut words: Vec<&OsStr> = vec!["exec".as_ref(), "env".as_ref()];
+        words.extend(environment.iter().map(AsRef::<OsStr>::as_ref));
+        words.extend(self.command.iter().map(AsRef::<OsStr>::as_ref));
+        line(&words);
         text
     }
 }
@@ -264,14 +268,14 @@ mod tests {
         let job = Job {
             command: ["printf", "<%s>", "two words", "it's", "$HOME;*", ""].map(Into::into).into(),
             directory: "/".into(),
-            environment: vec![("A".into(), "b c".into())],
+            environment: vec![("A-1".into(), "b c".into())],
             files: Vec::new(),
         };
         let script = job.script();
         let mut command = Command::new("bash");
         let output = command.arg("-c").arg(OsStr::from_bytes(&script)).output()?;
         assert_eq!(String::from_utf8_lossy(&output.stdout), "<two words><it's><$HOME;*><>");
-        assert!(String::from_utf8_lossy(&script).contains("'A=b c'"));
+        assert!(String::from_utf8_lossy(&script).contains("'A-1=b c'"));
         Ok(())
     }
 

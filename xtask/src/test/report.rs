@@ -29,18 +29,13 @@ impl Report {
     /// Prints failures and the count; nothing may be printed after it.
     #[must_use]
     pub(crate) fn finish(&self) -> ExitCode {
-        self.print_failures();
-        println!("\n{}", self.count());
-        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
-
-    /// Prints what every failure had to say.
-    pub(crate) fn print_failures(&self) {
         for outcome in &self.outcomes {
             if let Verdict::Failed(why) = &outcome.result {
                 println!("\n---- {} ----\n{}", outcome.name, why.trim_end());
             }
         }
+        println!("\n{}", self.count());
+        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// Something ran and nothing failed.

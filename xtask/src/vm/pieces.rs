@@ -13,8 +13,10 @@ use crate::test::libtest::{self, Reading};
 
 /// Tests of the lab, or programs, in one guest.
 const LAB_PIECE: usize = 8;
-/// Tests of an executable in one guest.
-const BINARY_PIECE: usize = 16;
+/// Tests of an executable that walk through the kernel, in one guest.
+const KERNEL_PIECE: usize = 16;
+/// Other tests in one guest.
+const UNIT_PIECE: usize = 100;
 /// Lines of what a test printed that are shown.
 const SHOWN: usize = 200;
 
@@ -53,7 +55,8 @@ impl Source {
 /// Divides `tests` into pieces for guests of their own.
 pub(super) fn divide(kernel: &Kernel, source: &Source, tests: &[String]) -> Vec<Piece> {
     let size = match source {
-        Source::Binary(_) => BINARY_PIECE,
+        Source::Binary(binary) if binary.name.contains("/tests/") => KERNEL_PIECE,
+        Source::Binary(_) => UNIT_PIECE,
         Source::Inside => LAB_PIECE,
         Source::Proof => 1,
     };

@@ -80,19 +80,25 @@ pub(super) fn command(args: &Args) -> Result<ExitCode> {
     let work = collect(&args.kernel, &binaries, &|_, name| args.wants(name))?;
     let guests = args.guests.map(|guests| guests as usize);
     run(&cache, work, guests, |kernel, outcomes| {
+        // At once, not at the end: all kernels together take hours.
+        let failures = outcomes.iter().filter_map(failure).collect::<String>();
         if let Some(report) = reports.get_mut(kernel) {
             report.add(outcomes);
         }
+        print!("{failures}");
     })?;
-    for report in reports.values() {
-        report.print_failures();
-    }
     println!();
     for kernel in &args.kernel {
         println!("Linux {kernel}: {}", reports[kernel].count());
     }
     let good = reports.values().all(Report::is_good);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a failure has to say.
+fn failure(outcome: &Outcome) -> Option<String> {
+    let Verdict::Failed(why) = &outcome.result else { return None };
+    Some(format!("\n---- {} ----\n{}\n\n", outcome.name, why.trim_end()))
 }
 
 /// Runs `work` and hands on what becomes of each test, by names that begin with

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Measured, Report, Said};
+use super::{Report, Said};
 
 /// What encloses the table in the document.
 const BEGIN: &str = "<!-- verified instructions: `cargo xtask verify --kernel … --write` -->\n";
@@ -24,39 +24,21 @@ pub(super) fn write(document: &str, found: &Series) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", table(found)))
 }
 
-/// What the document no longer has right, one line each; kernels that were not
-/// asked are not judged.
-pub(super) fn drift(document: &str, found: &Series) -> Result<Vec<String>> {
-    let (_, table, _) = parts(document)?;
-    let told = read(table)?;
-    let mut lines = Vec::new();
-    for (series, report) in found {
-        for Measured { program, said } in &report.programs {
-            let now = match said {
-                Said::Instructions(count) => *count,
-                Said::Refused(_) => {
-                    lines.push(format!("{program} is refused on {series}"));
-                    continue;
-                }
-            };
-            match told.get(&(program.clone(), series.clone())) {
-                None => lines.push(format!("{program} on {series} is not in the table: {now}")),
-                Some(&told) if differs(told, now) => {
-                    lines.push(format!("{program} on {series}: {now} instructions, told {told}"));
-                }
-                Some(_) => {}
-            }
-        }
-        for (program, _) in told.keys().filter(|(_, of)| of == series) {
-            if !report.programs.iter().any(|one| one.program == *program) {
-                lines.push(format!("there is no {program} any more"));
-            }
-        }
-    }
-    Ok(lines)
+/// Instructions of a program on a kernel series, as the document has them.
+pub(super) fn told(document: &str, program: &str, series: &str) -> Option<u32> {
+    let (_, table, _) = parts(document).ok()?;
+    read(table).ok()?.remove(&(program.to_owned(), series.to_owned()))
 }
 
-fn differs(told: u32, now: u32) -> bool {
+/// Whether the document has a kernel series at all.
+pub(super) fn has(document: &str, series: &str) -> bool {
+    parts(document)
+        .and_then(|(_, table, _)| read(table))
+        .is_ok_and(|told| told.keys().any(|(_, of)| of == series))
+}
+
+/// Whether two figures are too far apart for one of them to stand for the other.
+pub(super) fn differs(told: u32, now: u32) -> bool {
     (f64::from(told) - f64::from(now)).abs() > DRIFT * f64::from(told.max(1))
 }
 
@@ -64,7 +46,8 @@ fn table(found: &Series) -> String {
     let mut rows: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (column, (_, report)) in found.iter().enumerate() {
         for one in &report.programs {
-            let row = rows.entry(&one.program).or_insert_with(|| vec!["–".to_owned(); found.len()]);
+            let row =
+                rows.entry(&one.program).or_insert_with(|| vec!["–".to_owned(); found.len()]);
             row[column] = match one.said {
                 Said::Instructions(count) => count.to_string(),
                 Said::Refused(_) => "refused".to_owned(),
@@ -116,6 +99,7 @@ fn parts(document: &str) -> Result<(&str, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Measured;
     use super::*;
 
     fn found(programs: &[(&str, Said)]) -> Report {
@@ -131,40 +115,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_has_not_drifted() -> Result<()> {
+    fn what_is_written_is_what_is_read() -> Result<()> {
         let (a, b) = (Said::Instructions(1000), Said::Instructions(0));
         let both = vec![
             ("6.1".to_owned(), found(&[("one", a.clone()), ("two", b)])),
-            ("6.12".to_owned(), found(&[("one", a)])),
+            ("6.12".to_owned(), found(&[("one", a), ("three", Said::Refused("why".to_owned()))])),
         ];
         let text = document(&both)?;
         assert!(text.starts_with("before\n") && text.ends_with("after\n"), "{text}");
-        assert!(text.contains("\n| `one` | 1000 | 1000 |\n| `two` | 0 | – |\n"), "{text}");
-        assert_eq!(drift(&text, &both)?, Vec::<String>::new());
+        let rows = "\n| `one` | 1000 | 1000 |\n| `three` | – | refused |\n| `two` | 0 | – |\n";
+        assert!(text.contains(rows), "{text}");
+        assert_eq!(told(&text, "one", "6.12"), Some(1000));
+        assert_eq!(told(&text, "two", "6.1"), Some(0));
+        assert_eq!(told(&text, "two", "6.12"), None);
+        assert_eq!(told(&text, "three", "6.12"), None);
+        assert!(has(&text, "6.1") && !has(&text, "6.18"));
         assert_eq!(write(&text, &both)?, text);
         Ok(())
     }
 
     #[test]
-    fn more_than_a_tenth_and_whatever_is_new_gone_or_refused_has() -> Result<()> {
-        let of = |programs| vec![("6.1".to_owned(), found(programs))];
-        let text = document(&of(&[("one", Said::Instructions(1000))]))?;
-        for (count, expected) in [(1100, 0), (1101, 1), (900, 0), (899, 1)] {
-            let now = of(&[("one", Said::Instructions(count))]);
-            assert_eq!(drift(&text, &now)?.len(), expected, "{count}");
+    fn more_than_a_tenth_is_too_far_apart() {
+        for (now, far) in [(1100, false), (1101, true), (900, false), (899, true)] {
+            assert_eq!(differs(1000, now), far, "{now}");
         }
-        assert_eq!(drift(&text, &of(&[]))?, ["there is no one any more"]);
-        let refused = of(&[("one", Said::Refused("why".to_owned()))]);
-        assert_eq!(drift(&text, &refused)?, ["one is refused on 6.1"]);
-        let more = of(&[("one", Said::Instructions(1000)), ("new", Said::Instructions(1))]);
-        assert_eq!(drift(&text, &more)?, ["new on 6.1 is not in the table: 1"]);
-        let other = vec![("6.12".to_owned(), found(&[]))];
-        assert_eq!(drift(&text, &other)?, Vec::<String>::new());
-        Ok(())
     }
 
     #[test]
     fn a_document_without_the_marks_is_refused() {
-        assert!(drift("nothing", &Vec::new()).is_err());
+        assert!(write("nothing", &Vec::new()).is_err());
+        assert!(!has("nothing", "6.1"));
     }
 }

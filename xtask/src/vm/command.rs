@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::cache::{Cache, Kernel};
 use super::ending::{self, Ending};
@@ -118,7 +118,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let job = Job { command, directory: "/root".into(), files, ..Job::default() };
     let limit = Duration::from_secs(args.timeout);
-    finish(&start(&args.machine.machine(), &job, limit)?)
+    finish(&start(&args.machine.machine(), &job, limit, hand_on)?)
 }
 
 /// Runs a test executable as cargo does, in a fresh VM.
@@ -142,7 +142,7 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode> {
             .map_err(anyhow::Error::msg)?,
     };
     let machine = Machine { kernel, cpus: 2, memory: 2048 };
-    finish(&start(&machine, &job, Duration::from_secs(30 * 60))?)
+    finish(&start(&machine, &job, Duration::from_secs(30 * 60), hand_on)?)
 }
 
 /// A test executable, and the programs of its package that it may start.
@@ -156,20 +156,50 @@ pub(super) fn beside(executable: &Path) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-fn start(machine: &Machine, job: &Job, limit: Duration) -> Result<Remains> {
+fn start(
+    machine: &Machine,
+    job: &Job,
+    limit: Duration,
+    sink: impl FnMut(Stream, &[u8]),
+) -> Result<Remains> {
     let cache = Cache::open()?;
     parts::ensure(&cache, std::slice::from_ref(&machine.kernel))?;
     let scratch = Scratch::make(&cache)?;
     let base = scratch.join("base");
     pack::base(&cache, &base)?;
     let limits = Limits { total: limit, silence: limit };
-    machine.run(&cache, &base, job, limits, |stream, bytes| {
-        // Nobody listens any more: the command goes on to its end.
-        let _ = match stream {
-            Stream::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
-            Stream::Errors => io::stderr().write_all(bytes),
-        };
-    })
+    machine.run(&cache, &base, job, limits, sink)
+}
+
+/// Hands on what the guest prints. Nobody listens any more: it goes on to its end.
+fn hand_on(stream: Stream, bytes: &[u8]) {
+    let _ = match stream {
+        Stream::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
+        Stream::Errors => io::stderr().write_all(bytes),
+    };
+}
+
+/// What a command prints in a fresh VM.
+///
+/// # Errors
+/// When there can be no VM, or it has a mishap. The command's own exit code is
+/// the caller's to judge, by what it prints.
+pub(super) fn output(
+    kernel: &Kernel,
+    files: Vec<(PathBuf, String)>,
+    command: &[&str],
+) -> Result<String> {
+    let command = command.iter().map(Into::into).collect();
+    let job = Job { command, directory: "/root".into(), files, ..Job::default() };
+    let machine = Machine { kernel: kernel.clone(), cpus: 2, memory: 2048 };
+    let mut text = Vec::new();
+    let remains = start(&machine, &job, Duration::from_secs(600), |stream, bytes| match stream {
+        Stream::Out => text.extend_from_slice(bytes),
+        Stream::Errors => eprint!("{}", String::from_utf8_lossy(bytes)),
+    })?;
+    let Remains { ending, log } = &remains;
+    ensure!(!ending.is_mishap(), "{ending}\n{}", ending::tail(log));
+    String::from_utf8(text).context("what it prints is no text")
 }
 
 fn finish(remains: &Remains) -> Result<ExitCode> {

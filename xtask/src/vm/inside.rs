@@ -2,7 +2,6 @@
 //! programs put before the verifier, told to the host a line at a time. Knows
 //! nothing of VMs.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -92,15 +91,17 @@ pub(super) fn command(args: &Args) -> Result<ExitCode> {
 fn verify_programs(names: &[String]) -> Result<()> {
     let started = Instant::now();
     let object = build::artifacts()?.objects_dir.join(build::OBJECT);
-    let measured = verify::measure_each(&object).map(BTreeMap::from_iter);
+    let measured = verify::measure(&object);
+    let release = verify::kernel_release();
     let seconds = started.elapsed().as_secs_f64();
     for name in names {
         let Some(program) = name.strip_prefix(VERIFY) else { continue };
         let result = match &measured {
-            Ok(each) => match each.get(program) {
-                Some(Ok(one)) if one.fits() => Verdict::Passed,
-                Some(Ok(one)) => Verdict::Failed(one.to_string()),
-                Some(Err(error)) => Verdict::Failed(format!("{error:#}")),
+            Ok(all) => match all.iter().find(|one| one.program == program) {
+                Some(one) => match verify::fault(one, &release) {
+                    None => Verdict::Passed,
+                    Some(why) => Verdict::Failed(why),
+                },
                 None => Verdict::Failed("the object has no such program".to_owned()),
             },
             Err(error) => Verdict::Failed(format!("{error:#}")),

@@ -54,6 +54,18 @@ pub enum Command {
     Inside(inside::Args),
 }
 
+/// What a command prints in a fresh VM; `files` go along.
+///
+/// # Errors
+/// When there can be no VM, or it has a mishap.
+pub fn output(
+    kernel: &Kernel,
+    files: Vec<(std::path::PathBuf, String)>,
+    command: &[&str],
+) -> Result<String> {
+    command::output(kernel, files, command)
+}
+
 /// Runs the command.
 ///
 /// # Errors

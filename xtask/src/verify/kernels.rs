@@ -1,0 +1,90 @@
+//! The programs before the verifiers of other kernels, in VMs, and the table of
+//! what they say in docs/KERNELS.md.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::{Measured, Report, Said, show, table};
+use crate::vm::{self, Kernel};
+use crate::{build, workspace};
+
+/// The document, below the top of the checkout.
+const DOCUMENT: &str = "docs/KERNELS.md";
+/// As it was when this was built: a guest has no checkout.
+const TOLD: &str = include_str!("../../../docs/KERNELS.md");
+/// Where the object lies in a guest.
+const OBJECT: &str = "/mwb-object";
+/// What the guest's side is called there.
+const PROGRAM: &str = "/usr/bin/xtask";
+
+/// Asks the kernels one by one, shows what they say, and writes it down if it
+/// ought to.
+pub(super) fn command(kernels: &[Kernel], write: bool) -> Result<ExitCode> {
+    let object = build::artifacts()?.objects_dir.join(build::OBJECT);
+    let mut found = table::Series::new();
+    for kernel in kernels {
+        let report = ask(kernel, &object).with_context(|| format!("Linux {kernel}"))?;
+        show(&report);
+        println!();
+        found.push((kernel.to_string(), report));
+    }
+    if write {
+        let path = workspace::root()?.join(DOCUMENT);
+        let document =
+            std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        std::fs::write(&path, table::write(&document, &found)?)
+            .with_context(|| path.display().to_string())?;
+        println!("{DOCUMENT} is written");
+    }
+    Ok(super::exit_code(found.iter().flat_map(|(_, report)| &report.programs)))
+}
+
+fn ask(kernel: &Kernel, object: &Path) -> Result<Report> {
+    let program = std::env::current_exe().context("this program has no path")?;
+    let files = vec![(program, PROGRAM.to_owned()), (object.to_owned(), OBJECT.to_owned())];
+    let text = vm::output(kernel, files, &[PROGRAM, "verify", "--json", "--object", OBJECT])?;
+    serde_json::from_str(&text).with_context(|| format!("the guest says:\n{text}"))
+}
+
+/// Why a program that was measured on a kernel of this release is not as it ought
+/// to be: refused, over the budget, or not as the document has it.
+#[must_use]
+pub fn fault(one: &Measured, release: &str) -> Option<String> {
+    if !one.fits() {
+        return Some(one.to_string());
+    }
+    let series: Vec<&str> = release.split('.').take(2).collect();
+    let told = table::told(TOLD, &one.program, &series.join("."));
+    match (&one.said, told) {
+        (Said::Instructions(now), Some(told)) if table::differs(told, *now) => Some(format!(
+            "{now} instructions, and {DOCUMENT} has {told}: write it again with \
+             `cargo xtask verify --kernel … --write`"
+        )),
+        (_, None) if table::has(TOLD, &series.join(".")) => {
+            Some(format!("{DOCUMENT} does not have it on Linux {}", series.join(".")))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_held_to_the_document_on_the_kernels_that_it_has() {
+        let one = |program: &str, count| Measured {
+            program: program.to_owned(),
+            said: Said::Instructions(count),
+        };
+        let told = table::told(TOLD, "inside_tc", "6.1").unwrap_or_default();
+        assert!(told > 0, "the document has the oldest kernel");
+        assert_eq!(fault(&one("inside_tc", told), "6.1.0-1-amd64"), None);
+        assert!(fault(&one("inside_tc", told * 2), "6.1.0-1-amd64").is_some());
+        assert!(fault(&one("new_one", told), "6.1.0-1-amd64").is_some());
+        assert_eq!(fault(&one("new_one", told), "9.9.9"), None);
+        assert!(fault(&one("inside_tc", 250_001), "9.9.9").is_some());
+    }
+}

@@ -55,6 +55,16 @@ pub use self::{
     wan::Wan,
 };
 
+/// Name of the variable that is set where every instruction is emulated.
+pub(crate) const EMULATED: &str = "MWB_EMULATED";
+
+/// Every instruction is emulated here: rates are a tenth of a machine's, and
+/// clocks late by milliseconds.
+#[must_use]
+pub fn is_emulated() -> bool {
+    std::env::var_os(EMULATED).is_some()
+}
+
 /// Becomes one of the lab's helper processes if the command line asks for it.
 /// To be called first of all in `main`.
 #[must_use]

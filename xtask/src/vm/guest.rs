@@ -23,6 +23,7 @@ use super::ending::Ending;
 use super::kernel::{IMAGE, MODULE_ARCHIVE};
 use super::pack::{self, Job};
 use super::parts::QEMU;
+use crate::lab::EMULATED;
 
 /// Name of the variable that lets QEMU use KVM.
 const KVM: &str = "MWB_VM_KVM";
@@ -117,7 +118,11 @@ impl Machine {
     ) -> Result<Remains> {
         let scratch = Scratch::make(cache)?;
         let (image, log) = (scratch.join("image"), scratch.join("console"));
-        pack::image(&[&cache.kernel(&self.kernel).join(MODULE_ARCHIVE), base], job, &image)?;
+        let mut job = job.clone();
+        if !may_use_kvm() {
+            job.environment.push((EMULATED.to_owned(), "1".to_owned()));
+        }
+        pack::image(&[&cache.kernel(&self.kernel).join(MODULE_ARCHIVE), base], &job, &image)?;
         let mut command = self.qemu(cache, &image, "")?;
         command.arg("-serial").arg(format!("file:{}", log.display()));
         command.args(["-device", "virtio-serial-pci"]);
@@ -162,7 +167,7 @@ impl Machine {
             }
         }
         // Never both: where KVM starts and then fails, QEMU does not fall back.
-        if std::env::var_os(KVM).is_some_and(|value| value == "1") {
+        if may_use_kvm() {
             command.args(["-accel", "kvm", "-cpu", "host"]);
         } else {
             command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
@@ -180,6 +185,10 @@ impl Machine {
         unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
         Ok(command)
     }
+}
+
+fn may_use_kvm() -> bool {
+    std::env::var_os(KVM).is_some_and(|value| value == "1")
 }
 
 /// Hands on what comes until all is told or the time is out; then the guest is

@@ -55,6 +55,10 @@ impl Pipe {
             self.losses = Random::new(spec.seed, 1);
             self.bad = false;
         }
+        if spec.seed != self.spec.seed {
+            self.jitters = Random::new(spec.seed, 2);
+            self.reorders = Random::new(spec.seed, 3);
+        }
         if spec.rate != self.spec.rate {
             self.busy_until = 0;
         }
@@ -276,6 +280,32 @@ mod tests {
         // Mean burst 1 / leave = 5; share enter / (enter + leave) = 0.99 %.
         assert!((1500..2500).contains(&lost), "{lost}");
         assert!((4..7).contains(&(lost / bursts)), "{lost} in {bursts}");
+    }
+
+    #[test]
+    fn a_seed_that_is_set_later_decides_every_delay() {
+        let spec = |seed| LinkSpec {
+            delay: Duration::from_millis(10),
+            jitter: Duration::from_millis(5),
+            seed,
+            ..LinkSpec::default()
+        };
+        let delays = |mut pipe: Pipe| -> Vec<u64> {
+            let arrival = |i| {
+                pipe.offer(i * 20 * MS, &number(i));
+                let arrival = pipe.next_arrival().unwrap_or_default();
+                drain(&mut pipe, arrival);
+                arrival - i * 20 * MS
+            };
+            (0..100).map(arrival).collect()
+        };
+        let later = |seed| {
+            let mut pipe = Pipe::new(LinkSpec::default());
+            pipe.set(spec(seed));
+            pipe
+        };
+        assert_eq!(delays(later(7)), delays(Pipe::new(spec(7))));
+        assert_ne!(delays(later(7)), delays(later(8)));
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(crate) fn answer6<F: Frame>(
     error: Error,
 ) -> Result<Action, Reason> {
     let reason = error.reason();
-    // RFC 4443, 2.4 e.
+    // As for IPv4: it does not say whose it is. And RFC 4443, 2.4 e.
     if ip.later || matches!(source, Place::Kernel(Reason::Multicast)) {
         return Err(reason);
     }
@@ -167,6 +167,9 @@ const ROOM4: u32 = 20 + 8;
 const QUOTE4: u32 = ETHERNET + ROOM4;
 const ROOM6: u32 = 40 + 8;
 const QUOTE6: u32 = ETHERNET + ROOM6;
+/// The shortest step of a quote; a shorter packet is quoted whole. Where a
+/// checksum is pending, the kernel cuts no packet in front of its field.
+const SHORTEST: u32 = 128;
 
 /// Makes the frame an ICMP error to `to` about itself. A subprogram of its own:
 /// every helper here moves packet memory.
@@ -176,13 +179,7 @@ fn build4(context: *mut c_void, to: [u8; 4], from: [u8; 4], head: u64) -> Result
     // Without what a link has added to make a frame long enough.
     let packet = u16::from_be_bytes(frame.read(ETHERNET + 2).ok_or(())?) as u32;
     // RFC 1812, 4.3.2.3: as much as fits into 576 bytes, in steps.
-    let quote = if packet >= 512 {
-        512
-    } else if packet >= 128 {
-        128
-    } else {
-        28
-    };
+    let quote = if packet >= 512 { 512 } else { SHORTEST };
     let pending = pending4(&frame)?;
     make_room(&frame, packet, quote, ROOM4)?;
     // The IP header in front of a pending sum sums to nothing.
@@ -227,10 +224,8 @@ fn build6(context: *mut c_void, to: &[u8; 16], device: &Device, head: u64) -> Re
         1024
     } else if packet >= 512 {
         512
-    } else if packet >= 128 {
-        128
     } else {
-        48
+        SHORTEST
     };
     let [high, low, protocol, _]: [u8; 4] = frame.read(ETHERNET + 4).ok_or(())?;
     let pseudo = part::<32>(&frame, ETHERNET + 8)? + word(0, protocol) + word(high, low);
@@ -318,9 +313,7 @@ fn quoted_sum<F: Frame>(frame: &F, offset: u32, quote: u32) -> Result<u32, ()> {
     match quote {
         1024 => Ok(part::<512>(frame, offset)? + part::<512>(frame, offset + 512)?),
         512 => part::<512>(frame, offset),
-        128 => part::<128>(frame, offset),
-        48 => part::<48>(frame, offset),
-        _ => part::<28>(frame, offset),
+        _ => part::<{ SHORTEST as usize }>(frame, offset),
     }
 }
 

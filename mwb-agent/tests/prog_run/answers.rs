@@ -54,7 +54,7 @@ fn error(frame: &[u8], from: IpAddr, (what, rest): Say) -> Vec<u8> {
     let [kind, code] = what;
     match from {
         IpAddr::V4(from) => {
-            let quote = steps(&[512, 128, 28]);
+            let quote = steps(&[512, 128]);
             let to: [u8; 4] = packet[12..16].try_into().expect("an address");
             let icmp_type = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest };
             let icmp = Icmpv4Header::with_checksum(icmp_type, quote);
@@ -69,7 +69,7 @@ fn error(frame: &[u8], from: IpAddr, (what, rest): Say) -> Vec<u8> {
             answer.extend(quote);
         }
         IpAddr::V6(from) => {
-            let quote = steps(&[1024, 512, 128, 48]);
+            let quote = steps(&[1024, 512, 128]);
             let to: [u8; 16] = packet[8..24].try_into().expect("an address");
             let icmp_type = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest };
             let icmp = Icmpv6Header::with_checksum(icmp_type, from.octets(), to, quote)

@@ -2,22 +2,25 @@
 //! its answers, its ports.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    time::Duration,
+    fs,
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use socket2::SockRef;
 
 use super::{
     Case, checks, packets,
     port::Port,
-    scene::{Hook, Scene, both_hooks, play},
+    scene::{Scene, both_hooks},
 };
 use crate::lab::{
-    LabSpec,
+    LabSpec, Namespace,
     address::{GATEWAY4, GATEWAY6, HOST4, HOST6, NET4, provider4, provider6, wan4},
     capture::{Capture, Passing},
-    traffic::{EchoServer, FileServer, UdpServer, UdpStream, WhoServer, curl, ping},
+    traffic::{EchoServer, FileServer, UdpServer, UdpStream, WhoServer, connect_tcp, curl, ping},
     wait_until,
 };
 
@@ -34,17 +37,19 @@ pub(super) fn cases() -> Vec<Case> {
     add("the_kernel_answers_when_a_ttl_ends", the_kernel_answers_when_a_ttl_ends);
     add("a_datagram_without_checksum_stays_without", a_datagram_without_checksum);
     add("the_lan_reaches_the_gateway_and_the_providers", the_lan_reaches_everything_near);
-    for hook in Hook::BOTH {
-        cases.push(Case::new(
-            &format!("exhausted_ports_are_refused_and_counted_by_{hook}"),
-            move || {
-                let scene = Scene::new(hook, LabSpec::direct(1), |config| {
-                    config.with("nat.ports", "10000-10003")
-                })?;
-                play(scene, exhausted_ports_are_refused)
-            },
-        ));
-    }
+    // By tcx with offloads, as in a container: checksums are left to the device.
+    cases.extend(both_hooks(
+        "an_answer_about_a_connection_reaches_who_opens_or_accepts_it",
+        || LabSpec::direct(1),
+        |config| config.with("nat.ports", "10000-10003"),
+        answers_about_connections,
+    ));
+    cases.extend(both_hooks(
+        "exhausted_ports_are_refused_and_counted",
+        || LabSpec::direct(1),
+        |config| config.with("nat.ports", "10000-10003"),
+        exhausted_ports_are_refused,
+    ));
     cases
 }
 
@@ -194,4 +199,57 @@ fn exhausted_ports_are_refused(scene: &mut Scene) -> Result<()> {
         server.ask(socket).context("a flow that had a port goes on")?;
     }
     Ok(())
+}
+
+fn answers_about_connections(scene: &mut Scene) -> Result<()> {
+    for (to, expired) in checks::FAMILIES.into_iter().zip(["InTimeExcds", "Icmp6InTimeExcds"]) {
+        let listener = scene.lab.net().enter(|| {
+            let listener = TcpListener::bind((to, 7))?;
+            // Its answers end at the gateway.
+            let socket = SockRef::from(&listener);
+            if to.is_ipv4() { socket.set_ttl_v4(2) } else { socket.set_unicast_hops_v6(2) }?;
+            Ok(listener)
+        })?;
+        let before = snmp(scene.lab.net(), expired)?;
+        let patience = Duration::from_millis(500);
+        let connection = connect_tcp(scene.lab.host(), listener.local_addr()?, patience);
+        ensure!(connection.is_err(), "{to}: a connection without answers");
+        let heard = snmp(scene.lab.net(), expired)? - before;
+        ensure!(heard >= 1, "{to}: the server hears nothing of the end of its hops");
+    }
+    let server = EchoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 8))?;
+    let patience = Duration::from_secs(5);
+    let connect = || connect_tcp(scene.lab.host(), server.address(), patience);
+    // One port is taken by the connection that had no answer.
+    let _open = (0..3).map(|_| connect()).collect::<Result<Vec<_>>>()?;
+    let asked = Instant::now();
+    let Err(refused) = connect() else { bail!("a fifth connection on four ports") };
+    let kind = refused.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    ensure!(kind == Some(ErrorKind::HostUnreachable), "{refused:#}");
+    let waited = asked.elapsed();
+    // Its first repetition would come after a second.
+    ensure!(waited < Duration::from_millis(900), "told after {waited:?}");
+    for counter in ["InCsumErrors", "Icmp6InCsumErrors"] {
+        for place in [scene.lab.net(), scene.lab.host()] {
+            ensure!(snmp(place, counter)? == 0, "{counter} in {}", place.name());
+        }
+    }
+    Ok(())
+}
+
+/// A counter of ICMP, or one of ICMPv6, whose names tell, in a namespace.
+fn snmp(place: &Namespace, counter: &str) -> Result<u64> {
+    let value = place.enter(|| {
+        if counter.starts_with("Icmp6") {
+            let text = fs::read_to_string("/proc/thread-self/net/snmp6")?;
+            let line = text.lines().find_map(|line| line.strip_prefix(counter));
+            return Ok(line.map(|value| value.trim().to_owned()));
+        }
+        let text = fs::read_to_string("/proc/thread-self/net/snmp")?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+        let (names, values) = lines.next().zip(lines.next()).context("no ICMP")?;
+        let mut both = names.split(' ').zip(values.split(' '));
+        Ok(both.find(|(name, _)| *name == counter).map(|(_, value)| value.to_owned()))
+    })?;
+    Ok(value.with_context(|| format!("no {counter}"))?.parse()?)
 }

@@ -93,7 +93,8 @@ extern "C" fn divide(skb: *mut __sk_buff, mtu: u32, device: u32) -> u32 {
             {
                 return 0;
             }
-            if bpf_clone_redirect(skb, device, 0) != 0 {
+            // What a queue refuses (above 0) is its own to count.
+            if bpf_clone_redirect(skb, device, 0) < 0 {
                 return 0;
             }
             offset += room;

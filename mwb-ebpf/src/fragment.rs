@@ -177,7 +177,7 @@ extern "C" fn hold(skb: *mut __sk_buff, key: *const FlowKey6, origin: u32, now: 
             [(*held).path, (*held).protocol, (*held).direction, _] = origin.to_le_bytes();
             atomic::change(state, held::BUSY, held::WAITS);
             // The first one may have come and looked before this.
-            if FRAGMENTS.get_ptr(&key).is_some() && atomic::change(state, held::WAITS, held::FREE) {
+            if known(&key, now).is_some() && atomic::change(state, held::WAITS, held::FREE) {
                 return HELD_NOT;
             }
             return HELD_YES;
@@ -216,18 +216,23 @@ extern "C" fn release(skb: *mut __sk_buff, key: *const FlowKey6) -> u32 {
                 continue;
             }
             if any == 0 {
+                let mark = (*skb).mark;
                 set_mark(skb, HANDOVER);
-                bpf_clone_redirect(skb, ingress, BPF_F_INGRESS as u64);
+                if bpf_clone_redirect(skb, ingress, BPF_F_INGRESS as u64) != 0 {
+                    // The backlog is full: the first one goes on alone.
+                    set_mark(skb, mark);
+                    atomic::change(state, held::BUSY, held::WAITS);
+                    return 0;
+                }
                 any = 1;
             }
             let size =
                 (opaque((*held).length.wrapping_sub(1)) as u32 & (HELD_BYTES as u32 - 1)) + 1;
             let bytes: *const c_void = (&raw const (*held).bytes).cast();
-            if bpf_skb_change_tail(skb, size, 0) == 0
-                && bpf_skb_store_bytes(skb, 0, bytes, size, BPF_F_RECOMPUTE_CSUM as u64) == 0
+            if bpf_skb_change_tail(skb, size, 0) != 0
+                || bpf_skb_store_bytes(skb, 0, bytes, size, BPF_F_RECOMPUTE_CSUM as u64) != 0
+                || bpf_clone_redirect(skb, ingress, BPF_F_INGRESS as u64) != 0
             {
-                bpf_clone_redirect(skb, ingress, BPF_F_INGRESS as u64);
-            } else {
                 count_orphan(held);
             }
             atomic::change(state, held::BUSY, held::FREE);

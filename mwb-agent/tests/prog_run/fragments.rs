@@ -4,7 +4,7 @@
 
 use bytemuck::Zeroable as _;
 use mwb_agent::dataplane::Hook;
-use mwb_common::maps::{Held, held};
+use mwb_common::maps::{Fragment, Held, held};
 use mwb_common::reason::Reason;
 
 use crate::gateway::From::{self, Lan, Wan};
@@ -252,6 +252,28 @@ fn what_waits_is_released_by_the_first_one_and_forgotten_by_nobody() {
             [],
             "what comes in again is counted then"
         );
+    });
+}
+
+#[test]
+fn a_fragment_waits_though_its_number_was_anothers_long_ago() {
+    in_a_gateway("a_fragment_waits_though_its_number_was_anothers_long_ago", |gateway, form| {
+        if form == Hook::Xdp {
+            return;
+        }
+        for (waiting, frames) in (1..).zip([sent4(), sent6()]) {
+            gateway.try_frame(Lan, &frames[0]);
+            let tables = gateway.tables();
+            let known = tables.fragments();
+            let mut entries = Vec::new();
+            known.for_each(|key, entry| entries.push((*key, entry[0]))).expect("a read");
+            assert!(!entries.is_empty());
+            for (key, entry) in entries {
+                known.put(&key, &Fragment { until: 1, ..entry }).expect("a write");
+            }
+            gateway.try_frame(Lan, &frames[1]);
+            assert_eq!(gateway.tables().waiting(0).expect("a read").in_time, waiting);
+        }
     });
 }
 

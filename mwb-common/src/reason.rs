@@ -32,6 +32,13 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $text,)+ }
             }
 
+            /// Whether there is a reason with this number.
+            #[inline(always)]
+            #[must_use]
+            pub const fn is_number(number: u8) -> bool {
+                matches!(number, $($number)|+)
+            }
+
             /// What happens to the packet.
             #[inline(always)]
             #[must_use]

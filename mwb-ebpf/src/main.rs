@@ -164,10 +164,14 @@ impl Packed {
     }
 }
 
-/// The reason in a [`Packed`], or in the place of an answer's device.
+/// The reason of a number: of one in a [`Packed`], or in the place of an answer's
+/// device. The verifier does not know what a global function may say.
 #[inline(always)]
 pub(crate) fn unpacked(reason: u8) -> Reason {
-    // SAFETY: `Packed::from` and `Action::answer` have put a reason there.
+    if !Reason::is_number(reason) {
+        return Reason::Malformed;
+    }
+    // SAFETY: there is a reason with this number.
     unsafe { core::mem::transmute::<u8, Reason>(reason) }
 }
 

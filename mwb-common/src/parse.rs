@@ -256,7 +256,8 @@ pub fn read_ipv6<B: Bytes + ?Sized>(
     (packet.fragment, packet.later) = (false, false);
     let (mut transport, mut protocol) = (offset + 40, header.next_header);
     let mut seen = 0;
-    // The test at the end: the verifier of Linux 6.1 knows no other loop.
+    // The test at the end: the other way, the verifier of Linux 6.1 refuses what
+    // LLVM makes of it.
     if is_extension(protocol) {
         loop {
             let [next, length]: [u8; 2] = bytes.read(transport).ok_or(Refusal::Malformed)?;

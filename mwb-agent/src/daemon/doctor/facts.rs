@@ -34,6 +34,8 @@ pub(super) struct Kernel {
     pub(super) release: String,
     pub(super) btf: bool,
     pub(super) jit: Option<String>,
+    /// PREEMPT_RT: its programs may preempt each other.
+    pub(super) realtime: bool,
 }
 
 /// A device that is served.
@@ -195,6 +197,7 @@ fn kernel() -> Kernel {
         release: word("/proc/sys/kernel/osrelease").unwrap_or_default(),
         btf: fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false),
         jit: word("/proc/sys/net/core/bpf_jit_enable"),
+        realtime: word("/sys/kernel/realtime").is_some_and(|word| word == "1"),
     }
 }
 

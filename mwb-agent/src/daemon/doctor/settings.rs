@@ -46,6 +46,13 @@ fn kernel(facts: &Facts, out: &mut Vec<Finding>) {
             "use a kernel with CONFIG_DEBUG_INFO_BTF",
         ));
     }
+    if kernel.realtime {
+        let fact = "a real-time kernel (PREEMPT_RT): programs may interrupt each other halfway";
+        out.push(with_fix(
+            finding(Kernel, "realtime", Bad, fact),
+            "use a kernel without PREEMPT_RT",
+        ));
+    }
     if let Some(why) = &facts.unwatched {
         let fact = format!("frames lost behind XDP redirects are not seen: {why}");
         let fix = "nothing must be done; a kernel with BTF and CAP_PERFMON for the agent lets them be counted";

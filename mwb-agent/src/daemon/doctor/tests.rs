@@ -33,7 +33,12 @@ fn device(name: &str, wan: Option<&str>) -> Device {
 /// Everything as it should be.
 fn sound() -> (Facts, Passed) {
     let facts = Facts {
-        kernel: Kernel { release: "6.12".to_owned(), btf: true, jit: Some("1".to_owned()) },
+        kernel: Kernel {
+            release: "6.12".to_owned(),
+            btf: true,
+            jit: Some("1".to_owned()),
+            realtime: false,
+        },
         devices: vec![
             device("lan0", None),
             device("wan0", Some("fiber")),
@@ -96,6 +101,7 @@ fn each_trouble_is_found_with_its_severity_and_its_fix() {
             f.kernel.jit = Some("0".to_owned());
         }),
         (Area::Kernel, "btf", Severity::Warn, "BTF", |f, _| f.kernel.btf = false),
+        (Area::Kernel, "realtime", Severity::Bad, "PREEMPT_RT", |f, _| f.kernel.realtime = true),
         (Area::Kernel, "bpf stats", Severity::Warn, "root", |_, p| p.programs.clear()),
         (Area::Hook, "wan0", Severity::Bad, "journalctl", |f, _| f.devices[1].hook = None),
         (Area::Hook, "wan0", Severity::Bad, "appears", |f, _| {

@@ -109,7 +109,8 @@ impl View {
             };
             view.transport += size;
             view.protocol = next;
-            if view.part != Part::Whole {
+            // Behind a first fragment's header there may be more (RFC 8200, 4.1).
+            if view.part == Part::Later {
                 break;
             }
         }

@@ -91,7 +91,10 @@ fn frames_that_a_device_cannot_take_from_xdp_are_counted() {
         let instance = Instance::new("losses");
         let mut plane = instance.open();
         if let Some(why) = plane.unwatched() {
-            println!("skipped: this kernel does not let us watch: {why}");
+            println!(
+                "skipped: frames_that_a_device_cannot_take_from_xdp_are_counted: \
+                 this kernel does not let us watch: {why}"
+            );
             return;
         }
         let inside = make_veth("lan0");
@@ -121,8 +124,11 @@ fn losses_of_another_network_are_not_counted() {
     in_network("losses_of_another_network_are_not_counted", || {
         let (ours, theirs) = (Instance::new("loss-ours"), Instance::new("loss-theirs"));
         let mut plane = ours.open();
-        if plane.unwatched().is_some() {
-            println!("skipped: this kernel does not let us watch");
+        if let Some(why) = plane.unwatched() {
+            println!(
+                "skipped: losses_of_another_network_are_not_counted: \
+                 this kernel does not let us watch: {why}"
+            );
             return;
         }
         let ifindex = make_veth("lan0");

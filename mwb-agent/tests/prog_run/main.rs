@@ -237,3 +237,9 @@ fn a_port_that_the_gateway_itself_uses_is_not_given_out() {
         drop((udp, tcp));
     });
 }
+
+/// So that it can be seen that a failure is told as it is, wherever it happens.
+#[test]
+fn this_one_fails_when_it_is_told_to() {
+    assert!(std::env::var_os("MWB_TEST_FAILS").is_none(), "it was told to");
+}

@@ -38,8 +38,9 @@ pub(super) enum Source {
     Binary(TestBinary),
     /// This program: the lab, and programs before the verifier.
     Inside,
-    /// The host: what becomes of guests that come to a bad end.
-    Proof,
+    /// The host: what becomes of guests that come to a bad end. The executable
+    /// has the test that fails when it is told to.
+    Proof(TestBinary),
 }
 
 impl Source {
@@ -47,7 +48,7 @@ impl Source {
     pub(super) fn full_name(&self, test: &str) -> String {
         match self {
             Self::Binary(binary) => libtest::full_name(&binary.name, test),
-            Self::Inside | Self::Proof => test.to_owned(),
+            Self::Inside | Self::Proof(_) => test.to_owned(),
         }
     }
 }
@@ -58,7 +59,7 @@ pub(super) fn divide(kernel: &Kernel, source: &Source, tests: &[String]) -> Vec<
         Source::Binary(binary) if binary.name.contains("/tests/") => KERNEL_PIECE,
         Source::Binary(_) => UNIT_PIECE,
         Source::Inside => LAB_PIECE,
-        Source::Proof => 1,
+        Source::Proof(_) => 1,
     };
     tests
         .chunks(size)
@@ -163,7 +164,7 @@ impl<'a> Reader<'a> {
                 let end = format!("{why}\n{}", self.shown());
                 (self.harness.finish(&binary.name, &begun, &end), rest)
             }
-            Source::Inside | Source::Proof => {
+            Source::Inside | Source::Proof(_) => {
                 if let Some(name) = self.began.take() {
                     let result = Verdict::Failed(format!("{why}\n{}", self.shown()));
                     let seconds = self.start.elapsed().as_secs_f64();
@@ -241,7 +242,8 @@ mod tests {
     fn every_test_is_in_one_piece() -> Result<(), String> {
         let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
         let kernel = "6.1".parse()?;
-        for source in [binary(), Source::Inside, Source::Proof] {
+        let Source::Binary(tests) = binary() else { return Err("no executable".to_owned()) };
+        for source in [binary(), Source::Inside, Source::Proof(tests)] {
             let pieces = divide(&kernel, &source, &names);
             let all: Vec<String> = pieces.into_iter().flat_map(|piece| piece.tests).collect();
             assert_eq!(all, names);

@@ -1,15 +1,17 @@
 //! Proves that a VM tells the truth: exit codes, outputs, and every way in which
 //! a guest comes to a bad end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::cache::Cache;
 use super::ending::{self, Ending};
 use super::guest::{Limits, Machine, Remains, Stream};
 use super::pack::Job;
+use crate::build::TestBinary;
 use crate::outcome::{Outcome, Verdict};
 
 /// First part of their names.
@@ -18,17 +20,28 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Longer than any guest takes to boot, even where cores are shared.
 const HANGS_FOR: Duration = Duration::from_secs(12);
 
+/// The executable of [`FAILING`].
+pub(super) const EXECUTABLE: &str = "mwb-agent/tests/prog_run";
+/// A test that fails where [`TOLD`] is set.
+const FAILING: &str = "this_one_fails_when_it_is_told_to";
+const TOLD: &str = "MWB_TEST_FAILS";
+
 /// A guest to try out.
-struct Trial<'a> {
-    machine: &'a Machine,
-    cache: &'a Cache,
-    base: &'a Path,
+pub(super) struct Trial<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) cache: &'a Cache,
+    pub(super) base: &'a Path,
+    /// Has the test that fails.
+    pub(super) tests: &'a TestBinary,
+    /// Gives its executable without what only a debugger needs, and its place.
+    pub(super) slim: &'a dyn Fn() -> Result<(PathBuf, String)>,
 }
 
 type Proof = fn(&Trial<'_>) -> Result<()>;
 
-const ALL: [(&str, Proof); 6] = [
+const ALL: [(&str, Proof); 7] = [
     ("proof/an_exit_code_and_both_outputs_arrive", exit_code),
+    ("proof/a_test_fails_in_the_guest_as_on_the_host", failure),
     ("proof/a_kill_in_the_guest_is_its_exit_code", killed),
     ("proof/a_panic_is_reported_with_the_kernels_log", panic),
     ("proof/a_hang_is_ended_and_reported", hang),
@@ -42,11 +55,10 @@ pub(super) fn names() -> Vec<String> {
 }
 
 /// Runs the proof of that name.
-pub(super) fn outcome(name: &str, machine: &Machine, cache: &Cache, base: &Path) -> Outcome {
+pub(super) fn outcome(name: &str, trial: &Trial<'_>) -> Outcome {
     let start = Instant::now();
-    let trial = Trial { machine, cache, base };
     let result = match ALL.iter().find(|(known, _)| *known == name) {
-        Some((_, proof)) => match proof(&trial) {
+        Some((_, proof)) => match proof(trial) {
             Ok(()) => Verdict::Passed,
             Err(error) => Verdict::Failed(format!("{error:#}")),
         },
@@ -63,19 +75,17 @@ impl Trial<'_> {
             directory: "/root".into(),
             ..Job::default()
         };
+        self.run_job(&job, silence)
+    }
+
+    fn run_job(&self, job: &Job, silence: Duration) -> Result<(Remains, String, String)> {
         let limits = Limits { total: PATIENCE, silence };
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let remains =
-            self.machine.run(
-                self.cache,
-                self.base,
-                &job,
-                limits,
-                |stream, bytes| match stream {
-                    Stream::Out => out.extend_from_slice(bytes),
-                    Stream::Errors => errors.extend_from_slice(bytes),
-                },
-            )?;
+            self.machine.run(self.cache, self.base, job, limits, |stream, bytes| match stream {
+                Stream::Out => out.extend_from_slice(bytes),
+                Stream::Errors => errors.extend_from_slice(bytes),
+            })?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok((remains, text(out), text(errors)))
     }
@@ -90,6 +100,36 @@ fn exit_code(trial: &Trial<'_>) -> Result<()> {
     ensure!(out.starts_with(&kernel), "it runs Linux {out}");
     ensure!(errors == "the reason\n", "{errors}");
     Ok(())
+}
+
+fn failure(trial: &Trial<'_>) -> Result<()> {
+    let TestBinary { executable, directory, .. } = trial.tests;
+    let arguments = ["--exact", FAILING];
+    // A backtrace names lines only where the executable has them.
+    let told = [(TOLD, "1"), ("RUST_BACKTRACE", "0")];
+    let here =
+        Command::new(executable).args(arguments).current_dir(directory).envs(told).output()?;
+    let command = [executable.into()].into_iter().chain(arguments.map(Into::into)).collect();
+    let job = Job {
+        command,
+        directory: directory.clone(),
+        environment: told.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        files: vec![(trial.slim)()?],
+    };
+    let (remains, out, _) = trial.run_job(&job, PATIENCE)?;
+    let code = u8::try_from(here.status.code().context("it was killed")?)?;
+    ensure!(code != 0 && remains.ending == Ending::Code(code), "{code}, {:?}", remains.ending);
+    let (here, there) = (lasting(&String::from_utf8(here.stdout)?), lasting(&out));
+    ensure!(here == there && here.contains("it was told to"), "{here}\nbut\n{there}");
+    Ok(())
+}
+
+/// What a test executable prints, without numbers of threads and times.
+fn lasting(text: &str) -> String {
+    let time = |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with('s');
+    let word = |word: &&str| !word.starts_with('(') && !time(word);
+    let line = |line: &str| line.split(' ').filter(word).collect::<Vec<_>>().join(" ");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn killed(trial: &Trial<'_>) -> Result<()> {

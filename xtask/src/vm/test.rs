@@ -16,7 +16,8 @@ use super::cache::{Cache, Kernel};
 use super::guest::{Limits, Machine, Remains, Scratch};
 use super::pack::{self, Job};
 use super::pieces::{self, Piece, Reader, Source};
-use super::{PROMISED, ending, inside, parts, proof, smoke};
+use super::proof::{self, Trial};
+use super::{PROMISED, ending, inside, parts, smoke};
 use crate::build::{self, Artifacts, TestBinary};
 use crate::outcome::{Outcome, Verdict};
 use crate::test::report::Report;
@@ -161,12 +162,14 @@ pub(super) fn collect(
     }
     let cases = e2e::cases().iter().map(|case| case.name().to_owned()).collect();
     sources.push((Source::Inside, cases));
-    sources.push((Source::Proof, proof::names()));
+    let failing = binaries.iter().find(|binary| binary.name == proof::EXECUTABLE);
+    let failing = failing.context("the executable of the test that fails is not built")?;
+    sources.push((Source::Proof(failing.clone()), proof::names()));
     let mut work = Vec::new();
     for (source, tests) in &sources {
         for (number, kernel) in kernels.iter().enumerate() {
             // Whether a guest tells the truth does not depend on its kernel.
-            if number > 0 && matches!(source, Source::Proof) {
+            if number > 0 && matches!(source, Source::Proof(_)) {
                 continue;
             }
             let mut tests = tests.clone();
@@ -222,9 +225,17 @@ impl<'a> Guests<'a> {
     /// Runs a piece; gives what became of its tests, and what is left to do.
     fn run(&self, piece: &Piece) -> (Vec<Outcome>, Option<Piece>) {
         let machine = Machine { kernel: piece.kernel.clone(), cpus: 2, memory: MEMORY };
-        if matches!(piece.source, Source::Proof) {
-            let run = |name: &String| proof::outcome(name, &machine, self.cache, &self.base);
-            return (piece.tests.iter().map(run).collect(), None);
+        if let Source::Proof(tests) = &piece.source {
+            let slim = || self.slim(&tests.executable);
+            let trial = Trial {
+                machine: &machine,
+                cache: self.cache,
+                base: &self.base,
+                tests,
+                slim: &slim,
+            };
+            let outcomes = piece.tests.iter().map(|name| proof::outcome(name, &trial));
+            return (outcomes.collect(), None);
         }
         let mut reader = Reader::new(piece);
         let limits = Limits { total: TOTAL, silence: SILENCE };
@@ -271,7 +282,7 @@ impl<'a> Guests<'a> {
                     files,
                 })
             }
-            Source::Inside | Source::Proof => {
+            Source::Inside | Source::Proof(_) => {
                 files.push(self.slim(&self.program)?);
                 for name in [build::OBJECT, build::LAB_OBJECT] {
                     let object = objects_dir.join(name);

@@ -16,6 +16,8 @@ $B mount -t debugfs debug /sys/kernel/debug 2>/dev/null
 $B mount -t tracefs trace /sys/kernel/tracing 2>/dev/null
 # Built in from 6.12 on.
 $B modprobe -a virtio_pci virtio_console 2>/dev/null
+# Its node /dev/net/tun: elsewhere udev makes it, and the first use loads it.
+$B modprobe tun 2>/dev/null
 $B ifconfig lo 127.0.0.1 up
 echo 1 > /proc/sys/net/core/bpf_jit_enable
 

@@ -59,7 +59,7 @@ impl DataPlane {
                 return Err(error);
             }
         };
-        let takes_xdp = takes_xdp(attachment.mode, &spec.driver);
+        let takes_xdp = takes_xdp(attachment.mode, &spec.driver, self.redirects_fragments);
         let done = Device { takes_xdp, ..entry(spec, attachment.hook) };
         self.settings.set_device(&spec.name, spec.ifindex, done)?;
         if attachment.hook == Hook::Tcx {
@@ -81,7 +81,9 @@ impl DataPlane {
                 return Ok(true);
             }
         }
-        Ok(pins.link(name, pins::CLSACT).exists())
+        // Of a device that was made anew under its name the table knows nothing.
+        Ok(clsact::device(&pins, name) == Some(ifindex)
+            && self.settings.device(ifindex)? != Device::default())
     }
 
     /// Detaches a device and forgets it. A device that is not attached, or is
@@ -95,6 +97,7 @@ impl DataPlane {
         for suffix in [pins::XDP, pins::TC] {
             indexes.extend(release(&pins.link(name, suffix))?);
         }
+        indexes.extend(clsact::device(&pins, name));
         clsact::detach(&pins, name)?;
         for ifindex in indexes.into_iter().filter(|ifindex| *ifindex != 0) {
             self.settings.set_device(name, ifindex, Device::default())?;
@@ -112,9 +115,12 @@ impl DataPlane {
     pub fn detach_others(&mut self, named: &[String]) -> Result<Vec<String>, Error> {
         let mut others: Vec<String> = Vec::new();
         let mut kept: Vec<u32> = Vec::new();
-        for (device, suffix, path) in self.pins("")?.link_pins()? {
+        let pins = self.pins("")?;
+        for (device, suffix, path) in pins.link_pins()? {
             if named.contains(&device) {
-                if suffix != pins::CLSACT {
+                if suffix == pins::CLSACT {
+                    kept.extend(clsact::device(&pins, &device));
+                } else {
                     kept.extend(open_link(&path)?.map(|(_, ifindex)| ifindex));
                 }
             } else if !self.attached.contains_key(&device) && !others.contains(&device) {
@@ -345,10 +351,13 @@ fn keep(link: &OwnedFd, path: &Path) -> Result<(), Error> {
 
 /// How a link that was taken over runs: links do not say, but a second native
 /// attachment is refused with EBUSY beside a native one and with EEXIST beside
-/// a generic one (`dev_xdp_attach` in net/core/dev.c).
+/// a generic one, or with EOPNOTSUPP if the driver can do no other
+/// (`dev_xdp_attach` in net/core/dev.c).
 fn running_mode(program: BorrowedFd<'_>, ifindex: u32) -> Mode {
     match sys::link_create(program, ifindex, sys::ATTACH_XDP, sys::XDP_NATIVE) {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Mode::Generic,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::EOPNOTSUPP)) => {
+            Mode::Generic
+        }
         _ => Mode::Native,
     }
 }

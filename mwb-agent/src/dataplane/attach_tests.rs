@@ -25,7 +25,8 @@ fn the_device_table_says_what_is_attached() {
             plane.attach(&spec).expect("attached");
             // Only a device with a native XDP program takes frames from XDP.
             let takes_xdp = match choice {
-                HookChoice::Xdp => takes_xdp::FRAGMENTED,
+                HookChoice::Xdp if plane.redirects_fragments => takes_xdp::FRAGMENTED,
+                HookChoice::Xdp => takes_xdp::LINEAR,
                 _ => takes_xdp::NONE,
             };
             let (role, mac) = (role::OUTSIDE, spec.mac);
@@ -46,10 +47,11 @@ fn a_changed_hook_detaches_the_other_form() {
         assert!(run("ip link show wan0").contains("xdp"));
 
         let tcx = instance.open().attach(&wan("wan0", ifindex, HookChoice::Tcx)).expect("attached");
-        assert_eq!((tcx.hook, tcx.mode), (Hook::Tcx, Mode::Tcx));
+        let (mode, pin) = instance.tc();
+        assert_eq!((tcx.hook, tcx.mode), (Hook::Tcx, mode));
         assert!(!run("ip link show wan0").contains("xdp"));
         assert_eq!(link(&instance, pins::XDP), None);
-        assert!(link(&instance, pins::TC).is_some());
+        assert!(instance.pin("wan0", pin).exists());
     });
 }
 
@@ -76,7 +78,7 @@ fn a_device_with_a_dot_in_its_name_is_attached_like_any_other() {
         let instance = Instance::new("dot");
         let ifindex = make_veth("wan0.5");
         instance.open().attach(&wan("wan0.5", ifindex, HookChoice::Tcx)).expect("attached");
-        assert!(instance.pin("wan0.5", pins::TC).exists());
+        assert!(instance.pin("wan0.5", instance.tc().1).exists());
         assert_eq!(DataPlane::remove(&instance.options).expect("removed"), ["wan0.5"]);
     });
 }
@@ -124,10 +126,16 @@ fn a_foreign_xdp_program_is_respected_and_named() {
         theirs.open().attach(&spec).expect("attached");
         let mut plane = ours.open();
         let error = plane.attach(&spec).expect_err("the device is taken").to_string();
-        assert!(error.contains("another XDP program"), "{error}");
+        let (mode, pin) = ours.tc();
+        // Programs of TCX stand beside each other, filters have one place.
+        let what = if mode == Mode::Tcx { "another XDP program" } else { "another filter" };
+        assert!(error.contains(what), "{error}");
         assert_eq!(plane.tables.devices().expect("a read"), [], "nothing of the attempt stays");
         assert!(link(&theirs, pins::XDP).is_some());
-        assert_eq!(link(&ours, pins::TC), None, "nothing of the attempt stays");
+        if mode == Mode::Clsact {
+            assert!(run("tc filter show dev wan0 ingress").contains("direct-action"));
+        }
+        assert!(!ours.pin("wan0", pin).exists(), "nothing of the attempt stays");
     });
 }
 
@@ -207,7 +215,7 @@ fn a_device_without_ethernet_gets_the_tc_form_only() {
         let mut plane = instance.open();
         for choice in [HookChoice::Auto, HookChoice::Tcx] {
             let attachment = plane.attach(&spec(choice)).expect("attached");
-            assert_eq!((attachment.hook, attachment.mode), (Hook::Tcx, Mode::Tcx));
+            assert_eq!((attachment.hook, attachment.mode), (Hook::Tcx, instance.tc().0));
         }
         let error = plane.attach(&spec(HookChoice::Xdp)).expect_err("XDP sees no packet there");
         assert!(error.to_string().contains("`hook: tcx`"), "{error}");

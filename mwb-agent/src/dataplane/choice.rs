@@ -106,10 +106,11 @@ const SENDS_FRAGMENTS: &[&str] = &[
 
 /// Which frames the XDP form of another device may redirect to one that runs
 /// in this mode: drivers set up their queues for it with their own program.
-pub(super) fn takes_xdp(mode: Mode, driver: &str) -> u8 {
+/// Before 6.3 a kernel redirects none in several buffers (`fragments` is false).
+pub(super) fn takes_xdp(mode: Mode, driver: &str, fragments: bool) -> u8 {
     if mode != Mode::Native {
         takes_xdp::NONE
-    } else if SENDS_FRAGMENTS.contains(&driver) {
+    } else if fragments && SENDS_FRAGMENTS.contains(&driver) {
         takes_xdp::FRAGMENTED
     } else {
         takes_xdp::LINEAR
@@ -181,11 +182,12 @@ mod tests {
 
     #[test]
     fn only_native_xdp_takes_frames_and_only_some_drivers_those_of_several_buffers() {
-        assert_eq!(takes_xdp(Mode::Native, "veth"), takes_xdp::FRAGMENTED);
-        assert_eq!(takes_xdp(Mode::Native, "ixgbe"), takes_xdp::LINEAR);
-        assert_eq!(takes_xdp(Mode::Native, ""), takes_xdp::LINEAR);
+        assert_eq!(takes_xdp(Mode::Native, "veth", true), takes_xdp::FRAGMENTED);
+        assert_eq!(takes_xdp(Mode::Native, "veth", false), takes_xdp::LINEAR);
+        assert_eq!(takes_xdp(Mode::Native, "ixgbe", true), takes_xdp::LINEAR);
+        assert_eq!(takes_xdp(Mode::Native, "", true), takes_xdp::LINEAR);
         for mode in [Mode::Generic, Mode::Tcx, Mode::Clsact] {
-            assert_eq!(takes_xdp(mode, "veth"), takes_xdp::NONE);
+            assert_eq!(takes_xdp(mode, "veth", true), takes_xdp::NONE);
         }
     }
 

@@ -10,6 +10,8 @@ use aya::programs::tc::{
 };
 use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
 
+use nix::net::if_::if_nametoindex;
+
 use super::error::Error;
 use super::pins::{self, Pins, remove_pin};
 use super::sys;
@@ -44,8 +46,17 @@ pub(super) fn attach(
         let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
         let link = program
             .attach_with_options(device, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
-            .and_then(|id| program.take_link(id))
-            .map_err(|error| failed(text(&error)))?;
+            .and_then(|id| program.take_link(id));
+        let link = match link {
+            Ok(link) => link,
+            Err(error) => {
+                // The filter there is not ours to remove.
+                if !ours {
+                    remove_pin(&marker)?;
+                }
+                return Err(failed(refusal(&error, device)));
+            }
+        };
         // Dropping it would detach.
         std::mem::forget(link);
     }
@@ -65,6 +76,12 @@ fn existing(device: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(device, TcAttachType::Ingress, PRIORITY, HANDLE, None)
 }
 
+/// The device of that name that is there now, if the mark says that one of that
+/// name has our filter.
+pub(super) fn device(pins: &Pins, device: &str) -> Option<u32> {
+    pins.link(device, pins::CLSACT).exists().then(|| if_nametoindex(device).ok())?
+}
+
 /// Removes our filter if the mark says that there is one. That the device or
 /// the filter is gone is no error. The clsact discipline stays: others may have
 /// filters in it.
@@ -79,6 +96,18 @@ pub(super) fn detach(pins: &Pins, device: &str) -> Result<(), Error> {
         tracing::debug!(device, error = text(&error), "the clsact filter was gone already");
     }
     remove_pin(&marker)
+}
+
+/// A refusal in words, with the way out where there is one.
+fn refusal(error: &ProgramError, device: &str) -> String {
+    let text = text(error);
+    if !text.contains("exists") {
+        return text;
+    }
+    format!(
+        "another filter has our place, of another instance perhaps: `tc filter show dev {device} \
+         ingress` names it, `tc filter del dev {device} ingress pref {PRIORITY}` removes it"
+    )
 }
 
 fn text(error: &ProgramError) -> String {

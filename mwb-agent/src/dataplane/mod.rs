@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use aya::util::KernelVersion;
 use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection};
 
 mod attach;
@@ -62,6 +63,8 @@ pub struct DataPlane {
     attached: BTreeMap<String, u32>,
     /// Whether the kernel has TCX links (6.6).
     has_tcx: bool,
+    /// The kernel lets XDP redirect frames in several buffers (6.3).
+    redirects_fragments: bool,
     /// Why nothing watches what is lost behind an XDP redirect, if so.
     unwatched: Option<String>,
 }
@@ -123,8 +126,10 @@ impl DataPlane {
             }
         }
         let tables = settings.tables(&mut object)?;
-        let has_tcx = aya::util::KernelVersion::current()
-            .is_ok_and(|kernel| kernel >= aya::util::KernelVersion::new(6, 6, 0));
+        let since = |major, minor| {
+            KernelVersion::current()
+                .is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
+        };
         Ok(Self {
             object,
             settings,
@@ -132,7 +137,8 @@ impl DataPlane {
             rules,
             pins,
             attached: BTreeMap::new(),
-            has_tcx,
+            has_tcx: since(6, 6),
+            redirects_fragments: since(6, 3),
             unwatched,
         })
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{DataPlane, DeviceSpec, HookChoice, Options, Role};
+use super::{DataPlane, DeviceSpec, HookChoice, Mode, Options, Role};
 
 /// Runs `test` in a network namespace that ends with it, or says why not.
 pub(crate) fn in_network(name: &str, test: impl FnOnce() + Send) {
@@ -63,6 +63,15 @@ impl Instance {
 
     pub(crate) fn open(&self) -> DataPlane {
         DataPlane::open(&self.options).expect("a data plane")
+    }
+
+    /// How the TC form is attached on this kernel, and what its pin is called.
+    pub(crate) fn tc(&self) -> (Mode, &'static str) {
+        if self.open().has_tcx {
+            (Mode::Tcx, super::pins::TC)
+        } else {
+            (Mode::Clsact, super::pins::CLSACT)
+        }
     }
 
     pub(crate) fn pin(&self, device: &str, suffix: &str) -> PathBuf {

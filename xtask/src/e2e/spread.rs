@@ -83,7 +83,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(Case::new("flows_avoid_a_busy_link_in_mode_least_used", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| {
             let config = config.with("balance", "least_used");
-            let capacity = serde_json::json!({"up": "100mbit", "down": "100mbit"});
+            let capacity = serde_json::json!({"up": "50mbit", "down": "50mbit"});
             config.with("wans.0.capacity", capacity.clone()).with("wans.1.capacity", capacity)
         })?;
         play(scene, flows_avoid_a_busy_link)
@@ -141,11 +141,11 @@ fn flows_go_to(scene: &mut Scene, wan: usize) -> Result<()> {
 fn flows_avoid_a_busy_link(scene: &mut Scene) -> Result<()> {
     use crate::lab::traffic::{UdpServer, UdpStream};
     let sink = UdpServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 9))?;
-    // 1,400 bytes every 150 microseconds: 75 Mbit/s of 100.
+    // 1,400 bytes every 300 microseconds: 37 Mbit/s of 50.
     let stream = UdpStream {
         size: 1400,
         echo: false,
-        ..UdpStream::new(1_000_000, Duration::from_micros(150))
+        ..UdpStream::new(1_000_000, Duration::from_micros(300))
     };
     let load = stream.start(scene.lab.host(), &sink)?;
     let server = EchoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;

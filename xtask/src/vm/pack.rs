@@ -24,7 +24,7 @@ const INIT: &str = include_str!("guest/init.sh");
 /// What the guest runs: a script.
 const JOB: &str = "/mwb/job";
 /// Taken from this machine besides [`TOOLS`], if it is there.
-const MORE_TOOLS: [&str; 4] = ["bash", "tc", "bridge", "unshare"];
+const MORE_TOOLS: [&str; 5] = ["bash", "tc", "bridge", "unshare", "turnutils_natdiscovery"];
 /// Directories that a machine has.
 const DIRECTORIES: [&str; 14] = [
     "/usr/bin",

@@ -92,17 +92,10 @@ impl Capture {
     /// # Errors
     /// When tcpdump lost frames, or its file cannot be read.
     pub fn finish(mut self) -> Result<Captured> {
-        // What it has not read when it is interrupted is lost: when its counts
-        // stand still, it has read all.
-        let mut last = String::new();
-        wait_until("tcpdump has read all", Duration::from_secs(10), || {
-            let now = self.counts()?;
-            Ok(std::mem::replace(&mut last, now.clone()) == now)
-        })?;
         self.process.signal(Signal::SIGINT)?;
         let log = self.process.finish(Duration::from_secs(10))?;
-        let mut lines = log.lines().rev();
-        let dropped = lines
+        let dropped = log
+            .lines()
             .find_map(|line| line.strip_suffix(" packets dropped by kernel"))
             .context("tcpdump says nothing of drops")?;
         ensure!(dropped.trim() == "0", "the capture is not whole: {dropped} frames dropped");
@@ -113,22 +106,6 @@ impl Capture {
             frames.push(packet.context("a broken capture file")?.data.into_owned());
         }
         Ok(Captured { frames })
-    }
-}
-
-impl Capture {
-    /// How much it has captured up to now, in its own words.
-    fn counts(&mut self) -> Result<String> {
-        fn said(log: &str) -> Vec<&str> {
-            log.lines().filter(|line| line.contains(" captured, ")).collect()
-        }
-        let before = said(&self.process.log()).len();
-        self.process.signal(Signal::SIGUSR1)?;
-        wait_until("tcpdump tells its counts", Duration::from_secs(10), || {
-            ensure!(self.process.is_running()?, "it ended: {}", self.process.log());
-            Ok(said(&self.process.log()).len() > before)
-        })?;
-        Ok(said(&self.process.log()).last().copied().unwrap_or_default().to_owned())
     }
 }
 

@@ -286,3 +286,41 @@ fn without_tcx_exactly_our_clsact_filter_comes_stays_and_goes() {
         assert_eq!(filters(), (0, 1));
     });
 }
+
+#[test]
+fn without_tcx_a_filter_is_known_by_its_device_and_anothers_is_left_alone() {
+    in_network("without_tcx_a_filter_is_known_by_its_device_and_anothers_is_left_alone", || {
+        let (theirs, ours) = (Instance::new("filter-theirs"), Instance::new("filter-ours"));
+        let open = |instance: &Instance| {
+            let mut plane = instance.open();
+            plane.has_tcx = false;
+            plane
+        };
+        let (wan0, wan1) = (make_veth("wan0"), make_veth("wan1"));
+        let mut before = open(&theirs);
+        for (name, ifindex) in [("wan0", wan0), ("wan1", wan1)] {
+            before.attach(&wan(name, ifindex, HookChoice::Tcx)).expect("attached");
+        }
+        let entries = before.tables.devices().expect("a read");
+        drop(before);
+
+        let mut plane = open(&ours);
+        let error = plane.attach(&wan("wan0", wan0, HookChoice::Tcx)).expect_err("it is taken");
+        assert!(error.to_string().contains("another filter"), "{error}");
+        assert!(run("tc filter show dev wan0 ingress").contains("direct-action"));
+        assert!(!plane.serves("wan0", wan0).expect("a read"));
+
+        let mut after = open(&theirs);
+        assert!(after.serves("wan0", wan0).expect("a read"));
+        assert!(!after.serves("wan0", wan1).expect("a read"), "another device of that name");
+        let named = ["wan0".to_owned(), "wan1".to_owned()];
+        assert_eq!(after.detach_others(&named).expect("detached"), [] as [&str; 0]);
+        assert_eq!(after.tables.devices().expect("a read"), entries);
+        run("ip link del wan0");
+        let anew = make_veth("wan0");
+        assert!(!after.serves("wan0", anew).expect("a read"), "it was made anew");
+        after.detach("wan1").expect("detached");
+        assert!(!run("tc filter show dev wan1 ingress").contains("direct-action"));
+        assert!(after.tables.devices().expect("a read").iter().all(|(index, _)| *index != wan1));
+    });
+}

@@ -9,7 +9,6 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
-
 use nix::net::if_::if_nametoindex;
 
 use super::error::Error;

@@ -138,18 +138,21 @@ fn an_upgrade_costs_nothing(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// Ids of the programs in the pinned links.
+/// Ids of the programs in the pinned links; a filter has none, and its program's
+/// pin is beside them.
 fn program_ids(scene: &Scene) -> Result<Vec<u64>> {
     let pins = layout(scene)?.join("links");
     let mut ids = Vec::new();
     for pin in fs::read_dir(&pins)? {
-        let output = Command::new("bpftool")
-            .args(["-j", "link", "show", "pinned"])
-            .arg(pin?.path())
-            .output()?;
-        let link: serde_json::Value =
+        let pin = pin?.path();
+        let name = pin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (kind, id) =
+            if name.ends_with("clsact") { ("prog", "id") } else { ("link", "prog_id") };
+        let output =
+            Command::new("bpftool").args(["-j", kind, "show", "pinned"]).arg(&pin).output()?;
+        let shown: serde_json::Value =
             serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
-        ids.push(link["prog_id"].as_u64().with_context(|| format!("no program: {link}"))?);
+        ids.push(shown[id].as_u64().with_context(|| format!("no program: {shown}"))?);
     }
     ensure!(!ids.is_empty(), "no links in {}", pins.display());
     Ok(ids)

@@ -115,11 +115,12 @@ impl Scene {
         Ok(rows.len())
     }
 
-    /// Memory of the agent in KiB.
+    /// Memory that the agent has asked for, in KiB: not that of its program.
     pub(super) fn resident(&mut self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.gateway.process().id());
         let status = fs::read_to_string(path)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
         line.trim().trim_end_matches(" kB").parse().context("a number of KiB")
     }
 

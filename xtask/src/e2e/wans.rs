@@ -108,6 +108,13 @@ fn a_peer_is_entered() -> Case {
                 let after = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
                 Ok([after[0] - before[0], after[1] - before[1]])
             };
+            // Programs of clsact are in the way themselves (docs/KERNELS.md).
+            if scene.gateway.api().status()?.wans[0].hook_mode.as_deref() == Some("clsact") {
+                is_told(scene, false)?;
+                let queued = sent(scene, &mut stream)?;
+                ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
+                return Ok(());
+            }
             is_told(scene, true)?;
             let direct = sent(scene, &mut stream)?;
             ensure!(direct.iter().all(|&sent| sent < MANY / 2), "{direct:?} were sent by devices");

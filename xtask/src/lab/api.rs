@@ -93,6 +93,8 @@ pub struct WanStatus {
     pub next_hop6: bool,
     /// `xdp` or `tcx`; `None` while nothing is attached.
     pub hook: Option<String>,
+    /// `native`, `generic`, `tcx` or `clsact`.
+    pub hook_mode: Option<String>,
     /// Why that, or why none.
     pub hook_reason: String,
     /// Share of new IPv4 flows, 0 to 1.

@@ -9,6 +9,7 @@ pub mod e2e;
 pub mod exec;
 pub mod fuzz;
 pub mod lab;
+pub mod only;
 pub mod outcome;
 pub mod run;
 pub mod setup;

@@ -20,15 +20,14 @@ use crate::{
     lab::{
         Gateway, GatewayConfig, Lab, LabSpec,
         address::NET4,
+        is_emulated,
         traffic::{EchoServer, EchoStream, Fleet, FleetServers, FlowRecord, ping},
         wait_until,
     },
 };
 
-/// Flows that run while something is changed, half of them of IPv6, and their
-/// datagrams a second.
+/// Flows that run while something is changed, half of them of IPv6.
 const FLOWS: usize = 1000;
-const RATE: u32 = 4000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Path of another version's agent: upgrades go from it to this one and back.
@@ -69,7 +68,8 @@ impl Load {
         let kept = (0..20)
             .map(|number| EchoStream::connect(lab.host(), echo[number % 2].address(), PATIENCE))
             .collect::<Result<Vec<_>>>()?;
-        let fleet = Fleet::start(lab.host(), &servers, FLOWS, RATE)?;
+        let rate = if is_emulated() { 500 } else { 4000 };
+        let fleet = Fleet::start(lab.host(), &servers, FLOWS, rate)?;
         fleet.wait_for_answers(1, PATIENCE)?;
         Ok(Self { fleet, kept, _servers: (servers, echo) })
     }
@@ -145,9 +145,8 @@ fn program_ids(scene: &Scene) -> Result<Vec<u64>> {
     let mut ids = Vec::new();
     for pin in fs::read_dir(&pins)? {
         let pin = pin?.path();
-        let name = pin.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (kind, id) =
-            if name.ends_with("clsact") { ("prog", "id") } else { ("link", "prog_id") };
+        let is_filter = pin.to_string_lossy().ends_with("clsact");
+        let (kind, id) = if is_filter { ("prog", "id") } else { ("link", "prog_id") };
         let output =
             Command::new("bpftool").args(["-j", kind, "show", "pinned"]).arg(&pin).output()?;
         let shown: serde_json::Value =

@@ -123,8 +123,9 @@ fn nothing_leaves_with_the_old_one(scene: &mut Scene, redial: &Redial) -> Result
     let tcp = EchoServer::start(scene.lab.net(), far(7))?;
     let who = WhoServer::start(scene.lab.net(), far(9))?;
     let mut kept = EchoStream::connect(scene.lab.host(), tcp.address(), PATIENCE)?;
+    let interval = Duration::from_millis(if is_emulated() { 4 } else { 1 });
     let streams = (0..4)
-        .map(|_| UdpStream::new(1_000_000, Duration::from_millis(1)).start(scene.lab.host(), &udp))
+        .map(|_| UdpStream::new(1_000_000, interval).start(scene.lab.host(), &udp))
         .collect::<Result<Vec<_>>>()?;
     wait_until("datagrams arrive", PATIENCE, || {
         Ok(streams.iter().all(|stream| stream.report().there.received > 50))

@@ -2,14 +2,19 @@
 //! inside seen outside. Parses with a library of its own, not with the code
 //! that it judges.
 
-use std::{fs::File, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use nix::sys::signal::Signal;
 use pcap_file::pcap::PcapReader;
 
-use super::{Namespace, Process, address, wait_until};
+use super::{Namespace, Process, address, is_emulated, wait_for, wait_until};
 
 /// Bytes kept of a frame: a whole one of an MTU of 1,500. More would leave room
 /// for too few frames in tcpdump's ring, which has slots of this size.
@@ -92,10 +97,12 @@ impl Capture {
     /// # Errors
     /// When tcpdump lost frames, or its file cannot be read.
     pub fn finish(mut self) -> Result<Captured> {
+        self.read_all()?;
         self.process.signal(Signal::SIGINT)?;
         let log = self.process.finish(Duration::from_secs(10))?;
         let dropped = log
             .lines()
+            .rev()
             .find_map(|line| line.strip_suffix(" packets dropped by kernel"))
             .context("tcpdump says nothing of drops")?;
         ensure!(dropped.trim() == "0", "the capture is not whole: {dropped} frames dropped");
@@ -106,6 +113,38 @@ impl Capture {
             frames.push(packet.context("a broken capture file")?.data.into_owned());
         }
         Ok(Captured { frames })
+    }
+
+    /// Waits until tcpdump has read what the kernel holds for it, which it would
+    /// lose when it is interrupted: its counts stand still then. Where a stream
+    /// goes on they never do, and a short wait must be enough.
+    fn read_all(&mut self) -> Result<()> {
+        let enough = Duration::from_millis(if is_emulated() { 3000 } else { 500 });
+        let start = Instant::now();
+        let mut last = String::new();
+        while start.elapsed() < enough {
+            let now = self.counts()?;
+            if std::mem::replace(&mut last, now.clone()) == now {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How much it has captured up to now, in its own words.
+    fn counts(&mut self) -> Result<String> {
+        let said = |log: &str| -> Vec<String> {
+            log.lines().filter(|line| line.contains(" captured, ")).map(str::to_owned).collect()
+        };
+        let before = said(&self.process.log()).len();
+        self.process.signal(Signal::SIGUSR1)?;
+        let what = "tcpdump tells its counts";
+        let (counts, _) = wait_for(what, Duration::from_secs(10), || {
+            ensure!(self.process.is_running()?, "it ended: {}", self.process.log());
+            Ok(said(&self.process.log()).split_off(before).pop())
+        })
+        .with_context(|| self.process.log())?;
+        Ok(counts)
     }
 }
 

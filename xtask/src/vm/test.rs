@@ -19,6 +19,7 @@ use super::pieces::{self, Piece, Reader, Source};
 use super::proof::{self, Trial};
 use super::{PROMISED, ending, inside, parts, smoke};
 use crate::build::{self, Artifacts, TestBinary};
+use crate::only::Only;
 use crate::outcome::{Outcome, Verdict};
 use crate::test::report::Report;
 use crate::test::{VERIFY, libtest, test_binaries};
@@ -47,11 +48,10 @@ pub struct Args {
     /// The kernels.
     #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', default_values = PROMISED)]
     kernel: Vec<Kernel>,
-    /// Run only tests whose name contains this.
-    #[arg(long, value_name = "PATTERN", conflicts_with = "smoke")]
-    only: Option<String>,
+    #[command(flatten)]
+    only: Only,
     /// Load every program, and send one packet along each path.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "patterns")]
     smoke: bool,
     /// Guests at once; by default as many as there are processors and memory.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -63,7 +63,7 @@ impl Args {
         if self.smoke {
             return smoke::wants(name);
         }
-        self.only.as_ref().is_none_or(|pattern| name.contains(pattern.as_str()))
+        self.only.wants(name)
     }
 }
 

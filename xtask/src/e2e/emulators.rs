@@ -73,7 +73,7 @@ fn netem_and_the_relay_do_the_same() -> Result<()> {
         for (what, pair, set, share) in [
             ("round trip", [relay.trip, netem.trip], 2e3 * DELAY.as_secs_f64(), 0.15),
             ("loss", [relay.loss, netem.loss], LOSS, 0.2),
-            ("rate", [relay.rate, netem.rate], RATE as f64, 0.1),
+            ("rate", [relay.rate, netem.rate], RATE as f64, 0.15),
             // 100 ms of queue on top.
             ("full queue", [relay.full, netem.full], 2e3 * DELAY.as_secs_f64() + 100.0, 0.2),
         ] {

@@ -18,6 +18,7 @@ use super::{
 use crate::lab::{
     LabSpec,
     address::{NET4, wan4},
+    is_emulated,
     traffic::{EchoServer, EchoStream, UdpRun, UdpServer, UdpStream},
     wait_until,
 };
@@ -108,6 +109,8 @@ fn a_flood_hurts_nobody(scene: &mut Scene) -> Result<()> {
     let before = sizes(scene)?;
     let mut counted = refused(scene)?;
     let mut memory = None;
+    // A pace that leaves the machine to others too.
+    let pause = Duration::from_micros(if is_emulated() { 3000 } else { 300 });
     let wan = Port::between((scene.lab.isp(0), "gw0"), (scene.lab.gw(), "wan0"))?;
     let flood = (0..FLOOD).map(syn).collect::<Result<Vec<_>>>()?;
     let tcp = (1..=u16::MAX).map(knock_tcp).collect::<Result<Vec<_>>>()?;
@@ -117,8 +120,7 @@ fn a_flood_hurts_nobody(scene: &mut Scene) -> Result<()> {
         for chunk in packets.chunks(CHUNK) {
             for burst in chunk.chunks(BURST) {
                 wan.send(burst)?;
-                // A pace that leaves the machine to others too.
-                thread::sleep(Duration::from_micros(300));
+                thread::sleep(pause);
             }
             counted += chunk.len() as u64;
             wait_until("all are refused and counted", PATIENCE, || {

@@ -259,7 +259,8 @@ impl Gateway {
         found.with_context(|| {
             let status = last.map_or_else(|| "none".to_owned(), |status| format!("{status:#?}"));
             format!(
-                "last status: {status}\nended: {ended}\nthe agent's log:\n{}",
+                "last status: {status}\nended: {ended}\nits threads:\n{}the agent's log:\n{}",
+                self.process.threads(),
                 self.process.log()
             )
         })

@@ -73,6 +73,22 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What each of its threads does at this moment: name, state, and where in the
+    /// kernel it waits. For people who look into why it does not answer.
+    #[must_use]
+    pub fn threads(&self) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
+        let of = |task: PathBuf| {
+            let read = |name| fs::read_to_string(task.join(name)).unwrap_or_default();
+            let status = read("status");
+            let lines = ["Name:", "State:", "voluntary", "nonvoluntary"];
+            let is_one = |line: &&str| lines.iter().any(|start| line.starts_with(start));
+            let said: Vec<&str> = status.lines().filter(is_one).collect();
+            format!("{}\n{}", said.join(", "), read("stack"))
+        };
+        tasks.flatten().map(|task| of(task.path())).collect()
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors

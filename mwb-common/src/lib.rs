@@ -4,9 +4,12 @@
 
 pub mod checksum;
 pub mod counters;
+pub mod integrity;
 pub mod maps;
 pub mod nat;
 pub mod nptv6;
 pub mod parse;
 pub mod reason;
 pub mod select;
+pub mod window;
+pub mod wire;

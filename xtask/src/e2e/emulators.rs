@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Case, skip};
 use crate::lab::{
-    Direction, Lab, LabSpec, LinkSpec, Loss, Shape,
+    Direction, Lab, LabSpec, LinkSpec, Loss, Namespace, Shape,
     address::{provider4, wan4},
     traffic::{Iperf, IperfServer, UdpServer, UdpStream, ping},
     wait_until,
@@ -73,7 +73,7 @@ fn netem_and_the_relay_do_the_same() -> Result<()> {
         for (what, pair, set, share) in [
             ("round trip", [relay.trip, netem.trip], 2e3 * DELAY.as_secs_f64(), 0.15),
             ("loss", [relay.loss, netem.loss], LOSS, 0.2),
-            ("rate", [relay.rate, netem.rate], RATE as f64, 0.15),
+            ("rate", [relay.rate, netem.rate], RATE as f64, 0.1),
             // 100 ms of queue on top.
             ("full queue", [relay.full, netem.full], 2e3 * DELAY.as_secs_f64() + 100.0, 0.2),
         ] {
@@ -124,20 +124,17 @@ fn measure(
     let swallowed = small(200).run(from, &server)?;
     wan.blackhole(&[direction], false)?;
 
-    let stream =
-        UdpStream { echo: false, size: 1400, ..UdpStream::new(6_000, Duration::from_micros(700)) };
-    let run = stream.start(from, &server)?;
-    // The queue is full after as long as it holds, at twice the rate.
-    let start = Instant::now();
-    wait_until("the queue is full", Duration::from_secs(5), || {
-        Ok(start.elapsed() > Duration::from_millis(500))
-    })?;
-    let beside = ping(from, to.ip(), 50, Duration::from_millis(40), &[])?;
-    let full = beside.median().context("no reply beside the stream")?;
-    let overload = run.finish()?;
-    ensure!(overload.there.lost > 0, "twice the rate fits: {overload:?}");
-    let span = overload.there.span.as_secs_f64();
-    let rate = ((overload.there.received - 1) * (1400 + HEADERS) * 8) as f64 / span;
+    // A machine that is held up sends less, never more: the best of three counts.
+    let (mut rate, mut full) = (0.0, Duration::ZERO);
+    for _ in 0..3 {
+        let (once, beside) = overload(from, &server)?;
+        if once > rate {
+            (rate, full) = (once, beside);
+        }
+        if rate > 0.95 * RATE as f64 {
+            break;
+        }
+    }
 
     let server = IperfServer::start(at, SocketAddr::new(to.ip(), 5201))?;
     let tcp = Iperf::tcp(6).run(from, &server)?.received_rate;
@@ -151,6 +148,25 @@ fn measure(
         tcp,
         through_blackhole: swallowed.there.received as f64 / swallowed.sent as f64,
     })
+}
+
+/// What comes out, in bits per second, when twice the rate goes in, and the round
+/// trip beside it.
+fn overload(from: &Namespace, server: &UdpServer) -> Result<(f64, Duration)> {
+    let stream =
+        UdpStream { echo: false, size: 1400, ..UdpStream::new(6_000, Duration::from_micros(700)) };
+    let run = stream.start(from, server)?;
+    // The queue is full after as long as it holds, at twice the rate.
+    let start = Instant::now();
+    wait_until("the queue is full", Duration::from_secs(5), || {
+        Ok(start.elapsed() > Duration::from_millis(500))
+    })?;
+    let beside = ping(from, server.address().ip(), 50, Duration::from_millis(40), &[])?;
+    let full = beside.median().context("no reply beside the stream")?;
+    let overload = run.finish()?;
+    ensure!(overload.there.lost > 0, "twice the rate fits: {overload:?}");
+    let span = overload.there.span.as_secs_f64();
+    Ok((((overload.there.received - 1) * (1400 + HEADERS) * 8) as f64 / span, full))
 }
 
 /// The hosts of the lab pace as servers of the Internet do.

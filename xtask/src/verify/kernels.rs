@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{Measured, Report, Said, show, table};
 use crate::vm::{self, Kernel};
@@ -18,10 +18,20 @@ const TOLD: &str = include_str!("../../../docs/KERNELS.md");
 const OBJECT: &str = "/mwb-object";
 /// What the guest's side is called there.
 const PROGRAM: &str = "/usr/bin/xtask";
+/// Kernels of the document's table.
+const COLUMNS: [&str; 3] = ["6.1", "6.12", "6.18"];
 
 /// Asks the kernels one by one, shows what they say, and writes it down if it
 /// ought to.
 pub(super) fn command(kernels: &[Kernel], write: bool) -> Result<ExitCode> {
+    if write {
+        // What is written replaces the table: no column of it may be lost.
+        let asked: Vec<String> = kernels.iter().map(Kernel::to_string).collect();
+        let missing = COLUMNS.iter().find(|column| !asked.iter().any(|kernel| kernel == *column));
+        if let Some(missing) = missing {
+            bail!("{DOCUMENT} has Linux {missing} too: --kernel {}", COLUMNS.join(","));
+        }
+    }
     let object = build::artifacts()?.objects_dir.join(build::OBJECT);
     let mut found = table::Series::new();
     for kernel in kernels {
@@ -71,7 +81,23 @@ pub fn fault(one: &Measured, release: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use mwb_common::maps::names::programs;
+
     use super::*;
+
+    #[test]
+    fn the_document_has_every_program_on_every_kernel() {
+        let watching = programs::WATCHING.iter().map(|(program, _)| program);
+        for program in programs::ALL.iter().chain(watching) {
+            for column in COLUMNS {
+                let told = table::told(TOLD, program, column);
+                assert!(told.is_some(), "{program} on Linux {column} is not in {DOCUMENT}");
+            }
+        }
+        for promised in crate::vm::PROMISED {
+            assert!(COLUMNS.contains(&promised), "Linux {promised}");
+        }
+    }
 
     #[test]
     fn a_program_is_held_to_the_document_on_the_kernels_that_it_has() {

@@ -15,7 +15,7 @@ use super::ending::{self, Ending};
 use super::guest::{Limits, Machine, Remains, Scratch, Stream};
 use super::kernel::RELEASE;
 use super::pack::{self, Job};
-use super::{PROMISED, parts};
+use super::{PROMISED, parts, test};
 
 /// Name of the variable with the kernel of [`runner`].
 const KERNEL: &str = "MWB_VM_KERNEL";
@@ -128,11 +128,13 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode> {
     let executable = std::path::absolute(executable)?;
     let mut command = args.command.clone();
     command[0] = executable.clone().into();
+    let mut files = beside(&executable);
+    files.extend(test::documents()?);
     let job = Job {
         command,
         directory: std::env::current_dir()?,
         environment: std::env::vars().filter(|(name, _)| name.starts_with("CARGO_")).collect(),
-        files: beside(&executable),
+        files,
     };
     let kernel = match &args.kernel {
         Some(kernel) => kernel.clone(),

@@ -38,9 +38,12 @@ impl Ending {
     /// Reads it. `timed_out`: it was ended for that; `status`: QEMU's exit code,
     /// if it was not ended by a signal.
     pub(super) fn read(log: &str, timed_out: Option<Duration>, status: Option<i32>) -> Self {
-        // The last one: a job may print anything to the console.
+        // The last one, and only if QEMU ended as the first process has it end: a
+        // job may print anything to the console.
         let told = log.lines().rev().find_map(|line| line.split_once(RESULT));
-        if let Some(code) = told.and_then(|(_, code)| code.trim().parse().ok()) {
+        if let Some(code) = told.and_then(|(_, code)| code.trim().parse().ok())
+            && status == Some(status_of(code))
+        {
             return Self::Code(code);
         }
         if log.contains(PANIC) {
@@ -83,6 +86,11 @@ impl fmt::Display for Ending {
     }
 }
 
+/// QEMU's exit code for a job's: the debug device makes 2n + 1 of what it is given.
+fn status_of(code: u8) -> i32 {
+    2 * (i32::from(code.min(110)) + 16) + 1
+}
+
 /// The end of the kernel's log, a line each; empty if nothing was logged.
 pub(super) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log
@@ -112,8 +120,17 @@ mod tests {
     fn a_result_counts_whatever_else_happened() {
         let log = "mwb-vm: up 6.12 after 2.5 s\n[    3.1] x\nmwb-vm: exit 137\r\n";
         assert_eq!(Ending::read(log, None, Some(253)), Ending::Code(137));
-        assert_eq!(Ending::read(log, Some(LIMIT), None).code(), 137);
+        assert_eq!(Ending::read(&log.replace("137", "0"), None, Some(33)).code(), 0);
         assert!(!Ending::Code(1).is_mishap());
+    }
+
+    #[test]
+    fn a_result_that_a_job_has_printed_is_none() {
+        let forged = "mwb-vm: exit 0\n[ 4.3] Kernel panic - not syncing: sysrq\n";
+        assert_eq!(Ending::read(forged, None, Some(0)), Ending::Panic);
+        assert_eq!(Ending::read("mwb-vm: exit 0\n", None, Some(0)), Ending::Off);
+        assert_eq!(Ending::read("mwb-vm: exit 0\n", Some(LIMIT), None), Ending::TimedOut(LIMIT));
+        assert_eq!(Ending::read("mwb-vm: exit 0\n", None, Some(47)).code(), 125);
     }
 
     #[test]

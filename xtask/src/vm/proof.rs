@@ -150,8 +150,11 @@ fn panic(trial: &Trial<'_>) -> Result<()> {
 
 fn hang(trial: &Trial<'_>) -> Result<()> {
     let start = Instant::now();
-    let (remains, out, _) = trial.run("echo before; exec sleep 1000", HANGS_FOR)?;
+    let script = "echo before; echo '<4>the last word' > /dev/kmsg; exec sleep 1000";
+    let (remains, out, _) = trial.run(script, HANGS_FOR)?;
     ensure!(remains.ending == Ending::TimedOut(HANGS_FOR), "{:?}", remains.ending);
+    let tail = ending::tail(&remains.log);
+    ensure!(tail.contains("the last word"), "{tail}");
     ensure!(remains.ending.code() == 124 && out == "before\n", "{out}");
     ensure!(start.elapsed() < PATIENCE, "after {:?}", start.elapsed());
     Ok(())
@@ -159,8 +162,13 @@ fn hang(trial: &Trial<'_>) -> Result<()> {
 
 fn off(trial: &Trial<'_>) -> Result<()> {
     for way in ["poweroff", "reboot"] {
-        let (remains, ..) = trial.run(&format!("busybox {way} -f"), PATIENCE)?;
+        // A job that says it has ended has not.
+        let forged = "echo 'mwb-vm: exit 0' > /dev/console";
+        let script = format!("{forged}; echo '<4>the last word' > /dev/kmsg; busybox {way} -f");
+        let (remains, ..) = trial.run(&script, PATIENCE)?;
         ensure!(remains.ending == Ending::Off, "{way}: {:?}", remains.ending);
+        let tail = ending::tail(&remains.log);
+        ensure!(tail.contains("the last word"), "{way}: {tail}");
         ensure!(remains.ending.code() == 125, "{way}");
     }
     Ok(())

@@ -212,11 +212,7 @@ impl<'a> Guests<'a> {
     fn make(cache: &'a Cache, scratch: &'a Scratch) -> Result<Self> {
         let base = scratch.join("base");
         pack::base(cache, &base)?;
-        let root = workspace::root()?;
-        let mut documents = Vec::new();
-        for name in DOCUMENTS {
-            walk(&root.join(name), &mut documents)?;
-        }
+        let documents = documents()?;
         let artifacts = build::artifacts()?.clone();
         let program = std::env::current_exe()?;
         Ok(Self { cache, base, program, artifacts, scratch, documents })
@@ -318,6 +314,19 @@ impl<'a> Guests<'a> {
         }
         Ok((made, place))
     }
+}
+
+/// The documents that tests read, each in its own place.
+///
+/// # Errors
+/// When they cannot be listed.
+pub(super) fn documents() -> Result<Vec<(PathBuf, String)>> {
+    let root = workspace::root()?;
+    let mut documents = Vec::new();
+    for name in DOCUMENTS {
+        walk(&root.join(name), &mut documents)?;
+    }
+    Ok(documents)
 }
 
 fn walk(directory: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<()> {

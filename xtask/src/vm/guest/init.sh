@@ -52,6 +52,9 @@ case "$($B cat /proc/cmdline)" in
     out=$(port out)
     errors=$(port errors)
     say "up $($B uname -r) after $($B cut -d' ' -f1 /proc/uptime) s"
+    # Quiet until here: a console is slow. From now on what the kernel has to say
+    # is what the host shows of a guest that does not end well.
+    $B dmesg -n 7
     /bin/bash /mwb/job < /dev/null > "$out" 2> "$errors"
     code=$?
     ;;

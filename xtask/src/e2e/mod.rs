@@ -36,6 +36,7 @@ mod hairpin;
 mod host;
 mod lab;
 mod limits;
+mod mtu;
 mod packets;
 mod port;
 mod protocols;
@@ -44,6 +45,7 @@ mod reload;
 mod scene;
 mod spread;
 mod states;
+mod tags;
 mod traffic;
 mod wans;
 mod why;
@@ -117,6 +119,7 @@ pub fn cases() -> Vec<Case> {
         cuts::cases(),
         divide::cases(),
         errors::cases(),
+        mtu::cases(),
         fragments::cases(),
         filtering::cases(),
         hairpin::cases(),
@@ -126,6 +129,7 @@ pub fn cases() -> Vec<Case> {
         limits::cases(),
         flood::cases(),
         wans::cases(),
+        tags::cases(),
         redial::cases(),
         reload::cases(),
         change::cases(),

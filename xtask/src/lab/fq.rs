@@ -11,7 +11,7 @@ const LIMIT: u32 = 100_000;
 
 /// Has host and Internet pace what they send. Without fq TCP paces itself.
 pub(super) fn pace(host: &Namespace, net: &Namespace, wans: usize) -> Result<()> {
-    if !qdisc::is_available(host, "fq") {
+    if !qdisc::is_available(host, "fq")? {
         return Ok(());
     }
     let line = |device: &str| {

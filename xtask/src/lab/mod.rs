@@ -65,6 +65,16 @@ pub fn is_emulated() -> bool {
     std::env::var_os(EMULATED).is_some()
 }
 
+/// Name of the variable that is set in every test VM.
+pub(crate) const GUEST: &str = "MWB_GUEST";
+
+/// This is a test VM: its kernel has what every stock kernel has, and a test that
+/// needs it must not do without.
+#[must_use]
+pub fn is_guest() -> bool {
+    std::env::var_os(GUEST).is_some()
+}
+
 /// Becomes one of the lab's helper processes if the command line asks for it.
 /// To be called first of all in `main`.
 #[must_use]

@@ -46,7 +46,7 @@ pub(super) fn start(namespace: &Namespace, index: usize, shape: &Shape) -> Resul
         namespace.ip(&format!("link set {device} gro_max_size 1 promisc on up\n"))?;
         namespace.ethtool_features(device, &["gro", "on", "tx", "off"])?;
     }
-    Ok(if !shape.by_relay && qdisc::is_available(namespace, "netem") {
+    Ok(if !shape.by_relay && qdisc::is_available(namespace, "netem")? {
         Box::new(Netem::start(namespace, &near, &far, shape)?)
     } else {
         Box::new(Relay::start(namespace, &near, &far, shape)?)

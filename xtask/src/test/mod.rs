@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use mwb_common::maps::names::programs;
 
 use crate::build::{self, Messages, TestBinary};
 use crate::e2e::{self, Case};
@@ -31,7 +30,7 @@ pub struct Args {
     /// Print the names of the tests and run none.
     #[arg(long)]
     list: bool,
-    /// Leave out the tests in the network lab.
+    /// Leave out the tests in the network lab, and those in VMs.
     #[arg(long)]
     no_e2e: bool,
 }
@@ -54,7 +53,7 @@ impl Args {
     /// not to boot machines.
     fn wants_machines(&self) -> bool {
         let named = |pattern: &String| pattern.starts_with(smoke::PREFIX);
-        self.only.patterns.is_empty() || self.only.patterns.iter().any(named)
+        (self.only.patterns.is_empty() && !self.no_e2e) || self.only.patterns.iter().any(named)
     }
 }
 
@@ -87,7 +86,7 @@ fn list(args: &Args) -> Result<ExitCode> {
         }
         machines = smoke::names(&binaries)?;
     }
-    names.extend(programs::ALL.iter().map(|program| format!("{VERIFY}{program}")));
+    names.extend(verify::programs().map(|program| format!("{VERIFY}{program}")));
     if !args.no_e2e {
         names.extend(e2e::cases().iter().map(|case| case.name().to_owned()));
     }
@@ -113,9 +112,7 @@ fn run(args: &Args, record: &Record, report: &mut Report) {
         };
         run_binaries(args, &binaries, report);
     }
-    let wanted: Vec<&str> = programs::ALL
-        .iter()
-        .copied()
+    let wanted: Vec<&str> = verify::programs()
         .filter(|program| args.only.wants(&format!("{VERIFY}{program}")))
         .collect();
     if !wanted.is_empty() {
@@ -227,13 +224,13 @@ fn verify_programs(wanted: &[&str]) -> Vec<Outcome> {
     } else {
         return skip_all(wanted, "loading programs into the kernel needs root");
     };
+    let release = verify::kernel_release();
     let seconds = started.elapsed().as_secs_f64() / wanted.len() as f64;
     let known: Result<HashMap<_, _>> =
         measured.map(|all| all.into_iter().map(|one| (one.program.clone(), one)).collect());
     let verdict = |program: &str| match &known {
         Ok(known) => match known.get(program).context("not in the object") {
-            Ok(one) if one.fits() => Verdict::Passed,
-            Ok(one) => Verdict::Failed(one.to_string()),
+            Ok(one) => verify::fault(one, &release).map_or(Verdict::Passed, Verdict::Failed),
             Err(error) => Verdict::Failed(format!("{error:#}")),
         },
         Err(error) => Verdict::Failed(format!("{error:#}")),
@@ -273,5 +270,12 @@ mod tests {
         assert!(!only("e2e/").wants_executables());
         assert!(only("nat").wants_executables());
         assert!(Args::default().wants_executables());
+    }
+
+    #[test]
+    fn machines_are_for_everything_or_when_they_are_named() {
+        assert!(Args::default().wants_machines() && only("vm/6.1").wants_machines());
+        assert!(!only("e2e/").wants_machines());
+        assert!(!Args { no_e2e: true, ..Args::default() }.wants_machines());
     }
 }

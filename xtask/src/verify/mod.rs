@@ -153,6 +153,12 @@ fn exit_code<'a>(programs: impl IntoIterator<Item = &'a Measured>) -> ExitCode {
     code
 }
 
+/// Names of all programs: those that packets go through, and those that watch.
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    let watching = names::programs::WATCHING.iter().map(|&(name, _)| name);
+    names::programs::ALL.iter().copied().chain(watching)
+}
+
 /// Loads every program of `object`, beside whatever runs on this machine:
 /// nothing is pinned or attached.
 ///
@@ -166,8 +172,7 @@ pub fn measure(object: &Path) -> Result<Vec<Measured>> {
     }
     let mut ebpf =
         loader.load(&bytes).with_context(|| format!("cannot load {}", object.display()))?;
-    let watching = names::programs::WATCHING.iter().map(|(name, _)| name);
-    for expected in names::programs::ALL.iter().chain(watching) {
+    for expected in programs() {
         if ebpf.program(expected).is_none() {
             bail!("{} has no program {expected}", object.display());
         }

@@ -30,6 +30,13 @@ pub(super) fn told(document: &str, program: &str, series: &str) -> Option<u32> {
     read(table).ok()?.remove(&(program.to_owned(), series.to_owned()))
 }
 
+/// The programs that the document has.
+#[cfg(test)]
+pub(super) fn rows(document: &str) -> Vec<String> {
+    let told = parts(document).and_then(|(_, table, _)| read(table)).unwrap_or_default();
+    told.into_keys().map(|(program, _)| program).collect()
+}
+
 /// Whether the document has a kernel series at all.
 pub(super) fn has(document: &str, series: &str) -> bool {
     parts(document)

@@ -2,17 +2,19 @@
 //! lists, sources and downloads of its own, and `dpkg -x`. Installs nothing.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::cache::Kernel;
 use super::sources::{self, Mirrors};
 use crate::exec;
 
+const NO_DOWNLOAD: &str = "the package archive does not give it";
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The release whose security archive has kernels 6.1 and 6.12.
 const OLD: &str = "bookworm";
@@ -21,12 +23,31 @@ const NEW: &str = "trixie";
 /// Kernels that [`OLD`] has.
 const OF_OLD: [&str; 2] = ["6.1", "6.12"];
 
+/// Why packages cannot be had on this machine: nothing here is wrong, and
+/// nothing here can mend it.
+#[derive(Debug)]
+pub(super) struct Unavailable(pub(super) String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+fn unavailable(why: &str) -> Unavailable {
+    Unavailable(why.to_owned())
+}
+
 /// An apt with a state of its own.
 #[derive(Debug)]
 pub(super) struct Apt {
     home: PathBuf,
     /// The release to take QEMU from.
     tools_release: String,
+    /// Whether the machine takes Debian's security updates.
+    has_security: bool,
 }
 
 impl Apt {
@@ -38,10 +59,11 @@ impl Apt {
     pub(super) fn prepare(home: &Path, kernels: &[&Kernel]) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg"] {
             if exec::find(program).is_none() {
-                bail!("this machine has no {program}: the parts of the VM are Debian packages");
+                let why = format!("no {program} here, and its parts are Debian packages");
+                return Err(Unavailable(why).into());
             }
         }
-        let mirrors = sources::mirrors()?;
+        let mirrors = sources::mirrors().map_err(|error| Unavailable(error.to_string()))?;
         let own = release();
         let backports = format!("{own}-backports");
         let text = source_list(&mirrors, &own, kernels);
@@ -52,7 +74,8 @@ impl Apt {
         fs::write(home.join("sources.list"), text)?;
         // The QEMU of Debian 12 itself is half as fast as that of its backports.
         let tools_release = if own == OLD { backports } else { own };
-        Ok(Self { home: home.to_owned(), tools_release })
+        let has_security = mirrors.security.is_some();
+        Ok(Self { home: home.to_owned(), tools_release, has_security })
     }
 
     /// Fetches the lists of packages.
@@ -62,7 +85,10 @@ impl Apt {
     pub(super) fn update(&self) -> Result<()> {
         let mut command = self.command("apt-get");
         command.args(["update", "--error-on=any"]);
-        exec::run_step("apt-get update (its own lists)", &mut command, LIMIT)
+        exec::run_step("apt-get update (its own lists)", &mut command, LIMIT).context(unavailable(
+            "the package archive cannot be reached; with a network, `cargo xtask vm setup` gets \
+             all",
+        ))
     }
 
     /// Downloads what is missing on this machine to run `packages`, and unpacks
@@ -75,18 +101,24 @@ impl Apt {
         packages: &[&str],
         directory: &Path,
     ) -> Result<()> {
+        let archives = self.home.join("cache/archives");
+        let packages_of = |directory: &Path| -> Result<Vec<PathBuf>> {
+            let entries =
+                fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+            let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+            let is_package = |path: &PathBuf| path.extension() == Some(OsStr::new("deb"));
+            Ok(paths.into_iter().filter(is_package).collect())
+        };
+        // What an earlier download left need not be what this one wants.
+        for stale in packages_of(&archives)? {
+            fs::remove_file(&stale).with_context(|| stale.display().to_string())?;
+        }
         let mut command = self.command("apt-get");
         command.args(["install", "-y", "--download-only", "--no-install-recommends"]);
         command.args(["-t", &self.tools_release]).args(packages);
         let what = format!("download {}", packages.join(" "));
-        exec::run_step(&what, &mut command, LIMIT)?;
-        for entry in fs::read_dir(self.home.join("cache/archives"))? {
-            let path = entry?.path();
-            if path.extension() == Some(OsStr::new("deb")) {
-                unpack(&path, directory)?;
-            }
-        }
-        Ok(())
+        exec::run_step(&what, &mut command, LIMIT).context(unavailable(NO_DOWNLOAD))?;
+        packages_of(&archives)?.iter().try_for_each(|package| unpack(package, directory))
     }
 
     /// Downloads the newest package of a kernel into `directory`.
@@ -98,12 +130,24 @@ impl Apt {
         let names = self.command("apt-cache").args(["pkgnames", &prefix]).output()?;
         let names = String::from_utf8_lossy(&names.stdout).into_owned();
         let Some(name) = newest(names.lines()) else {
-            bail!("the package archive has no {prefix}*-cloud-amd64");
+            return Err(Unavailable(self.lacks(kernel)).into());
         };
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         let mut command = self.command("apt-get");
         command.args(["download", name]).current_dir(directory);
         exec::run_step(&format!("download {name}"), &mut command, LIMIT)
+            .context(unavailable(NO_DOWNLOAD))
+    }
+
+    fn lacks(&self, kernel: &Kernel) -> String {
+        let lacks = format!("the package archive has no linux-image-{kernel}.*-cloud-amd64");
+        if self.has_security || !OF_OLD.contains(&kernel.to_string().as_str()) {
+            return lacks;
+        }
+        format!(
+            "{lacks}: it is a security update of Debian 12, and apt's sources have none; with a \
+             line `deb MIRROR-security {OLD}-security main` they have"
+        )
     }
 
     fn command(&self, program: &str) -> Command {
@@ -205,6 +249,16 @@ mod tests {
         assert!(text.contains("bookworm-backports"), "{text}");
         assert!(source_list(&mirrors, OLD, &[&old, &new]).contains("trixie-backports"));
         assert!(!source_list(&mirrors, NEW, &[&old]).contains("bookworm-backports"));
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_lacks_the_security_archive_is_told_its_line() -> Result<(), String> {
+        let apt = |has_security| Apt { home: "/".into(), tools_release: OLD.into(), has_security };
+        let (old, new) = ("6.1".parse()?, "6.18".parse()?);
+        assert!(apt(false).lacks(&old).contains("bookworm-security main"));
+        assert!(!apt(true).lacks(&old).contains("MIRROR"));
+        assert!(!apt(false).lacks(&new).contains("MIRROR"));
         Ok(())
     }
 }

@@ -26,6 +26,9 @@ pub struct SetupArgs {
     /// The kernels to get.
     #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', default_values = PROMISED)]
     kernel: Vec<Kernel>,
+    /// Replace what is there by what the archives have now.
+    #[arg(long)]
+    refresh: bool,
 }
 
 /// The machine to make.
@@ -95,6 +98,9 @@ impl MachineArgs {
 /// Gets what is missing, and shows what is there.
 pub(super) fn setup(args: &SetupArgs) -> Result<ExitCode> {
     let cache = Cache::open()?;
+    if args.refresh {
+        parts::refresh(&cache, &args.kernel)?;
+    }
     parts::ensure(&cache, &args.kernel)?;
     println!("cache    {}", cache.root().display());
     println!("QEMU     {}", cache.tool(parts::QEMU)?.program.display());
@@ -208,6 +214,8 @@ fn finish(remains: &Remains) -> Result<ExitCode> {
     let Remains { ending, log } = remains;
     if ending.is_mishap() {
         eprint!("vm: {ending}\n{}", ending::tail(log));
+    } else if let Some(complaint) = ending::complaint(log) {
+        eprint!("vm: the guest's kernel complained:\n{complaint}");
     }
     Ok(ExitCode::from(ending.code()))
 }

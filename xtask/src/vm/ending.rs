@@ -16,6 +16,17 @@ const UP: &str = "mwb-vm: up ";
 const PANIC: &str = "Kernel panic - not syncing";
 /// How a crash begins in the kernel's log.
 const CRASHES: [&str; 4] = [PANIC, "BUG: ", "Oops: ", "general protection fault"];
+/// How the kernel complains and goes on. Not "soft lockup": a machine whose
+/// every instruction is emulated stands still whenever its host has better to do.
+const COMPLAINTS: [&str; 6] = [
+    "WARNING: ",
+    "BUG: ",
+    "Oops: ",
+    "general protection fault",
+    "UBSAN: ",
+    "blocked for more than",
+];
+const NO_COMPLAINT: &str = "soft lockup";
 /// Lines of the kernel's log that are shown.
 const TAIL: usize = 40;
 
@@ -91,6 +102,18 @@ fn status_of(code: u8) -> i32 {
     2 * (i32::from(code.min(110)) + 16) + 1
 }
 
+/// What the kernel complained of while the job ran, with what followed.
+pub(super) fn complaint(log: &str) -> Option<String> {
+    let (_, since) = log.split_once(UP)?;
+    let lines: Vec<&str> = since.lines().map(str::trim_end).collect();
+    let complains = |line: &&str| {
+        COMPLAINTS.iter().any(|words| line.contains(words)) && !line.contains(NO_COMPLAINT)
+    };
+    let start = lines.iter().position(complains)?;
+    let shown = lines[start..].iter().take(TAIL).filter(|line| !line.is_empty());
+    Some(shown.map(|line| format!("    {line}\n")).collect())
+}
+
 /// The end of the kernel's log, a line each; empty if nothing was logged.
 pub(super) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log
@@ -147,6 +170,19 @@ mod tests {
             assert_eq!(ending.code(), code);
             assert!(ending.to_string().contains(words), "{ending}");
         }
+    }
+
+    #[test]
+    fn a_complaint_is_what_the_kernel_says_of_itself_since_the_job_began() {
+        let log = "[1.0] WARNING: at boot\r\nmwb-vm: up 6.1 after 2 s\r\n[3.0] eth0: up\r\n";
+        assert_eq!(complaint(log), None);
+        assert_eq!(complaint(&format!("{log}[4.0] watchdog: BUG: soft lockup - CPU#0")), None);
+        let told =
+            complaint(&format!("{log}[4.0] WARNING: CPU: 0 PID: 7 at x.c:9\r\n[4.0] RIP: y"));
+        assert_eq!(
+            told.as_deref(),
+            Some("    [4.0] WARNING: CPU: 0 PID: 7 at x.c:9\n    [4.0] RIP: y\n")
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::ending::Ending;
 use super::kernel::{IMAGE, MODULE_ARCHIVE};
 use super::pack::{self, Job};
 use super::parts::QEMU;
-use crate::lab::EMULATED;
+use crate::lab::{EMULATED, GUEST};
 
 /// Name of the variable that lets QEMU use KVM.
 const KVM: &str = "MWB_VM_KVM";
@@ -119,6 +119,7 @@ impl Machine {
         let scratch = Scratch::make(cache)?;
         let (image, log) = (scratch.join("image"), scratch.join("console"));
         let mut job = job.clone();
+        job.environment.push((GUEST.to_owned(), "1".to_owned()));
         if !may_use_kvm() {
             job.environment.push((EMULATED.to_owned(), "1".to_owned()));
         }

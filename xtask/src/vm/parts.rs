@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use super::apt::Apt;
+use super::apt::{Apt, Unavailable};
 use super::cache::{self, Cache, Kernel};
 use super::kernel;
 use crate::exec;
@@ -27,24 +27,53 @@ const VMEXIT_SOURCE: &str = include_str!("guest/vmexit.rs");
 /// # Errors
 /// Names what is missing and why it could not be had.
 pub(super) fn ensure(cache: &Cache, kernels: &[Kernel]) -> Result<()> {
-    let missing = missing(cache, kernels);
-    if missing.is_empty() {
+    if missing(cache, kernels).is_empty() {
         return Ok(());
     }
-    if std::env::consts::ARCH != "x86_64" {
-        bail!("the test VM is an x86-64 machine, and is made on one only");
-    }
+    check_machine()?;
     // Another one may have fetched it while this one waited.
     let _lock = cache.lock()?;
-    let missing = self::missing(cache, kernels);
-    get(cache, &missing).with_context(|| {
+    let missing = missing(cache, kernels);
+    get(cache, &missing, Age::Any).with_context(|| {
         let names: Vec<String> = missing.iter().map(Part::words).collect();
-        format!(
-            "the test VM lacks {}, under {}; with a network, `cargo xtask vm setup` gets it",
-            names.join(", "),
-            cache.root().display()
-        )
+        format!("the test VM lacks {}, under {}", names.join(", "), cache.root().display())
     })
+}
+
+/// Replaces everything for `kernels` by what the archives have now. What is there
+/// stays until the new is complete.
+///
+/// # Errors
+/// As of [`ensure`].
+pub(super) fn refresh(cache: &Cache, kernels: &[Kernel]) -> Result<()> {
+    check_machine()?;
+    let _lock = cache.lock()?;
+    let all: Vec<Part<'_>> =
+        std::iter::once(Part::Tools).chain(kernels.iter().map(Part::Kernel)).collect();
+    get(cache, &all, Age::New)
+}
+
+/// Whether an error of [`ensure`] says that this machine cannot have the parts,
+/// not that something is wrong with them.
+pub(super) fn are_unavailable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Unavailable>().is_some()
+}
+
+fn check_machine() -> Result<()> {
+    if std::env::consts::ARCH == "x86_64" {
+        return Ok(());
+    }
+    let why = "the test VM is an x86-64 machine, and is made on one only";
+    Err(Unavailable(why.to_owned()).into())
+}
+
+/// Which package of a kernel will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// The one that was downloaded before.
+    Any,
+    /// The archive's newest.
+    New,
 }
 
 /// Something that is not in the cache.
@@ -92,19 +121,21 @@ fn package(cache: &Cache, kernel: &Kernel) -> Option<PathBuf> {
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
 }
 
-fn get(cache: &Cache, missing: &[Part<'_>]) -> Result<()> {
+fn get(cache: &Cache, missing: &[Part<'_>], age: Age) -> Result<()> {
     let to_download: Vec<&Kernel> = missing
         .iter()
         .filter_map(|part| match part {
-            Part::Kernel(kernel) if package(cache, kernel).is_none() => Some(*kernel),
-            _ => None,
+            Part::Kernel(kernel) => {
+                (age == Age::New || package(cache, kernel).is_none()).then_some(*kernel)
+            }
+            Part::Tools => None,
         })
         .collect();
     let tools = missing.contains(&Part::Tools);
     if tools || !to_download.is_empty() {
         eprintln!("test VM: getting its parts into {}", cache.root().display());
         let apt = Apt::prepare(&cache.apt(), &to_download)?;
-        apt.update().context("the package archive cannot be reached")?;
+        apt.update()?;
         if tools {
             cache::complete(&cache.tools(), &tools_recipe(), |new| {
                 apt.unpack_with_dependencies(&PACKAGES, new)?;
@@ -171,11 +202,28 @@ mod tests {
             });
             alone.join().map_err(|_| anyhow::anyhow!("it panicked"))?
         })?;
+        assert!(told.as_ref().is_err_and(are_unavailable), "{told:?}");
         let text = told.err().map_or_else(String::new, |error| format!("{error:#}"));
         fs::remove_dir_all(&scratch)?;
         for words in ["QEMU", "Linux 6.1,", "Linux 6.12", "cannot be reached", "vm setup"] {
             assert!(text.contains(words), "{words} is not in: {text}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_part_that_is_broken_is_not_one_that_cannot_be_had() -> Result<()> {
+        let scratch = std::env::temp_dir().join(format!("mwb-vm-broken-{}", std::process::id()));
+        let cache = Cache::at(&scratch);
+        let kernels = vec!["6.1".parse().map_err(anyhow::Error::msg)?];
+        cache::complete(&cache.tools(), &tools_recipe(), |_| Ok(()))?;
+        cache::complete(&cache.packages().join("6.1"), "", |new| {
+            Ok(fs::write(new.join("linux-image.deb"), "not a package")?)
+        })?;
+        let error = ensure(&cache, &kernels).err().context("a broken package was taken")?;
+        fs::remove_dir_all(&scratch)?;
+        assert!(!are_unavailable(&error), "{error:#}");
+        assert!(format!("{error:#}").contains("Linux 6.1"), "{error:#}");
         Ok(())
     }
 }

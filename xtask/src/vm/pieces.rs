@@ -53,6 +53,15 @@ impl Source {
     }
 }
 
+impl Piece {
+    /// Names what the guest's kernel says beside these tests.
+    pub(super) fn name_of_kernel_log(&self) -> String {
+        let name =
+            |test: Option<&String>| self.source.full_name(test.map_or("no test", String::as_str));
+        format!("kernel-log/{}..{}", name(self.tests.first()), name(self.tests.last()))
+    }
+}
+
 /// Divides `tests` into pieces for guests of their own.
 pub(super) fn divide(kernel: &Kernel, source: &Source, tests: &[String]) -> Vec<Piece> {
     let size = match source {

@@ -1,16 +1,19 @@
 //! Proves that a VM tells the truth: exit codes, outputs, and every way in which
 //! a guest comes to a bad end.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cache::Cache;
 use super::ending::{self, Ending};
 use super::guest::{Limits, Machine, Remains, Stream};
 use super::pack::Job;
+use super::parts;
 use crate::build::TestBinary;
 use crate::outcome::{Outcome, Verdict};
 
@@ -34,31 +37,47 @@ pub(super) struct Trial<'a> {
     /// Has the test that fails.
     pub(super) tests: &'a TestBinary,
     /// Gives its executable without what only a debugger needs, and its place.
-    pub(super) slim: &'a dyn Fn() -> Result<(PathBuf, String)>,
+    pub(super) slim: &'a (dyn Fn() -> Result<(PathBuf, String)> + Sync),
 }
 
 type Proof = fn(&Trial<'_>) -> Result<()>;
 
-const ALL: [(&str, Proof); 7] = [
-    ("proof/an_exit_code_and_both_outputs_arrive", exit_code),
-    ("proof/a_test_fails_in_the_guest_as_on_the_host", failure),
-    ("proof/a_kill_in_the_guest_is_its_exit_code", killed),
-    ("proof/a_panic_is_reported_with_the_kernels_log", panic),
-    ("proof/a_hang_is_ended_and_reported", hang),
-    ("proof/a_guest_that_goes_off_is_reported", off),
-    ("proof/many_lines_arrive_whole_and_in_order", lines),
+/// On which kernels a proof runs: not all of them have to do with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum On {
+    One,
+    Each,
+}
+
+const ALL: [(&str, On, Proof); 11] = [
+    ("proof/an_exit_code_and_both_outputs_arrive", On::Each, exit_code),
+    ("proof/a_test_fails_in_the_guest_as_on_the_host", On::One, failure),
+    ("proof/a_kill_in_the_guest_is_its_exit_code", On::One, killed),
+    ("proof/a_panic_is_reported_with_the_kernels_log", On::Each, panic),
+    ("proof/a_hang_is_ended_and_reported", On::Each, hang),
+    ("proof/a_guest_that_goes_off_is_reported", On::One, off),
+    ("proof/a_complaint_of_the_kernel_is_found_beside_a_result", On::Each, complaint),
+    ("proof/many_lines_arrive_whole_and_in_order", On::One, lines),
+    ("proof/a_warm_cache_needs_no_network", On::One, without_network),
+    ("proof/cargos_runner_runs_a_test_in_a_guest", On::One, runner),
+    ("proof/a_shell_runs_what_is_typed", On::One, shell),
 ];
 
 /// Names of the proofs.
 pub(super) fn names() -> Vec<String> {
-    ALL.iter().map(|(name, _)| (*name).to_owned()).collect()
+    ALL.iter().map(|(name, ..)| (*name).to_owned()).collect()
+}
+
+/// Whether the proof of that name is one for every kernel.
+pub(super) fn is_for_each_kernel(name: &str) -> bool {
+    ALL.iter().any(|(known, on, _)| *known == name && *on == On::Each)
 }
 
 /// Runs the proof of that name.
 pub(super) fn outcome(name: &str, trial: &Trial<'_>) -> Outcome {
     let start = Instant::now();
-    let result = match ALL.iter().find(|(known, _)| *known == name) {
-        Some((_, proof)) => match proof(trial) {
+    let result = match ALL.iter().find(|(known, ..)| *known == name) {
+        Some((.., proof)) => match proof(trial) {
             Ok(()) => Verdict::Passed,
             Err(error) => Verdict::Failed(format!("{error:#}")),
         },
@@ -179,5 +198,89 @@ fn lines(trial: &Trial<'_>) -> Result<()> {
     ensure!(remains.ending == Ending::Code(0), "{:?}", remains.ending);
     let right = out.lines().zip(1..).all(|(line, number)| line == number.to_string());
     ensure!(right && out.lines().count() == 200_000, "{} lines came", out.lines().count());
+    Ok(())
+}
+
+fn complaint(trial: &Trial<'_>) -> Result<()> {
+    let script = "echo '<4>WARNING: CPU: 0 PID: 1 at a test' > /dev/kmsg; exit 7";
+    let (remains, ..) = trial.run(script, PATIENCE)?;
+    ensure!(remains.ending == Ending::Code(7), "{:?}", remains.ending);
+    let told = ending::complaint(&remains.log).unwrap_or_default();
+    ensure!(told.contains("at a test"), "{told}; the log:\n{}", remains.log);
+    let (remains, ..) = trial.run("exit 7", PATIENCE)?;
+    ensure!(ending::complaint(&remains.log).is_none(), "a guest complains: {}", remains.log);
+    Ok(())
+}
+
+/// In a network namespace of its own, a thread has none, nor has what it starts.
+fn without_network(trial: &Trial<'_>) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        // As root elsewhere: the rest of the proof is that of the exit code.
+        return parts::ensure(trial.cache, std::slice::from_ref(&trial.machine.kernel));
+    }
+    std::thread::scope(|scope| {
+        let alone = scope.spawn(|| -> Result<()> {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            parts::ensure(trial.cache, std::slice::from_ref(&trial.machine.kernel))?;
+            let (remains, ..) = trial.run("exit 0", PATIENCE)?;
+            ensure!(remains.ending == Ending::Code(0), "{:?}", remains.ending);
+            Ok(())
+        });
+        alone.join().map_err(|_| anyhow::anyhow!("it panicked"))?
+    })
+}
+
+fn runner(trial: &Trial<'_>) -> Result<()> {
+    let TestBinary { executable, directory, .. } = trial.tests;
+    for (argument, code, words) in
+        [("--exact", 0, "test result: ok. 1 passed"), ("--no-such-option", 101, "no-such-option")]
+    {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["vm", "runner", "--kernel", &trial.machine.kernel.to_string()]);
+        command.arg(executable).args([argument, FAILING]).current_dir(directory);
+        let output = command.stdin(Stdio::null()).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let all = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        let good = output.status.code() == Some(code) && all.contains(words);
+        ensure!(good, "{argument}: {}:\n{all}", output.status);
+    }
+    Ok(())
+}
+
+fn shell(trial: &Trial<'_>) -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["vm", "shell", "--kernel", &trial.machine.kernel.to_string()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let mut keyboard = child.stdin.take().context("standard input is not piped")?;
+    let mut screen = child.stdout.take().context("standard output is not piped")?;
+    let (sender, pieces) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = screen.read(&mut buffer) {
+            if sender.send(buffer[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut shown = String::new();
+    let start = Instant::now();
+    let mut typed = false;
+    loop {
+        match pieces.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+            Ok(piece) => shown += &String::from_utf8_lossy(&piece),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill()?;
+                bail!("the shell does not end: {shown}");
+            }
+        }
+        if !typed && shown.ends_with("# ") {
+            keyboard.write_all(b"echo kernel $((40 + 2)) $(uname -r); exit 7\n")?;
+            typed = true;
+        }
+    }
+    let (status, told) = (child.wait()?, format!("kernel 42 {}.", trial.machine.kernel));
+    ensure!(shown.contains(&told) && status.code() == Some(7), "{status}: {shown}");
     Ok(())
 }

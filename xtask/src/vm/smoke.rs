@@ -57,6 +57,9 @@ pub(crate) fn run(
     }
     let cache = Cache::open()?;
     if let Err(error) = parts::ensure(&cache, &kernels) {
+        if !parts::are_unavailable(&error) {
+            return Err(error);
+        }
         // One line, of an error that shows what a download had to say.
         let text = format!("{error:#}");
         let why = text.split_whitespace().collect::<Vec<_>>().join(" ");

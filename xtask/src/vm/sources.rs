@@ -60,7 +60,12 @@ pub(super) struct NoMirror(PathBuf);
 
 impl fmt::Display for NoMirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no source under {} is a Debian archive", self.0.display())
+        write!(
+            f,
+            "no source under {} is a Debian archive: with a line `deb MIRROR bookworm main` there \
+             is one",
+            self.0.display()
+        )
     }
 }
 

@@ -10,7 +10,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use mwb_common::maps::names::programs;
 
 use super::cache::{Cache, Kernel};
 use super::guest::{Limits, Machine, Remains, Scratch};
@@ -23,7 +22,7 @@ use crate::only::Only;
 use crate::outcome::{Outcome, Verdict};
 use crate::test::report::Report;
 use crate::test::{VERIFY, libtest, test_binaries};
-use crate::{e2e, setup, workspace};
+use crate::{e2e, setup, verify, workspace};
 
 /// Test executables that are run in guests: those that need a kernel.
 const EXECUTABLES: [&str; 4] = [
@@ -153,7 +152,7 @@ pub(super) fn collect(
     binaries: &[TestBinary],
     wants: &dyn Fn(&Kernel, &str) -> bool,
 ) -> Result<Vec<Piece>> {
-    let programs = programs::ALL.iter().map(|program| format!("{VERIFY}{program}")).collect();
+    let programs = verify::programs().map(|program| format!("{VERIFY}{program}")).collect();
     let mut sources: Vec<(Source, Vec<String>)> = vec![(Source::Inside, programs)];
     for binary in binaries {
         if EXECUTABLES.contains(&binary.name.as_str()) {
@@ -168,11 +167,10 @@ pub(super) fn collect(
     let mut work = Vec::new();
     for (source, tests) in &sources {
         for (number, kernel) in kernels.iter().enumerate() {
-            // Whether a guest tells the truth does not depend on its kernel.
-            if number > 0 && matches!(source, Source::Proof(_)) {
-                continue;
-            }
             let mut tests = tests.clone();
+            if number > 0 && matches!(source, Source::Proof(_)) {
+                tests.retain(|test| proof::is_for_each_kernel(test));
+            }
             tests.retain(|test| wants(kernel, &source.full_name(test)));
             work.extend(pieces::divide(kernel, source, &tests));
         }
@@ -248,6 +246,12 @@ impl<'a> Guests<'a> {
             Err(error) => (format!("{error:#}"), false),
         };
         let (mut outcomes, rest) = reader.finish(&why);
+        let complaint = ran.iter().filter(|_| !mishap).find_map(|ran| ending::complaint(&ran.log));
+        outcomes.extend(complaint.map(|complaint| Outcome {
+            name: piece.name_of_kernel_log(),
+            result: Verdict::Failed(format!("the guest's kernel complained:\n{complaint}")),
+            seconds: 0.0,
+        }));
         // A test took the guest down: the others deserve one of their own.
         if mishap && !outcomes.is_empty() && !rest.is_empty() {
             return (outcomes, Some(Piece { tests: rest, ..piece.clone() }));

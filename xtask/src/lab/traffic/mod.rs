@@ -8,6 +8,7 @@ mod http;
 mod iperf;
 mod ping;
 mod prober;
+mod record;
 mod server;
 mod tcp;
 mod udp;
@@ -19,7 +20,8 @@ pub use self::{
     iperf::{Iperf, IperfReport, IperfRun, IperfServer},
     ping::{PingReport, PingRun, ping},
     prober::{Attempt, EVERY, Prober, outage},
+    record::UdpDirection,
     tcp::{EchoServer, EchoStream, Transfer, connect_tcp, tcp_connects, transfer},
-    udp::{UdpDirection, UdpReport, UdpRun, UdpServer, UdpStream},
+    udp::{UdpReport, UdpRun, UdpServer, UdpStream},
     who::WhoServer,
 };

@@ -15,7 +15,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::server::Server;
+use super::{
+    record::{Record, UdpDirection},
+    server::Server,
+};
 use crate::lab::{Namespace, is_emulated, wait_until};
 
 /// Head of every datagram: mark, stream, sequence, whether an echo is wanted.
@@ -29,23 +32,6 @@ const QUIET: Duration = Duration::from_millis(700);
 /// But no longer than this.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// What arrived of one direction of a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UdpDirection {
-    /// Different datagrams that arrived.
-    pub received: u64,
-    /// Datagrams that never did.
-    pub lost: u64,
-    /// Arrivals of a datagram that had arrived already.
-    pub duplicated: u64,
-    /// Arrivals behind one with a higher number.
-    pub reordered: u64,
-    /// Longest time between two arrivals.
-    pub longest_gap: Duration,
-    /// From the first arrival to the last.
-    pub span: Duration,
-}
-
 /// A finished stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpReport {
@@ -57,60 +43,6 @@ pub struct UdpReport {
     pub back: Option<UdpDirection>,
     /// Addresses the server saw: the WANs', behind a gateway.
     pub sources: BTreeSet<SocketAddr>,
-}
-
-#[derive(Debug, Default)]
-struct Record {
-    /// A bit for every datagram.
-    seen: Vec<u64>,
-    received: u64,
-    highest: Option<u64>,
-    duplicated: u64,
-    reordered: u64,
-    first: Option<Instant>,
-    last: Option<Instant>,
-    longest_gap: Duration,
-    sources: BTreeSet<SocketAddr>,
-}
-
-impl Record {
-    fn arrives(&mut self, sequence: u64, source: SocketAddr) {
-        let now = Instant::now();
-        if let Some(last) = self.last.replace(now) {
-            self.longest_gap = self.longest_gap.max(now - last);
-        }
-        self.first.get_or_insert(now);
-        self.sources.insert(source);
-        if !self.is_new(sequence) {
-            self.duplicated += 1;
-        } else if self.highest.is_some_and(|highest| sequence < highest) {
-            self.reordered += 1;
-        }
-        self.highest = self.highest.max(Some(sequence));
-    }
-
-    fn is_new(&mut self, sequence: u64) -> bool {
-        let Ok(word) = usize::try_from(sequence / 64) else { return false };
-        if self.seen.len() <= word {
-            self.seen.resize(word + 1, 0);
-        }
-        let bit = 1 << (sequence % 64);
-        let new = self.seen[word] & bit == 0;
-        self.seen[word] |= bit;
-        self.received += u64::from(new);
-        new
-    }
-
-    fn report(&self, sent: u64) -> UdpDirection {
-        UdpDirection {
-            received: self.received,
-            lost: sent.saturating_sub(self.received),
-            duplicated: self.duplicated,
-            reordered: self.reordered,
-            longest_gap: self.longest_gap,
-            span: self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last - first),
-        }
-    }
 }
 
 type Records = Arc<Mutex<HashMap<u64, Record>>>;
@@ -276,13 +208,13 @@ impl UdpRun {
         let there = lock(&self.there);
         let record = there.get(&self.stream);
         let back = lock(&self.echoes);
-        let back = self
-            .spec
-            .echo
-            .then(|| back.get(&self.stream).map_or(lost(sent), |record| record.report(sent)));
+        let back = self.spec.echo.then(|| {
+            back.get(&self.stream)
+                .map_or(UdpDirection::all_lost(sent), |record| record.report(sent))
+        });
         UdpReport {
             sent,
-            there: record.map_or(lost(sent), |record| record.report(sent)),
+            there: record.map_or(UdpDirection::all_lost(sent), |record| record.report(sent)),
             back,
             sources: record.map(|record| record.sources.clone()).unwrap_or_default(),
         }
@@ -326,10 +258,6 @@ impl Drop for UdpRun {
         self.stop.store(true, Ordering::Relaxed);
         self.ended.store(true, Ordering::Relaxed);
     }
-}
-
-fn lost(sent: u64) -> UdpDirection {
-    UdpDirection { lost: sent, ..UdpDirection::default() }
 }
 
 fn lock(records: &Records) -> MutexGuard<'_, HashMap<u64, Record>> {
@@ -392,21 +320,4 @@ fn read_head(datagram: &[u8]) -> Option<(u64, u64, bool)> {
         return None;
     }
     Some((number(4..12)?, number(12..20)?, *datagram.get(20)? != 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_tells_loss_duplicates_and_disorder_apart() {
-        let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let mut record = Record::default();
-        for sequence in [0, 1, 3, 2, 3, 6] {
-            record.arrives(sequence, source);
-        }
-        let report = record.report(7);
-        assert_eq!((report.received, report.lost), (5, 2));
-        assert_eq!((report.duplicated, report.reordered), (1, 1));
-    }
 }

@@ -1,5 +1,6 @@
 //! The agent.
 pub mod api;
+pub mod bond;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;

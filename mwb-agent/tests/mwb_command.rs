@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -179,6 +180,49 @@ fn without_an_agent_it_says_where_it_looked_and_how_to_start_one() {
         assert!(err(&output).contains("/nonexistent/mwb.sock"), "{}", err(&output));
         assert!(err(&output).contains("mwb-agent --config FILE"), "{}", err(&output));
         assert_eq!(out(&output), "", "{command}");
+    }
+}
+
+/// `mwb pubkey` with this on its standard input.
+fn pubkey(input: &str) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("key");
+    fs::write(&file, input).expect("written");
+    let input = fs::File::open(&file).expect("there");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mwb"));
+    command.arg("pubkey").stdin(input).output().expect("mwb runs")
+}
+
+#[test]
+fn keygen_prints_a_new_key_and_pubkey_the_one_that_wg_prints_for_it() {
+    let keys = [(); 2].map(|()| mwb(&["keygen"]));
+    for key in &keys {
+        assert_eq!((key.status.code(), out(key).len()), (Some(0), 45), "{}", err(key));
+        let public = pubkey(&out(key));
+        assert_eq!((public.status.code(), out(&public).len()), (Some(0), 45), "{}", err(&public));
+        assert_eq!(err(key), "", "a pipe is nobody else's");
+    }
+    assert_ne!(out(&keys[0]), out(&keys[1]));
+    // RFC 7748, 6.1; `wg pubkey` says the same.
+    let public = pubkey("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n");
+    assert_eq!(out(&public), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=\n");
+    for (input, why) in [("", "this has 0"), ("key", "this has 3"), (&"?".repeat(44), "base64")] {
+        let refused = pubkey(input);
+        assert_eq!((refused.status.code(), out(&refused)), (Some(2), String::new()), "{input}");
+        assert!(err(&refused).contains(why), "{}", err(&refused));
+    }
+}
+
+#[test]
+fn keygen_warns_of_a_file_that_others_can_read() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    for (mode, warns) in [(0o600, false), (0o644, true)] {
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode)).expect("a mode");
+        let output = file.reopen().expect("there");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mwb"));
+        let done = command.arg("keygen").stdout(output).output().expect("mwb runs");
+        assert_eq!(done.status.code(), Some(0));
+        assert_eq!(err(&done).contains("chmod 600"), warns, "{mode:o}: {}", err(&done));
     }
 }
 

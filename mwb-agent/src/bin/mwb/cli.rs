@@ -11,7 +11,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  it worked
   1  the agent refused, the answer could not be shown, or the doctor found something bad
-  2  wrong usage, or a wrong configuration file
+  2  wrong usage, or a wrong configuration file or key
   3  no agent answers on the socket";
 
 /// Shows what the MultiWANBond agent does, and why; changes what it does.
@@ -75,6 +75,10 @@ pub(crate) enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Print a new private key for the tunnel, without an agent
+    Keygen,
+    /// Print the public key of the private key on standard input, without an agent
+    Pubkey,
     /// Have the agent read its configuration file again and apply the difference
     Reload(Format),
     /// Apply a configuration file; the agent's own file becomes it

@@ -1,12 +1,13 @@
 //! `mwb`, the operator's command: asks the agent and shows what it says, tells
-//! it what to change, and checks configuration files without it. Must not know:
-//! maps, netlink.
+//! it what to change, and without it checks configuration files and makes keys.
+//! Must not know: maps, netlink.
 
 mod ask;
 mod check;
 mod cli;
 mod diagnosis;
 mod flows;
+mod keys;
 mod show;
 mod table;
 mod units;
@@ -32,8 +33,11 @@ mod exit {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::Check { file } = &cli.command {
-        return check_file(file);
+    match &cli.command {
+        Command::Check { file } => return check_file(file),
+        Command::Keygen => return keys::generate(),
+        Command::Pubkey => return keys::derive(),
+        _ => {}
     }
     let style = show::Style { colour: wants_colour(), now_ms: now_ms() };
     match ask::run(&cli.socket, &cli.command, &style).await {

@@ -34,6 +34,9 @@ pub enum NotAKey {
     /// All its bytes are 0.
     #[error("a key of zeros only is none")]
     Zero,
+    /// It is a point of small order: whoever listens knows what is agreed on with it.
+    #[error("nothing is secret with this key: it is no public key of anybody")]
+    SmallOrder,
 }
 
 /// Why there is no private key in a file.
@@ -78,7 +81,7 @@ pub enum KeyFileError {
 
 /// A private key: 32 bytes, wiped when it is dropped.
 #[derive(Clone)]
-// In a box, so that moving it leaves no copies behind.
+// In a box, so that moving it about leaves no copies behind.
 pub struct PrivateKey(Box<Zeroizing<[u8; LENGTH]>>);
 
 /// A public key: 32 bytes, the u-coordinate, little-endian.
@@ -169,9 +172,16 @@ impl PublicKey {
     /// Of its bytes.
     ///
     /// # Errors
-    /// When they are all 0.
+    /// When they are all 0, or a point of small order.
     pub fn from_bytes(bytes: [u8; LENGTH]) -> Result<Self, NotAKey> {
-        if bytes == [0; LENGTH] { Err(NotAKey::Zero) } else { Ok(Self(bytes)) }
+        if bytes == [0; LENGTH] {
+            return Err(NotAKey::Zero);
+        }
+        // With any private key at all such a point gives 0 (RFC 7748, 6.1).
+        if agree(&[1; LENGTH], &bytes).is_none() {
+            return Err(NotAKey::SmallOrder);
+        }
+        Ok(Self(bytes))
     }
 
     /// Its bytes.
@@ -208,7 +218,7 @@ impl FromStr for PublicKey {
     type Err = NotAKey;
 
     fn from_str(text: &str) -> Result<Self, NotAKey> {
-        decode(text.as_bytes()).map(|key| Self(*key))
+        decode(text.as_bytes()).and_then(|key| Self::from_bytes(*key))
     }
 }
 

@@ -68,6 +68,10 @@ fn what_is_no_key_is_refused_and_said_why() {
         assert_eq!(text.parse::<PublicKey>(), Err(why), "{text}");
         assert_eq!(text.parse::<PrivateKey>().map(|key| key.public()), Err(why), "{text}");
     }
+    let mut one = [0; 32];
+    one[0] = 1;
+    assert_eq!(PublicKey::from_bytes(one), Err(NotAKey::SmallOrder));
+    assert!(PrivateKey::from_bytes(&one).is_ok(), "a private one is a number");
     assert_eq!(PublicKey::from_bytes([0; 32]), Err(NotAKey::Zero));
     assert!(PrivateKey::from_bytes(&[0; 32]).is_err());
 }

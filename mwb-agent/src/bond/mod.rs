@@ -1,6 +1,7 @@
 //! The handshake of the tunnel (docs/protocol.md): how a gateway and a server
 //! come to a session, its suite and its keys, and to new keys after that. Pure:
-//! packets, times and random bytes come in as arguments.
+//! packets, times and random bytes come in as arguments; but for [`keys`], which can
+//! read a file, and [`random`], which has the system's.
 //!
 //! [`Initiator`] is the gateway's end, [`Responder`] the server's. [`packet`] is
 //! the layout of their messages, [`payload`] what is inside, [`noise`] the

@@ -3,7 +3,9 @@
 //! small order refused, and where random bytes come from. Must not know: what the
 //! messages say, what they are sent in.
 //!
-//! `snow` does not wipe its chaining key; it lives as long as a handshake does.
+//! `snow` wipes nothing: its chaining key, the keys of its messages and what the
+//! curve gave it stay in memory that is free again. Of ours the static key and the
+//! ephemeral ones are wiped.
 
 use mwb_common::integrity::seal::Key;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
@@ -121,7 +123,7 @@ impl Heard {
 /// What Split() gives: the key of what the initiator sends, then the other.
 fn split(state: &mut HandshakeState) -> [Key; 2] {
     let (first, second) = state.dangerously_get_raw_split();
-    [first, second].map(|key| Key::new(*Zeroizing::new(key)))
+    [first, second].map(Key::new)
 }
 
 fn builder<'a>(random: &mut dyn Random) -> Result<Builder<'a>, NoiseError> {

@@ -53,7 +53,7 @@ impl Args {
     /// not to boot machines.
     fn wants_machines(&self) -> bool {
         let named = |pattern: &String| pattern.starts_with(smoke::PREFIX);
-        (self.only.patterns.is_empty() && !self.no_e2e) || self.only.patterns.iter().any(named)
+        !self.no_e2e && (self.only.patterns.is_empty() || self.only.patterns.iter().any(named))
     }
 }
 

@@ -40,8 +40,12 @@ impl Report {
 
     /// Something ran and nothing failed.
     pub(crate) fn is_good(&self) -> bool {
-        !self.outcomes.is_empty()
-            && !self.outcomes.iter().any(|one| matches!(one.result, Verdict::Failed(_)))
+        !self.outcomes.is_empty() && self.has_no_failure()
+    }
+
+    /// Nothing failed.
+    pub(crate) fn has_no_failure(&self) -> bool {
+        !self.outcomes.iter().any(|one| matches!(one.result, Verdict::Failed(_)))
     }
 
     /// The count in words.

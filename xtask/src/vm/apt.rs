@@ -36,8 +36,25 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-fn unavailable(why: &str) -> Unavailable {
-    Unavailable(why.to_owned())
+/// What apt says when an archive cannot be reached or does not have something; of
+/// all else that it says something here is wrong.
+const UNREACHED: [&str; 6] = [
+    "Failed to fetch",
+    "Could not resolve",
+    "Could not connect",
+    "Unable to connect",
+    "Network is unreachable",
+    "Unable to locate package",
+];
+
+/// What a step of apt came to; `why` tells what it means if there was no archive.
+fn had(done: Result<()>, why: &str) -> Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    let text = format!("{error:#}");
+    if UNREACHED.iter().any(|words| text.contains(words)) {
+        return Err(error.context(Unavailable(why.to_owned())));
+    }
+    Err(error)
 }
 
 /// An apt with a state of its own.
@@ -85,10 +102,11 @@ impl Apt {
     pub(super) fn update(&self) -> Result<()> {
         let mut command = self.command("apt-get");
         command.args(["update", "--error-on=any"]);
-        exec::run_step("apt-get update (its own lists)", &mut command, LIMIT).context(unavailable(
-            "the package archive cannot be reached; with a network, `cargo xtask vm setup` gets \
-             all",
-        ))
+        let done = exec::run_step("apt-get update (its own lists)", &mut command, LIMIT);
+        had(
+            done,
+            "the package archive cannot be reached; with a network, `cargo xtask vm setup` gets all",
+        )
     }
 
     /// Downloads what is missing on this machine to run `packages`, and unpacks
@@ -117,7 +135,7 @@ impl Apt {
         command.args(["install", "-y", "--download-only", "--no-install-recommends"]);
         command.args(["-t", &self.tools_release]).args(packages);
         let what = format!("download {}", packages.join(" "));
-        exec::run_step(&what, &mut command, LIMIT).context(unavailable(NO_DOWNLOAD))?;
+        had(exec::run_step(&what, &mut command, LIMIT), NO_DOWNLOAD)?;
         packages_of(&archives)?.iter().try_for_each(|package| unpack(package, directory))
     }
 
@@ -135,8 +153,7 @@ impl Apt {
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         let mut command = self.command("apt-get");
         command.args(["download", name]).current_dir(directory);
-        exec::run_step(&format!("download {name}"), &mut command, LIMIT)
-            .context(unavailable(NO_DOWNLOAD))
+        had(exec::run_step(&format!("download {name}"), &mut command, LIMIT), NO_DOWNLOAD)
     }
 
     fn lacks(&self, kernel: &Kernel) -> String {
@@ -250,6 +267,18 @@ mod tests {
         assert!(source_list(&mirrors, OLD, &[&old, &new]).contains("trixie-backports"));
         assert!(!source_list(&mirrors, NEW, &[&old]).contains("bookworm-backports"));
         Ok(())
+    }
+
+    #[test]
+    fn an_archive_that_is_out_of_reach_is_told_from_what_is_wrong_here() {
+        let unavailable = |text: &str| {
+            let error = had(Err(anyhow::anyhow!("apt-get: {text}")), "out of reach").err();
+            error.is_some_and(|error| error.downcast_ref::<Unavailable>().is_some())
+        };
+        assert!(unavailable("E: Failed to fetch http://mirror.example.org/x  Could not connect"));
+        assert!(!unavailable("E: You don't have enough free space in /var/cache/apt/archives/."));
+        assert!(!unavailable("E: Unmet dependencies. Try 'apt --fix-broken install'"));
+        assert!(had(Ok(()), "").is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cache::{Cache, Kernel};
 use super::ending::{self, Ending};
@@ -207,6 +207,9 @@ pub(super) fn output(
     })?;
     let Remains { ending, log } = &remains;
     ensure!(!ending.is_mishap(), "{ending}\n{}", ending::tail(log));
+    if let Some(complaint) = ending::complaint(log) {
+        bail!("the guest's kernel complained:\n{complaint}");
+    }
     String::from_utf8(text).context("what it prints is no text")
 }
 

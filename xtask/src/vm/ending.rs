@@ -14,11 +14,10 @@ const RESULT: &str = "mwb-vm: exit ";
 const UP: &str = "mwb-vm: up ";
 /// What the kernel writes when it gives up.
 const PANIC: &str = "Kernel panic - not syncing";
-/// How a crash begins in the kernel's log.
-const CRASHES: [&str; 4] = [PANIC, "BUG: ", "Oops: ", "general protection fault"];
-/// How the kernel complains and goes on. Not "soft lockup": a machine whose
+/// How the kernel complains, whether or not it goes on. Not "soft lockup": a machine whose
 /// every instruction is emulated stands still whenever its host has better to do.
-const COMPLAINTS: [&str; 6] = [
+const COMPLAINTS: [&str; 7] = [
+    PANIC,
     "WARNING: ",
     "BUG: ",
     "Oops: ",
@@ -102,14 +101,15 @@ fn status_of(code: u8) -> i32 {
     2 * (i32::from(code.min(110)) + 16) + 1
 }
 
+fn is_complaint(line: &str) -> bool {
+    COMPLAINTS.iter().any(|words| line.contains(words)) && !line.contains(NO_COMPLAINT)
+}
+
 /// What the kernel complained of while the job ran, with what followed.
 pub(super) fn complaint(log: &str) -> Option<String> {
     let (_, since) = log.split_once(UP)?;
     let lines: Vec<&str> = since.lines().map(str::trim_end).collect();
-    let complains = |line: &&str| {
-        COMPLAINTS.iter().any(|words| line.contains(words)) && !line.contains(NO_COMPLAINT)
-    };
-    let start = lines.iter().position(complains)?;
+    let start = lines.iter().position(|line| is_complaint(line))?;
     let shown = lines[start..].iter().take(TAIL).filter(|line| !line.is_empty());
     Some(shown.map(|line| format!("    {line}\n")).collect())
 }
@@ -122,7 +122,7 @@ pub(super) fn tail(log: &str) -> String {
         .filter(|line| !line.is_empty() && !line.starts_with(UP))
         .collect();
     // A crash is explained by how it begins, not by the end of its trace.
-    let crash = lines.iter().position(|line| CRASHES.iter().any(|crash| line.contains(crash)));
+    let crash = lines.iter().position(|line| is_complaint(line));
     let end = lines.len().saturating_sub(TAIL);
     let start = crash.map_or(end, |at| at.saturating_sub(3)).min(end);
     let shown = &lines[start..(start + TAIL).min(lines.len())];
@@ -130,7 +130,8 @@ pub(super) fn tail(log: &str) -> String {
         return "the guest's kernel logged nothing\n".to_owned();
     }
     let lines: String = shown.iter().map(|line| format!("    {line}\n")).collect();
-    format!("the end of the guest's kernel log:\n{lines}")
+    let what = if start < end { "of" } else { "the end of" };
+    format!("{what} the guest's kernel log:\n{lines}")
 }
 
 #[cfg(test)]

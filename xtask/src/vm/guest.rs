@@ -119,10 +119,7 @@ impl Machine {
         let scratch = Scratch::make(cache)?;
         let (image, log) = (scratch.join("image"), scratch.join("console"));
         let mut job = job.clone();
-        job.environment.push((GUEST.to_owned(), "1".to_owned()));
-        if !may_use_kvm() {
-            job.environment.push((EMULATED.to_owned(), "1".to_owned()));
-        }
+        job.environment.extend(told().map(|name| (name.to_owned(), "1".to_owned())));
         pack::image(&[&cache.kernel(&self.kernel).join(MODULE_ARCHIVE), base], &job, &image)?;
         let mut command = self.qemu(cache, &image, "")?;
         command.arg("-serial").arg(format!("file:{}", log.display()));
@@ -150,7 +147,10 @@ impl Machine {
         let (image, log) = (scratch.join("image"), scratch.join("console"));
         pack::image(&[&cache.kernel(&self.kernel).join(MODULE_ARCHIVE), base], job, &image)?;
         let term = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
-        let mut command = self.qemu(cache, &image, &format!("mwb.shell TERM_OF_HOST={term}"))?;
+        // What the kernel does not know becomes the environment of what it starts.
+        let told: String = told().map(|name| format!(" {name}=1")).collect();
+        let line = format!("mwb.shell TERM_OF_HOST={term}{told}");
+        let mut command = self.qemu(cache, &image, &line)?;
         let console = format!("stdio,id=console,mux=on,signal=off,logfile={}", log.display());
         command.args(["-chardev", &console, "-serial", "chardev:console"]);
         command.args(["-mon", "chardev=console"]);
@@ -186,6 +186,11 @@ impl Machine {
         unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
         Ok(command)
     }
+}
+
+/// Variables that tell what runs in a guest where it is.
+fn told() -> impl Iterator<Item = &'static str> {
+    [GUEST].into_iter().chain((!may_use_kvm()).then_some(EMULATED))
 }
 
 fn may_use_kvm() -> bool {

@@ -9,9 +9,10 @@ use super::guest::Stream;
 use super::inside::Told;
 use crate::build::TestBinary;
 use crate::outcome::{Outcome, Verdict};
+use crate::test::VERIFY;
 use crate::test::libtest::{self, Reading};
 
-/// Tests of the lab, or programs, in one guest.
+/// Tests of the lab in one guest.
 const LAB_PIECE: usize = 8;
 /// Tests of an executable that walk through the kernel, in one guest.
 const KERNEL_PIECE: usize = 16;
@@ -67,6 +68,8 @@ pub(super) fn divide(kernel: &Kernel, source: &Source, tests: &[String]) -> Vec<
     let size = match source {
         Source::Binary(binary) if binary.name.contains("/tests/") => KERNEL_PIECE,
         Source::Binary(_) => UNIT_PIECE,
+        // One look at the object tells of all programs.
+        Source::Inside if tests.first().is_some_and(|test| test.starts_with(VERIFY)) => usize::MAX,
         Source::Inside => LAB_PIECE,
         Source::Proof(_) => 1,
     };
@@ -159,8 +162,24 @@ impl<'a> Reader<'a> {
     }
 
     /// What became of the piece's tests, and those that have not begun because
-    /// the guest had come to its end; `why` tells that end.
-    pub(super) fn finish(mut self, why: &str) -> (Vec<Outcome>, Vec<String>) {
+    /// the guest had come to its end; `why` tells that end. A bad one (`mishap`) has
+    /// an outcome of its own if it came between two tests, or behind the last.
+    pub(super) fn finish(mut self, why: &str, mishap: bool) -> (Vec<Outcome>, Vec<String>) {
+        let piece = self.piece;
+        let (mut outcomes, rest) = self.tests(why);
+        let told =
+            |one: &Outcome| matches!(&one.result, Verdict::Failed(text) if text.contains(why));
+        if mishap && !outcomes.iter().any(told) {
+            outcomes.push(Outcome {
+                name: piece.name_of_kernel_log(),
+                result: Verdict::Failed(why.to_owned()),
+                seconds: 0.0,
+            });
+        }
+        (outcomes, rest)
+    }
+
+    fn tests(&mut self, why: &str) -> (Vec<Outcome>, Vec<String>) {
         for stream in [Stream::Out, Stream::Errors] {
             self.take(stream, b"\n");
         }
@@ -171,7 +190,7 @@ impl<'a> Reader<'a> {
                 let begun: Vec<String> =
                     tests.iter().filter(|test| !rest.contains(test)).cloned().collect();
                 let end = format!("{why}\n{}", self.shown());
-                (self.harness.finish(&binary.name, &begun, &end), rest)
+                (std::mem::take(&mut self.harness).finish(&binary.name, &begun, &end), rest)
             }
             Source::Inside | Source::Proof(_) => {
                 if let Some(name) = self.began.take() {
@@ -184,7 +203,7 @@ impl<'a> Reader<'a> {
                     .filter(|test| !self.ended.iter().any(|outcome| outcome.name == **test))
                     .cloned()
                     .collect();
-                (self.ended, rest)
+                (std::mem::take(&mut self.ended), rest)
             }
         }
     }
@@ -215,7 +234,7 @@ mod tests {
         reader.take(Stream::Out, b"running 3 tests\ntest one ... ok\ntest tw");
         reader.take(Stream::Out, b"o ... ");
         reader.take(Stream::Errors, b"and then\n");
-        let (outcomes, rest) = reader.finish("the guest's kernel panicked");
+        let (outcomes, rest) = reader.finish("the guest's kernel panicked", true);
         assert_eq!(outcomes[0].name, "p/tests/t::one");
         assert_eq!(outcomes[0].result, Verdict::Passed);
         let Verdict::Failed(why) = &outcomes[1].result else { panic!("{outcomes:?}") };
@@ -236,7 +255,7 @@ mod tests {
             b"mwb-test: {\"ended\":{\"name\":\"e2e/a\",\"result\":{\"Failed\":\"no ping\"},\"seconds\":1.0}}\n",
         );
         reader.take(Stream::Out, began("e2e/b").as_bytes());
-        let (outcomes, rest) = reader.finish("the guest hung");
+        let (outcomes, rest) = reader.finish("the guest hung", true);
         let why = |n: usize| match &outcomes[n].result {
             Verdict::Failed(why) => why.clone(),
             other => format!("{other:?}"),
@@ -244,6 +263,29 @@ mod tests {
         assert_eq!(why(0), "no ping\nthread panicked at x\n");
         assert!(why(1).starts_with("the guest hung"), "{}", why(1));
         assert_eq!(rest, ["e2e/c"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_guest_that_goes_down_between_tests_or_behind_the_last_is_a_failure() -> Result<(), String>
+    {
+        let ended = |name| {
+            format!(
+                "mwb-test: {{\"ended\":{{\"name\":\"{name}\",\"result\":\"Passed\",\"seconds\":1.0}}}}\n"
+            )
+        };
+        for (tests, left) in [(vec!["e2e/a", "e2e/b"], 1), (vec!["e2e/a"], 0)] {
+            let piece = piece(Source::Inside, &tests)?;
+            for mishap in [true, false] {
+                let mut reader = Reader::new(&piece);
+                reader.take(Stream::Out, ended("e2e/a").as_bytes());
+                let (outcomes, rest) = reader.finish("the guest went off", mishap);
+                assert_eq!((outcomes.len(), rest.len()), (1 + usize::from(mishap), left));
+                assert_eq!(outcomes[0].result, Verdict::Passed);
+                let failed = Verdict::Failed("the guest went off".to_owned());
+                assert!(outcomes[1..].iter().all(|one| one.result == failed), "{outcomes:?}");
+            }
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The part of the tests that shows in minutes that a kernel runs the product:
 //! every program loads, and one packet goes along each path.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::cache::{Cache, Kernel};
 use super::{PROMISED, parts, proof, test};
@@ -38,6 +38,18 @@ pub(crate) fn names(binaries: &[TestBinary]) -> Result<Vec<String>> {
     Ok(work.iter().flat_map(test::names).map(|name| format!("{PREFIX}{name}")).collect())
 }
 
+/// Whether all that is named here is there: a name that nobody has any more would
+/// leave the smoke test without a word.
+fn check_names(binaries: &[TestBinary]) -> Result<()> {
+    let all = test::collect(&kernels()?, binaries, &|_, _| true)?;
+    let names: Vec<String> = all.iter().flat_map(test::names).collect();
+    for name in FIXTURES.iter().chain(&LABS) {
+        let is_there = names.iter().any(|full| full.ends_with(name));
+        ensure!(is_there, "the smoke test names {name}, and there is no such test");
+    }
+    Ok(())
+}
+
 /// Runs those that are `wanted`, and hands on what becomes of them; one outcome,
 /// skipped, where there can be no VM.
 ///
@@ -55,6 +67,7 @@ pub(crate) fn run(
     if work.is_empty() {
         return Ok(());
     }
+    check_names(binaries)?;
     let cache = Cache::open()?;
     if let Err(error) = parts::ensure(&cache, &kernels) {
         if !parts::are_unavailable(&error) {

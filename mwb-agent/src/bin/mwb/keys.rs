@@ -42,7 +42,7 @@ pub(crate) fn derive() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(exit::FAILED),
+        Err(error) => fail(exit::FAILED, &format!("standard output takes no key: {error}")),
     }
 }
 

@@ -55,6 +55,13 @@ impl Source {
 }
 
 impl Piece {
+    /// Those of its tests that a guest left over, for another one; none if the guest
+    /// began none of them: no other would come further.
+    pub(super) fn for_another(&self, rest: &[String]) -> Option<Self> {
+        let came_far = rest.len() < self.tests.len();
+        (came_far && !rest.is_empty()).then(|| Self { tests: rest.to_vec(), ..self.clone() })
+    }
+
     /// Names what the guest's kernel says beside these tests.
     pub(super) fn name_of_kernel_log(&self) -> String {
         let name =
@@ -285,6 +292,20 @@ mod tests {
                 let failed = Verdict::Failed("the guest went off".to_owned());
                 assert!(outcomes[1..].iter().all(|one| one.result == failed), "{outcomes:?}");
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_guest_that_begins_no_test_is_not_tried_again_and_again() -> Result<(), String> {
+        for source in [binary(), Source::Inside] {
+            let piece = piece(source, &["e2e/a", "e2e/b"])?;
+            let (outcomes, rest) = Reader::new(&piece).finish("QEMU failed", true);
+            assert_eq!((outcomes.len(), rest.len()), (1, 2), "{outcomes:?}");
+            assert!(piece.for_another(&rest).is_none());
+            let last = piece.for_another(&rest[1..]).ok_or("one came to nothing")?;
+            assert_eq!(last.tests, ["e2e/b"]);
+            assert!(piece.for_another(&[]).is_none());
         }
         Ok(())
     }

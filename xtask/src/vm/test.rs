@@ -256,8 +256,8 @@ impl<'a> Guests<'a> {
             seconds: 0.0,
         }));
         // A test took the guest down: the others deserve one of their own.
-        if mishap && !outcomes.is_empty() && !rest.is_empty() {
-            return (outcomes, Some(Piece { tests: rest, ..piece.clone() }));
+        if let Some(another) = piece.for_another(&rest).filter(|_| mishap) {
+            return (outcomes, Some(another));
         }
         outcomes.extend(rest.into_iter().map(|test| Outcome {
             name: piece.source.full_name(&test),

@@ -28,6 +28,8 @@ const COMPLAINTS: [&str; 7] = [
 const NO_COMPLAINT: &str = "soft lockup";
 /// Lines of the kernel's log that are shown.
 const TAIL: usize = 40;
+/// Those from its end, where it complained long before.
+const LAST: usize = 10;
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,24 +116,29 @@ pub(super) fn complaint(log: &str) -> Option<String> {
     Some(shown.map(|line| format!("    {line}\n")).collect())
 }
 
-/// The end of the kernel's log, a line each; empty if nothing was logged.
+/// The end of the kernel's log, a line each, and where it began to go wrong.
 pub(super) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log
         .lines()
         .map(str::trim_end)
         .filter(|line| !line.is_empty() && !line.starts_with(UP))
         .collect();
-    // A crash is explained by how it begins, not by the end of its trace.
+    // A crash is explained by how it begins, more than by the end of its trace.
     let crash = lines.iter().position(|line| is_complaint(line));
     let end = lines.len().saturating_sub(TAIL);
     let start = crash.map_or(end, |at| at.saturating_sub(3)).min(end);
-    let shown = &lines[start..(start + TAIL).min(lines.len())];
+    let (shown, last) = if start < end {
+        (&lines[start..start + TAIL - LAST], &lines[lines.len() - LAST..])
+    } else {
+        (&lines[start..], &[][..])
+    };
     if shown.is_empty() {
         return "the guest's kernel logged nothing\n".to_owned();
     }
-    let lines: String = shown.iter().map(|line| format!("    {line}\n")).collect();
-    let what = if start < end { "of" } else { "the end of" };
-    format!("{what} the guest's kernel log:\n{lines}")
+    let text =
+        |lines: &[&str]| lines.iter().map(|line| format!("    {line}\n")).collect::<String>();
+    let end = if last.is_empty() { String::new() } else { format!("    …\n{}", text(last)) };
+    format!("the end of the guest's kernel log:\n{}{end}", text(shown))
 }
 
 #[cfg(test)]
@@ -194,6 +201,7 @@ mod tests {
         assert!(!text.contains("up 6.12"));
         assert!(tail("").contains("nothing"));
         let crash = tail(&format!("{PANIC}: because\n{log}"));
-        assert!(crash.contains("because") && !crash.contains("line 99"), "{crash}");
+        assert!(crash.contains("because") && !crash.contains("line 50\n"), "{crash}");
+        assert!(crash.ends_with("line 98\n    line 99\n"), "{crash}");
     }
 }

@@ -5,13 +5,12 @@ mod checks;
 pub(crate) mod libtest;
 pub(crate) mod report;
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::build::{self, Messages, TestBinary};
 use crate::e2e::{self, Case};
@@ -224,15 +223,9 @@ fn verify_programs(wanted: &[&str]) -> Vec<Outcome> {
     } else {
         return skip_all(wanted, "loading programs into the kernel needs root");
     };
-    let release = verify::kernel_release();
     let seconds = started.elapsed().as_secs_f64() / wanted.len() as f64;
-    let known: Result<HashMap<_, _>> =
-        measured.map(|all| all.into_iter().map(|one| (one.program.clone(), one)).collect());
-    let verdict = |program: &str| match &known {
-        Ok(known) => match known.get(program).context("not in the object") {
-            Ok(one) => verify::fault(one, &release).map_or(Verdict::Passed, Verdict::Failed),
-            Err(error) => Verdict::Failed(format!("{error:#}")),
-        },
+    let verdict = |program: &str| match &measured {
+        Ok(all) => verify::fault(all, program).map_or(Verdict::Passed, Verdict::Failed),
         Err(error) => Verdict::Failed(format!("{error:#}")),
     };
     wanted

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Measured, Report, Said, show, table};
+use super::{Report, Said, show, table};
 use crate::vm::{self, Kernel};
 use crate::{build, workspace};
 
@@ -58,22 +58,30 @@ fn ask(kernel: &Kernel, object: &Path) -> Result<Report> {
     serde_json::from_str(&text).with_context(|| format!("the guest says:\n{text}"))
 }
 
-/// Why a program that was measured on a kernel of this release is not as it ought
-/// to be: refused, over the budget, or not as the document has it.
+/// Why a program is not as it ought to be: not in the object, refused, over the
+/// budget, or not as the document has it.
 #[must_use]
-pub fn fault(one: &Measured, release: &str) -> Option<String> {
+pub fn fault(report: &Report, program: &str) -> Option<String> {
+    let Some(one) = report.programs.iter().find(|one| one.program == program) else {
+        return Some("the object has no such program".to_owned());
+    };
     if !one.fits() {
         return Some(one.to_string());
     }
-    let series: Vec<&str> = release.split('.').take(2).collect();
-    let told = table::told(TOLD, &one.program, &series.join("."));
-    match (&one.said, told) {
-        (Said::Instructions(now), Some(told)) if table::differs(told, *now) => Some(format!(
-            "{now} instructions, and {DOCUMENT} has {told}: write it again with \
-             `cargo xtask verify --kernel … --write`"
-        )),
-        (_, None) if table::has(TOLD, &series.join(".")) => {
-            Some(format!("{DOCUMENT} does not have it on Linux {}", series.join(".")))
+    let series = report.kernel.split('.').take(2).collect::<Vec<_>>().join(".");
+    let theirs = table::compiler(TOLD).unwrap_or_default();
+    match (&one.said, table::told(TOLD, program, &series)) {
+        (Said::Instructions(now), Some(told))
+            if table::differs(told, *now, report.compiler == theirs) =>
+        {
+            Some(format!(
+                "{now} instructions by {}, and {DOCUMENT} has {told} by {theirs}: write it again \
+                 with `cargo xtask verify --kernel … --write`",
+                report.compiler
+            ))
+        }
+        (_, None) if table::has(TOLD, &series) => {
+            Some(format!("{DOCUMENT} does not have it on Linux {series}"))
         }
         _ => None,
     }
@@ -81,6 +89,7 @@ pub fn fault(one: &Measured, release: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Measured;
     use super::*;
 
     #[test]
@@ -101,16 +110,25 @@ mod tests {
 
     #[test]
     fn a_program_is_held_to_the_document_on_the_kernels_that_it_has() {
-        let one = |program: &str, count| Measured {
-            program: program.to_owned(),
-            said: Said::Instructions(count),
+        let theirs = table::compiler(TOLD).unwrap_or_default();
+        assert!(theirs.starts_with("rustc "), "the document names no compiler: {theirs}");
+        let fault = |program: &str, count, kernel: &str, compiler: &str| {
+            let said = Said::Instructions(count);
+            let programs = vec![Measured { program: program.to_owned(), said }];
+            let (kernel, compiler) = (kernel.to_owned(), compiler.to_owned());
+            let report = Report { kernel, compiler, limit: 0, budget: 0, programs };
+            fault(&report, program)
         };
+        let (old, other) = ("6.1.0-1-amd64", "rustc 0.1.0");
         let told = table::told(TOLD, "inside_tc", "6.1").unwrap_or_default();
         assert!(told > 0, "the document has the oldest kernel");
-        assert_eq!(fault(&one("inside_tc", told), "6.1.0-1-amd64"), None);
-        assert!(fault(&one("inside_tc", told * 2), "6.1.0-1-amd64").is_some());
-        assert!(fault(&one("new_one", told), "6.1.0-1-amd64").is_some());
-        assert_eq!(fault(&one("new_one", told), "9.9.9"), None);
-        assert!(fault(&one("inside_tc", 250_001), "9.9.9").is_some());
+        assert_eq!(fault("inside_tc", told, old, theirs), None);
+        // A fifth more: too much of the same compiler, and not of another.
+        assert!(fault("inside_tc", told * 6 / 5, old, theirs).is_some());
+        assert_eq!(fault("inside_tc", told * 6 / 5, old, other), None);
+        assert!(fault("inside_tc", told * 2, old, other).is_some());
+        assert!(fault("new_one", told, old, other).is_some());
+        assert_eq!(fault("new_one", told, "9.9.9", theirs), None);
+        assert!(fault("inside_tc", 250_001, "9.9.9", theirs).is_some());
     }
 }

@@ -100,10 +100,13 @@ impl fmt::Display for Measured {
     }
 }
 
-/// What `--json` prints.
-#[derive(Debug, Serialize, Deserialize)]
-struct Report {
+/// What a verifier said of an object's programs; what `--json` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
     kernel: String,
+    /// Of the object, as its debug information says: other compilers' code is
+    /// walked otherwise.
+    compiler: String,
     limit: u32,
     budget: u32,
     programs: Vec<Measured>,
@@ -122,8 +125,7 @@ pub fn command(args: &Args) -> Result<ExitCode> {
         Some(object) => object.clone(),
         None => build::artifacts()?.objects_dir.join(build::OBJECT),
     };
-    let (kernel, programs) = (kernel_release(), measure(&object)?);
-    let report = Report { kernel, limit: KERNEL_LIMIT, budget: BUDGET, programs };
+    let report = measure(&object)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -133,8 +135,8 @@ pub fn command(args: &Args) -> Result<ExitCode> {
 }
 
 fn show(report: &Report) {
-    let Report { kernel, limit, budget, programs } = report;
-    println!("Linux {kernel}, verifier limit {limit}, budget {budget}");
+    let Report { kernel, compiler, limit, budget, programs } = report;
+    println!("Linux {kernel}, verifier limit {limit}, budget {budget}, compiled by {compiler}");
     for one in programs {
         println!("{one}");
     }
@@ -164,7 +166,7 @@ pub fn programs() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 /// Whatever keeps the object as a whole from loading; a refused program does not.
-pub fn measure(object: &Path) -> Result<Vec<Measured>> {
+pub fn measure(object: &Path) -> Result<Report> {
     let bytes = std::fs::read(object).with_context(|| format!("{}", object.display()))?;
     let mut loader = EbpfLoader::new();
     for table in [names::FLOWS4, names::FLOWS6, names::MAPPINGS, names::PORTS] {
@@ -177,7 +179,23 @@ pub fn measure(object: &Path) -> Result<Vec<Measured>> {
             bail!("{} has no program {expected}", object.display());
         }
     }
-    load_all(&mut ebpf)
+    Ok(Report {
+        kernel: kernel_release(),
+        compiler: compiler(&bytes),
+        limit: KERNEL_LIMIT,
+        budget: BUDGET,
+        programs: load_all(&mut ebpf)?,
+    })
+}
+
+/// `rustc 1.97.0-nightly (e50aa6fba 2026-05-19)`, from the name that a compiler
+/// gives itself in debug information: `clang LLVM (rustc version …)`.
+fn compiler(object: &[u8]) -> String {
+    const BEFORE: &[u8] = b"(rustc version ";
+    let start = object.windows(BEFORE.len()).position(|words| words == BEFORE);
+    let text = start.and_then(|at| object[at + BEFORE.len()..].split(|&byte| byte == 0).next());
+    let version = text.and_then(|text| std::str::from_utf8(text).ok()?.strip_suffix(')'));
+    version.map_or_else(|| "an unknown compiler".to_owned(), |version| format!("rustc {version}"))
 }
 
 fn load_all(ebpf: &mut Ebpf) -> Result<Vec<Measured>> {
@@ -210,8 +228,7 @@ fn load_all(ebpf: &mut Ebpf) -> Result<Vec<Measured>> {
 }
 
 /// The running kernel.
-#[must_use]
-pub fn kernel_release() -> String {
+fn kernel_release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
 }
@@ -236,6 +253,16 @@ mod tests {
         assert!((headroom(62_500) - 75.0).abs() < 1e-9);
         assert!(headroom(300_000) < 0.0);
         assert!(measured(300_000).to_string().contains("OVER THE BUDGET"));
+    }
+
+    #[test]
+    fn the_compiler_is_read_from_what_it_calls_itself() {
+        let object =
+            b"\x7fELF\0clang LLVM (rustc version 1.96.0 (ac68faa20 2026-05-25))\0main.rs\0";
+        assert_eq!(compiler(object), "rustc 1.96.0 (ac68faa20 2026-05-25)");
+        for without in [&b"\x7fELF"[..], b"(rustc version 1", b"(rustc version \xff)\0"] {
+            assert_eq!(compiler(without), "an unknown compiler");
+        }
     }
 
     #[test]

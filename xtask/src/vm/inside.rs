@@ -92,18 +92,11 @@ fn verify_programs(names: &[String]) -> Result<()> {
     let started = Instant::now();
     let object = build::artifacts()?.objects_dir.join(build::OBJECT);
     let measured = verify::measure(&object);
-    let release = verify::kernel_release();
     let seconds = started.elapsed().as_secs_f64();
     for name in names {
         let Some(program) = name.strip_prefix(VERIFY) else { continue };
         let result = match &measured {
-            Ok(all) => match all.iter().find(|one| one.program == program) {
-                Some(one) => match verify::fault(one, &release) {
-                    None => Verdict::Passed,
-                    Some(why) => Verdict::Failed(why),
-                },
-                None => Verdict::Failed("the object has no such program".to_owned()),
-            },
+            Ok(all) => verify::fault(all, program).map_or(Verdict::Passed, Verdict::Failed),
             Err(error) => Verdict::Failed(format!("{error:#}")),
         };
         Told::Ended(Outcome { name: name.clone(), result, seconds }).tell()?;

@@ -8,15 +8,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
+mod bond;
 mod flow;
 pub mod names;
 
+pub use bond::*;
 pub use flow::*;
 
 pub use crate::counters::{COUNTER_SLOTS, Counter, Direction, PROTOCOLS, counter_index};
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;
@@ -63,6 +65,9 @@ pub mod role {
     pub const INSIDE: u8 = 1;
     /// A WAN port.
     pub const OUTSIDE: u8 = 2;
+    /// The data plane's end of the bond's device; its [`super::Device::mac`] is that of
+    /// the kernel's end.
+    pub const DEVICE: u8 = 3;
 }
 
 /// Values of [`Device::hook`].
@@ -86,6 +91,15 @@ pub mod slow {
     pub const OUTSIDE6: u32 = 3;
     /// Length of the array.
     pub const PROGRAMS: usize = 4;
+}
+
+/// Indexes into the program array of the XDP form.
+pub mod next {
+    /// [`super::names::programs::OUTSIDE_XDP`]: what comes to a server and is not for the
+    /// bond.
+    pub const OUTSIDE: u32 = 0;
+    /// Length of the array.
+    pub const PROGRAMS: usize = 1;
 }
 
 /// Metadata word in front of a packet that the XDP form hands to the TC form,
@@ -204,6 +218,8 @@ pub struct Path {
     pub inside6: [u8; 16],
     /// NPTv6 outside prefix of the same length, host bits zero.
     pub outside6: [u8; 16],
+    /// The WAN's own IPv6 address, the outer source of a bond; zero = it has none.
+    pub address6: [u8; 16],
     /// NPTv6 adjustment (RFC 6296, 3.1), as [`crate::nptv6::adjustment`] gives it.
     pub npt_adjustment: u16,
     /// Length of both NPTv6 prefixes in bits, at most 64.
@@ -292,7 +308,7 @@ macro_rules! sizes {
 sizes!(
     Device = 32,
     Control = 16,
-    Path = 128,
+    Path = 144,
     Liveness = 264,
     Selection = 1064,
     Prefix = 4,

@@ -119,10 +119,56 @@ reasons! {
     AnswerLimited = 32, Drop, "answer_limited";
     /// A SYN from a WAN to a port that is an inside host's, from someone whom the filter keeps out.
     Filtered = 33, Drop, "filtered";
+    /// Sealed, and sent into the bond by this path.
+    Bonded = 34, Forward, "bonded";
+    /// Came out of the bond by this path, and was sent on to the LAN.
+    Unbonded = 35, Forward, "unbonded";
+    /// Came out of the bond by this path, and was given to the kernel's end of the bond's device.
+    ToDevice = 36, Forward, "to_device";
+    /// A probe of the far end, answered.
+    ProbeReflected = 37, Forward, "probe_reflected";
+    /// A probe of ours, sent.
+    ProbeSent = 38, Forward, "probe_sent";
+    /// An answer to a probe of ours: taken.
+    ProbeAnswered = 39, Drop, "probe_answered";
+    /// A message for the agent: a handshake, or of a session.
+    BondMessage = 40, Kernel, "bond_message";
+    /// A message for the agent, over the rate that it takes.
+    MessageLimited = 41, Drop, "message_limited";
+    /// To the bond's port, and no packet of this version of the protocol.
+    BondMalformed = 42, Drop, "bond_malformed";
+    /// Of a session that is not there.
+    UnknownSession = 43, Drop, "unknown_session";
+    /// Of a path that has not joined its session.
+    UnknownPath = 44, Drop, "unknown_path";
+    /// Of an epoch whose keys are not there.
+    UnknownEpoch = 45, Drop, "unknown_epoch";
+    /// Its tag or CRC is wrong: not what was sealed, or not by the far end.
+    BadCheck = 46, Drop, "bad_check";
+    /// It came before on its path.
+    Replayed = 47, Drop, "replayed";
+    /// So much older than the newest of its path that nobody knows whether it came before.
+    ReplayTooOld = 48, Drop, "replay_too_old";
+    /// Another copy of it came before, by whatever path.
+    Duplicate = 49, Drop, "duplicate";
+    /// Out of the bond, with a source that is not the client's.
+    InnerSource = 50, Drop, "inner_source";
+    /// Out of the bond, and what is inside is no IP packet.
+    InnerMalformed = 51, Drop, "inner_malformed";
+    /// For the bond, and no session carries it.
+    NoSession = 52, Drop, "no_session";
+    /// For the bond, and larger than any path takes: the kernel answers, or divides it.
+    BondTooBig = 53, Kernel, "bond_too_big";
+    /// To the far end of a session, and no path to it is there.
+    NoBondPath = 54, Drop, "no_bond_path";
+    /// For a probe that is not due or not possible.
+    TickIgnored = 55, Drop, "tick_ignored";
+    /// Given to the data plane's end of the bond's device, with a copy that makes a probe.
+    Ticked = 56, Forward, "ticked";
 }
 
 /// Slots kept for reasons in the counter map; numbers stay below it.
-pub const REASON_SLOTS: usize = 48;
+pub const REASON_SLOTS: usize = 64;
 
 const _: () = {
     let mut i = 0;

@@ -2,6 +2,8 @@
 
 use crate::maps::{MAX_PATHS, SLOTS, Selection};
 
+pub mod arrival;
+
 #[cfg(not(target_arch = "bpf"))]
 mod compile;
 

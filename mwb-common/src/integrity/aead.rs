@@ -88,10 +88,40 @@ impl Aead {
         }
         let done = (index - 1) * STEP;
         let (at, left) = (self.text + done, self.length.checked_sub(done)?);
+        if left >= STEP {
+            return self.block::<OPEN, B>(bytes, at);
+        }
         self.sixteen::<OPEN, B, 0>(bytes, at, left)?;
         self.sixteen::<OPEN, B, 1>(bytes, at, left)?;
         self.sixteen::<OPEN, B, 2>(bytes, at, left)?;
         self.sixteen::<OPEN, B, 3>(bytes, at, left)
+    }
+
+    /// Takes 64 bytes.
+    #[inline(always)]
+    fn block<const OPEN: bool, B: BytesMut + ?Sized>(
+        &mut self,
+        bytes: &mut B,
+        at: u32,
+    ) -> Option<()> {
+        let (stream, tag) = (&self.stream, &mut self.tag);
+        let mut first = 0;
+        bytes.change(at, |number, before| {
+            let key = stream[2 * number] as u64 | (stream[2 * number + 1] as u64) << 32;
+            let after = before ^ key;
+            let second = if OPEN { before } else { after };
+            if number % 2 == 0 {
+                first = second;
+            } else {
+                tag.take([
+                    first as u32,
+                    (first >> 32) as u32,
+                    second as u32,
+                    (second >> 32) as u32,
+                ]);
+            }
+            after
+        })
     }
 
     /// Takes sixteen bytes of the 64 at `at`, of which the text has only `left`.

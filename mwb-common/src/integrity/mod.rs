@@ -17,13 +17,30 @@ use crate::parse::Bytes;
 pub trait BytesMut: Bytes {
     /// Writes a `T` at `offset`; none if it would reach past the end.
     fn write<T: Pod>(&mut self, offset: u32, value: T) -> Option<()>;
+    /// Puts in the place of each of the [`WORDS`] little-endian words from `offset` on what
+    /// becomes of it, by its number; none, and nothing is changed, if they would reach past
+    /// the end. For a packet in the kernel that is one look at where it ends.
+    fn change(&mut self, offset: u32, made: impl FnMut(usize, u64) -> u64) -> Option<()>;
 }
+
+/// Words that [`BytesMut::change`] changes.
+pub const WORDS: usize = 8;
 
 impl BytesMut for [u8] {
     fn write<T: Pod>(&mut self, offset: u32, value: T) -> Option<()> {
         let start = offset as usize;
         let bytes = self.get_mut(start..start.checked_add(size_of::<T>())?)?;
         bytes.copy_from_slice(bytemuck::bytes_of(&value));
+        Some(())
+    }
+
+    fn change(&mut self, offset: u32, mut made: impl FnMut(usize, u64) -> u64) -> Option<()> {
+        let start = offset as usize;
+        let bytes = self.get_mut(start..start.checked_add(8 * WORDS)?)?;
+        for (number, word) in bytes.chunks_exact_mut(8).enumerate() {
+            let after = made(number, bytemuck::pod_read_unaligned::<u64>(word).to_le());
+            word.copy_from_slice(&after.to_le_bytes());
+        }
         Some(())
     }
 }

@@ -46,6 +46,33 @@ pub const SLOW: &str = "SLOW";
 /// `PerCpuArray<u64>` by interface index: frames that XDP programs have
 /// redirected to a device and that it did not take.
 pub const XMIT_LOSSES: &str = "XMIT_LOSSES";
+/// `Array<Bond>` with one entry.
+pub const BOND: &str = "BOND";
+/// `Array<Session>` by slot.
+pub const SESSIONS: &str = "SESSIONS";
+/// `Array<SessionState>` by slot.
+pub const SESSION_STATES: &str = "SESSION_STATES";
+/// `Array<Selection>` by slot of the session: its slot table.
+pub const SESSION_SELECTIONS: &str = "SESSION_SELECTIONS";
+/// `Array<BondPath>` by [`super::path_index`].
+pub const BOND_PATHS: &str = "BOND_PATHS";
+/// `Array<PathState>` by [`super::path_index`].
+pub const PATH_STATES: &str = "PATH_STATES";
+/// `Array<GuardedPathWindow>` by [`super::path_index`].
+pub const PATH_WINDOWS: &str = "PATH_WINDOWS";
+/// `Array<GuardedFlowWindow>` by [`super::bucket_index`].
+pub const FLOW_WINDOWS: &str = "FLOW_WINDOWS";
+/// `Array<Bucket>` by [`super::bucket_index`].
+pub const BUCKETS: &str = "BUCKETS";
+/// `LpmTrie<[u8; 4], Owner>`: inner addresses of clients.
+pub const OWNERS4: &str = "OWNERS4";
+/// `LpmTrie<[u8; 16], Owner>`, the same.
+pub const OWNERS6: &str = "OWNERS6";
+/// `DevMap`: where a packet goes that is also to make a probe: the kernel's end of the
+/// bond's device, once for it and once for its copy.
+pub const TICKS: &str = "TICKS";
+/// `ProgramArray` by [`super::next`].
+pub const NEXT: &str = "NEXT";
 /// Global of type [`super::KernelLayout`].
 pub const KERNEL_LAYOUT: &str = "KERNEL_LAYOUT";
 
@@ -72,6 +99,19 @@ pub const PINNED: &[&str] = &[
     BUDGET,
     SLOW,
     XMIT_LOSSES,
+    BOND,
+    SESSIONS,
+    SESSION_STATES,
+    SESSION_SELECTIONS,
+    BOND_PATHS,
+    PATH_STATES,
+    PATH_WINDOWS,
+    FLOW_WINDOWS,
+    BUCKETS,
+    OWNERS4,
+    OWNERS6,
+    TICKS,
+    NEXT,
 ];
 
 /// Program names in the object file: entry point and form.
@@ -92,6 +132,10 @@ pub mod programs {
     pub const OUTSIDE_SLOW4: &str = "outside_slow4";
     /// The same for IPv6.
     pub const OUTSIDE_SLOW6: &str = "outside_slow6";
+    /// Into the bond: of a LAN port, and of the data plane's end of the device.
+    pub const BOND_INSIDE: &str = "bond_inside";
+    /// Out of the bond: of a WAN port.
+    pub const BOND_OUTSIDE: &str = "bond_outside";
     /// Counts what a device's driver does not take from XDP.
     pub const DEVMAP_XMIT: &str = "devmap_xmit";
     /// Counts what does not get as far as the driver.
@@ -110,5 +154,7 @@ pub mod programs {
         OUTSIDE_TC,
         OUTSIDE_SLOW4,
         OUTSIDE_SLOW6,
+        BOND_INSIDE,
+        BOND_OUTSIDE,
     ];
 }

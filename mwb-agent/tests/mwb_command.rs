@@ -60,6 +60,7 @@ impl Source for Small {
             nat: NatStatus::default(),
             failover: FailoverStatus::default(),
             redirect_losses: BTreeMap::new(),
+            bond: None,
         })
     }
 
@@ -68,7 +69,12 @@ impl Source for Small {
     }
 
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
-        Ok(FlowList { open: 9, matching: query.top.unwrap_or(0) as u64, flows: Vec::new() })
+        Ok(FlowList {
+            open: 9,
+            matching: query.top.unwrap_or(0) as u64,
+            flows: Vec::new(),
+            elephant_bps: None,
+        })
     }
 
     async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {

@@ -46,3 +46,18 @@ pub(crate) unsafe fn change(word: *mut u64, old: u64, new: u64) -> bool {
     }
     found == old
 }
+
+/// Adds to a word of 32 bits; gives what it was.
+///
+/// # Safety
+/// `word` points into a map value.
+#[inline(always)]
+pub(crate) unsafe fn fetch_add32(word: *mut u32, value: u32) -> u32 {
+    let mut value = value;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("{value} = atomic_fetch_add((u32 *)({word} + 0), {value})",
+            value = inout(wreg) value, word = in(reg) word);
+    }
+    value
+}

@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Lookup(Parameters);
 
 #[inline(always)]
-fn parameters() -> Result<&'static mut Parameters, Reason> {
+pub(crate) fn parameters() -> Result<&'static mut Parameters, Reason> {
     let lookup = LOOKUP.get_ptr_mut(0).ok_or(Reason::NoRoute)?;
     // SAFETY: a per-CPU value, programs do not preempt each other, and nobody keeps
     // it beyond one look-up. All-zero is a valid value of this plain struct.

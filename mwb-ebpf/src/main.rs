@@ -23,6 +23,7 @@ mod account;
 mod admit;
 mod answer;
 mod atomic;
+mod bond;
 mod deliver;
 mod divide;
 mod flow4;
@@ -224,7 +225,7 @@ pub(crate) fn outside_slow6(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn device<F: Frame>(frame: &F) -> Result<&'static Device, Reason> {
+pub(crate) fn device<F: Frame>(frame: &F) -> Result<&'static Device, Reason> {
     maps::DEVICES.get(frame.ingress()).ok_or(Reason::NotOurs)
 }
 
@@ -267,7 +268,7 @@ fn process<F: Frame>(frame: &mut F, account: &mut Account) -> Result<Action, Rea
 /// Whether the frame is for this station: only such may be forwarded (RFC 1812,
 /// 5.3.4 for link-layer broadcasts).
 #[inline(always)]
-fn addressed_to<F: Frame>(frame: &F, device: &Device) -> Result<(), Reason> {
+pub(crate) fn addressed_to<F: Frame>(frame: &F, device: &Device) -> Result<(), Reason> {
     let to: [u8; 6] = frame.read(0).ok_or(Reason::Malformed)?;
     if to == device.mac || device.mac == [0; 6] {
         return Ok(());

@@ -1,16 +1,24 @@
 //! The maps. Keys and values are `mwb_common::maps`; the sizes here are
 //! defaults that the agent may override when it makes them.
 
-use crate::{deliver::Lookup, divide::LONGEST, nat::Claim, opening::Opening};
+use crate::{
+    bond::{FlowGuard, HOPS_KEPT, Hop, PathGuard, Work},
+    deliver::Lookup,
+    divide::LONGEST,
+    nat::Claim,
+    opening::Opening,
+};
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
+    btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use mwb_common::maps::{
-    Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device,
-    FLOW_ENTRIES, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness,
-    MAPPING_ENTRIES, Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path, PortKey, PortOwner,
-    Prefix, SOURCE_ENTRIES, Selection, slow,
+    BOND_PATHS as PATHS_OF_SESSION, BUCKETS as BUCKETS_OF_SESSION, Bond, BondPath, Bucket, Budget,
+    CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device, FLOW_ENTRIES,
+    FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness,
+    MAPPING_ENTRIES, Mapping, MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES, Path,
+    PathState, PortKey, PortOwner, Prefix, SESSION_SLOTS, SOURCE_ENTRIES, Selection, Session,
+    SessionState, TICK_DEVICES, next, slow,
 };
 
 #[btf_map]
@@ -68,3 +76,39 @@ pub(crate) static LOOKUP: PerCpuArray<Lookup, 1> = PerCpuArray::new();
 /// A search for a port.
 #[btf_map]
 pub(crate) static CLAIM: PerCpuArray<Claim, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static BOND: Array<Bond, 1> = Array::new();
+#[btf_map]
+pub(crate) static SESSIONS: Array<Session, SESSION_SLOTS> = Array::new();
+#[btf_map]
+pub(crate) static SESSION_STATES: Array<SessionState, SESSION_SLOTS> = Array::new();
+#[btf_map]
+pub(crate) static SESSION_SELECTIONS: Array<Selection, SESSION_SLOTS> = Array::new();
+#[btf_map]
+pub(crate) static BOND_PATHS: Array<BondPath, { SESSION_SLOTS * PATHS_OF_SESSION }> = Array::new();
+#[btf_map]
+pub(crate) static PATH_STATES: Array<PathState, { SESSION_SLOTS * PATHS_OF_SESSION }> =
+    Array::new();
+#[btf_map]
+pub(crate) static PATH_WINDOWS: Array<PathGuard, { SESSION_SLOTS * PATHS_OF_SESSION }> =
+    Array::new();
+#[btf_map]
+pub(crate) static FLOW_WINDOWS: Array<FlowGuard, { SESSION_SLOTS * BUCKETS_OF_SESSION }> =
+    Array::new();
+#[btf_map]
+pub(crate) static BUCKETS: Array<Bucket, { SESSION_SLOTS * BUCKETS_OF_SESSION }> = Array::new();
+#[btf_map]
+pub(crate) static OWNERS4: LpmTrie<[u8; 4], Owner, OWNER_ENTRIES> = LpmTrie::new();
+#[btf_map]
+pub(crate) static OWNERS6: LpmTrie<[u8; 16], Owner, OWNER_ENTRIES> = LpmTrie::new();
+#[btf_map]
+pub(crate) static TICKS: DevMap<TICK_DEVICES> = DevMap::new();
+#[btf_map]
+pub(crate) static NEXT: ProgramArray<{ next::PROGRAMS }> = ProgramArray::new();
+/// What is put together for a packet of the bond.
+#[btf_map]
+pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+/// Next hops to the LAN, out of the bond.
+#[btf_map]
+pub(crate) static HOPS: PerCpuArray<Hop, HOPS_KEPT> = PerCpuArray::new();

@@ -10,15 +10,15 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::programs::Program;
-use mwb_common::maps::{Device, device_flag, hook, role};
+use mwb_common::maps::{Device, device_flag, hook};
 
 use super::DataPlane;
-use super::choice::{choose, takes_xdp};
+use super::choice::{choose, choose_xdp, takes_xdp};
 use super::clsact;
 use super::error::Error;
 use super::load::descriptor;
 use super::pins::{self, Pins, remove_pin};
-use super::spec::{Attachment, DeviceSpec, Hook, HookChoice, Mode, Options, ProgramId, Role};
+use super::spec::{Attachment, DeviceSpec, Hook, HookChoice, Mode, Options, ProgramId};
 use super::sys;
 
 impl DataPlane {
@@ -36,12 +36,15 @@ impl DataPlane {
         if ethernet && spec.mac == [0; 6] {
             return Err(Error::NoMac(spec.name.clone()));
         }
-        if !ethernet && spec.hook == HookChoice::Xdp {
+        let (hook, reason) = if spec.role.needs_xdp() {
+            choose_xdp(spec, ethernet)?
+        } else if !ethernet && spec.hook == HookChoice::Xdp {
             return Err(Error::NoEthernet(spec.name.clone()));
-        }
+        } else {
+            choose(spec.hook, &spec.driver, ethernet)
+        };
         let pins = self.pins(&spec.name)?;
         self.forget_stale(&pins, spec)?;
-        let (hook, reason) = choose(spec.hook, &spec.driver, ethernet);
         let before = self.settings.device(spec.ifindex).unwrap_or_default();
         let wanted = entry(spec, hook);
         let known = (before.role, before.path) == (wanted.role, wanted.path);
@@ -65,6 +68,10 @@ impl DataPlane {
         if attachment.hook == Hook::Tcx {
             release(&pins.link(&spec.name, pins::XDP))?;
         }
+        if ProgramId::of(spec.role, Hook::Tcx).is_none() {
+            release(&pins.link(&spec.name, pins::TC))?;
+            clsact::detach(&pins, &spec.name)?;
+        }
         self.attached.insert(spec.name.clone(), spec.ifindex);
         Ok(attachment)
     }
@@ -75,6 +82,10 @@ impl DataPlane {
     /// # Errors
     /// When a pin cannot be read.
     pub fn serves(&self, name: &str, ifindex: u32) -> Result<bool, Error> {
+        // A LAN port may run none, and be ours.
+        if self.attached.get(name) == Some(&ifindex) {
+            return Ok(true);
+        }
         let pins = self.pins(name)?;
         for suffix in [pins::XDP, pins::TC] {
             if open_link(&pins.link(name, suffix))?.is_some_and(|(_, on)| on == ifindex) {
@@ -198,7 +209,11 @@ impl DataPlane {
         reason: String,
     ) -> Result<Attachment, Error> {
         // Also under XDP: the TC form takes what XDP hands over.
-        let tc = self.attach_tc(pins, spec)?;
+        let tc = if ProgramId::of(spec.role, Hook::Tcx).is_some() {
+            self.attach_tc(pins, spec)?
+        } else {
+            Mode::Routed
+        };
         if hook == Hook::Tcx {
             return Ok(Attachment { hook, mode: tc, reason });
         }
@@ -209,11 +224,13 @@ impl DataPlane {
                 mode,
                 reason: format!("{reason}; generic, as the driver refused native XDP before"),
             }),
-            Err(refusal) if spec.hook == HookChoice::Auto => Ok(Attachment {
-                hook: Hook::Tcx,
-                mode: tc,
-                reason: format!("{reason}, but refused it: {}", describe(&refusal)),
-            }),
+            Err(refusal) if spec.hook == HookChoice::Auto && !spec.role.needs_xdp() => {
+                Ok(Attachment {
+                    hook: Hook::Tcx,
+                    mode: tc,
+                    reason: format!("{reason}, but refused it: {}", describe(&refusal)),
+                })
+            }
             Err(refusal) => {
                 let mode = self.attach_generic(pins, spec, &refusal)?;
                 let reason = format!("{reason}; generic, as native XDP was refused: ");
@@ -228,7 +245,7 @@ impl DataPlane {
         pins: &Pins,
         spec: &DeviceSpec,
     ) -> Result<Result<Mode, io::Error>, Error> {
-        let program = self.program_fd(ProgramId::of(spec.role, Hook::Xdp))?;
+        let program = self.form(spec, Hook::Xdp)?;
         let path = pins.link(&spec.name, pins::XDP);
         if let Some((link, _)) = open_link(&path)? {
             if sys::link_update(link.as_fd(), program).is_ok() {
@@ -248,10 +265,12 @@ impl DataPlane {
         spec: &DeviceSpec,
         refusal: &io::Error,
     ) -> Result<Mode, Error> {
-        let failed = |error: &io::Error| Error::Attach {
-            device: spec.name.clone(),
-            form: pins::XDP,
-            message: describe(error),
+        let failed = |error: &io::Error| {
+            let (device, message) = (spec.name.clone(), describe(error));
+            if spec.role.needs_xdp() {
+                return Error::BondNeedsXdp { device, message };
+            }
+            Error::Attach { device, form: pins::XDP, message }
         };
         if matches!(
             refusal.raw_os_error(),
@@ -259,7 +278,7 @@ impl DataPlane {
         ) {
             return Err(failed(refusal));
         }
-        let program = self.program_fd(ProgramId::of(spec.role, Hook::Xdp))?;
+        let program = self.form(spec, Hook::Xdp)?;
         let link = sys::link_create(program, spec.ifindex, sys::ATTACH_XDP, sys::XDP_GENERIC)
             .map_err(|error| failed(&error))?;
         keep(&link, &pins.link(&spec.name, pins::XDP))?;
@@ -267,14 +286,14 @@ impl DataPlane {
     }
 
     fn attach_tc(&mut self, pins: &Pins, spec: &DeviceSpec) -> Result<Mode, Error> {
-        let id = ProgramId::of(spec.role, Hook::Tcx);
         if !self.has_tcx {
-            let Some(Program::SchedClassifier(program)) = self.object.program_mut(id.name()) else {
-                return Err(Error::Missing(id.name()));
+            let name = ProgramId::of(spec.role, Hook::Tcx).map_or("", ProgramId::name);
+            let Some(Program::SchedClassifier(program)) = self.object.program_mut(name) else {
+                return Err(Error::Missing(name));
             };
             return clsact::attach(program, pins, &spec.name).map(|()| Mode::Clsact);
         }
-        let program = self.program_fd(id)?;
+        let program = self.form(spec, Hook::Tcx)?;
         let path = pins.link(&spec.name, pins::TC);
         if let Some((link, _)) = open_link(&path)? {
             if sys::link_update(link.as_fd(), program).is_ok() {
@@ -293,7 +312,9 @@ impl DataPlane {
         Ok(Mode::Tcx)
     }
 
-    fn program_fd(&self, id: ProgramId) -> Result<BorrowedFd<'_>, Error> {
+    /// The program of a device's role in a form that it has.
+    fn form(&self, spec: &DeviceSpec, hook: Hook) -> Result<BorrowedFd<'_>, Error> {
+        let id = ProgramId::of(spec.role, hook).ok_or(Error::Missing("a program"))?;
         descriptor(&self.object, id).map(|fd| fd.as_fd())
     }
 }
@@ -301,10 +322,7 @@ impl DataPlane {
 fn entry(spec: &DeviceSpec, form: Hook) -> Device {
     let (address4, address6) = addresses(spec.address4, spec.address6);
     Device {
-        role: match spec.role {
-            Role::Inside => role::INSIDE,
-            Role::Outside => role::OUTSIDE,
-        },
+        role: spec.role.number(),
         path: spec.path,
         hook: match form {
             Hook::Xdp => hook::XDP,
@@ -382,7 +400,11 @@ fn describe(error: &io::Error) -> String {
 
 #[cfg(test)]
 #[path = "attach_tests.rs"]
-mod tests;
+pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "programs_tests.rs"]
+mod programs_tests;
 
 #[cfg(test)]
 #[path = "upgrade_tests.rs"]

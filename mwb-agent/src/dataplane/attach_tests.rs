@@ -1,14 +1,14 @@
 //! Attaching to real devices: what stays, what is taken over, what goes.
 
 use aya::programs::links::{FdLink, PinnedLink};
-use mwb_common::maps::{Device, hook, takes_xdp};
+use mwb_common::maps::{Device, hook, role, takes_xdp};
 
 use super::super::spec::{Hook, HookChoice, Mode};
 use super::super::testing::{Instance, in_network, make_veth, run, wan};
 use super::*;
 
 /// Link id and program id behind a pin.
-pub(super) fn link(instance: &Instance, suffix: &str) -> Option<(u32, u32)> {
+pub(in super::super) fn link(instance: &Instance, suffix: &str) -> Option<(u32, u32)> {
     let pin = PinnedLink::from_pin(instance.pin("wan0", suffix)).ok()?;
     let info = FdLink::from(pin).info().expect("a link");
     Some((info.id(), info.program_id()))

@@ -3,7 +3,8 @@
 
 use mwb_common::maps::takes_xdp;
 
-use super::spec::{Hook, HookChoice, Mode};
+use super::error::Error;
+use super::spec::{DeviceSpec, Hook, HookChoice, Mode};
 
 /// Drivers with native XDP (the kernel's `ndo_bpf`) whose packets come off a
 /// wire: one packet at a time, with full checksums.
@@ -117,6 +118,25 @@ pub(super) fn takes_xdp(mode: Mode, driver: &str, fragments: bool) -> u8 {
     }
 }
 
+/// The hook to try first on a device that can run no other than XDP, and why.
+pub(super) fn choose_xdp(spec: &DeviceSpec, ethernet: bool) -> Result<(Hook, String), Error> {
+    let refuse = |message: &str| {
+        let (device, message) = (spec.name.clone(), message.to_owned());
+        Err(Error::BondNeedsXdp { device, message })
+    };
+    match spec.hook {
+        _ if !ethernet => refuse(
+            "its packets have no Ethernet header (tun, ppp, wireguard, ...), so XDP programs \
+             never see them; take the Ethernet device in front of it, or steer without a bond",
+        ),
+        HookChoice::Tcx => {
+            refuse("bonds are opened in XDP: take `hook: auto` or `hook: xdp` for this device")
+        }
+        HookChoice::Xdp => Ok((Hook::Xdp, "set by the configuration".to_owned())),
+        HookChoice::Auto => Ok((Hook::Xdp, "a bond needs XDP".to_owned())),
+    }
+}
+
 /// The hook to try first, and why.
 pub(super) fn choose(choice: HookChoice, driver: &str, ethernet: bool) -> (Hook, String) {
     match choice {
@@ -186,7 +206,7 @@ mod tests {
         assert_eq!(takes_xdp(Mode::Native, "veth", false), takes_xdp::LINEAR);
         assert_eq!(takes_xdp(Mode::Native, "ixgbe", true), takes_xdp::LINEAR);
         assert_eq!(takes_xdp(Mode::Native, "", true), takes_xdp::LINEAR);
-        for mode in [Mode::Generic, Mode::Tcx, Mode::Clsact] {
+        for mode in [Mode::Generic, Mode::Tcx, Mode::Clsact, Mode::Routed] {
             assert_eq!(takes_xdp(mode, "veth", true), takes_xdp::NONE);
         }
     }

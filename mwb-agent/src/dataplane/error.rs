@@ -91,6 +91,15 @@ pub enum Error {
     )]
     NoEthernet(String),
 
+    /// A device of a bond that cannot run XDP.
+    #[error("{device} cannot carry a bond: {message}")]
+    BondNeedsXdp {
+        /// The device.
+        device: String,
+        /// Why, and what to do.
+        message: String,
+    },
+
     /// A device with link-layer addresses of a kind that nothing here can write,
     /// or a LAN port without any.
     #[error(

@@ -7,10 +7,12 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mwb_common::maps::{
-    Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device,
-    FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, KernelLayout, Liveness,
-    Mapping, MappingKey, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PortKey, PortOwner, Prefix,
-    SOURCE_ENTRIES, Selection, names, slow,
+    BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact,
+    Control, Counter, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
+    GuardedFlowWindow, GuardedPathWindow, HELD_SLOTS, Held, KernelLayout, Liveness, Mapping,
+    MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PathState,
+    PortKey, PortOwner, Prefix, SOURCE_ENTRIES, Selection, Session, SessionState, TICK_DEVICES,
+    names, next, slow,
 };
 
 use super::error::{Error, MapDifference};
@@ -46,13 +48,18 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         let entries = u32::try_from(entries).unwrap_or(u32::MAX);
         Shape { kind: MapType::LruHash, ..hash::<K, V>(entries) }
     }
+    let slots = options.session_slots;
+    let per_path = slots as usize * BOND_PATHS;
+    let per_bucket = slots as usize * BUCKETS;
     let sources = u32::try_from(SOURCE_ENTRIES).unwrap_or(u32::MAX);
-    let trie = |address: usize| Shape {
+    let trie = |address: usize, value: usize, entries: usize| Shape {
         kind: MapType::LpmTrie,
         key: size_of::<u32>() + address,
-        value: size_of::<Prefix>(),
-        entries: u32::try_from(PREFIX_ENTRIES).unwrap_or(u32::MAX),
+        value,
+        entries: u32::try_from(entries).unwrap_or(u32::MAX),
     };
+    let prefixes = |address: usize| trie(address, size_of::<Prefix>(), PREFIX_ENTRIES);
+    let owners = |address: usize| trie(address, size_of::<Owner>(), OWNER_ENTRIES);
     Ok(match name {
         names::DEVICES => array::<Device>(DEVICE_SLOTS),
         names::CONTROL => array::<Control>(1),
@@ -60,8 +67,8 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::LIVENESS => array::<Liveness>(1),
         names::SELECTIONS => array::<Selection>(2),
         names::CURSORS => array::<u64>(2),
-        names::PREFIXES4 => trie(4),
-        names::PREFIXES6 => trie(16),
+        names::PREFIXES4 => prefixes(4),
+        names::PREFIXES6 => prefixes(16),
         names::FLOWS4 => hash::<FlowKey4, Flow>(options.flow_entries),
         names::FLOWS6 => hash::<FlowKey6, Flow>(options.flow_entries),
         names::MAPPINGS => hash::<MappingKey, Mapping>(options.mapping_entries),
@@ -74,6 +81,19 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::BUDGET => Shape { kind: MapType::PerCpuArray, ..array::<Budget>(1) },
         names::XMIT_LOSSES => Shape { kind: MapType::PerCpuArray, ..array::<u64>(DEVICE_SLOTS) },
         names::SLOW => Shape { kind: MapType::ProgramArray, ..array::<u32>(slow::PROGRAMS) },
+        names::BOND => array::<Bond>(1),
+        names::SESSIONS => array::<Session>(slots as usize),
+        names::SESSION_STATES => array::<SessionState>(slots as usize),
+        names::SESSION_SELECTIONS => array::<Selection>(slots as usize),
+        names::BOND_PATHS => array::<BondPath>(per_path),
+        names::PATH_STATES => array::<PathState>(per_path),
+        names::PATH_WINDOWS => array::<GuardedPathWindow>(per_path),
+        names::FLOW_WINDOWS => array::<GuardedFlowWindow>(per_bucket),
+        names::BUCKETS => array::<Bucket>(per_bucket),
+        names::OWNERS4 => owners(4),
+        names::OWNERS6 => owners(16),
+        names::TICKS => Shape { kind: MapType::DevMap, ..array::<[u32; 2]>(TICK_DEVICES) },
+        names::NEXT => Shape { kind: MapType::ProgramArray, ..array::<u32>(next::PROGRAMS) },
         other => return Err(Error::Missing(other)),
     })
 }

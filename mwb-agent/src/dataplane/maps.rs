@@ -28,6 +28,8 @@ pub(super) struct Settings {
     prefixes6: LpmTrie<MapData, [u8; 16], Prefix>,
     /// The kernel empties it when the last handle goes that is no program's.
     slow: ProgramArray<MapData>,
+    /// The same.
+    next: ProgramArray<MapData>,
 }
 
 impl Settings {
@@ -41,6 +43,7 @@ impl Settings {
             prefixes4: take(object, names::PREFIXES4)?,
             prefixes6: take(object, names::PREFIXES6)?,
             slow: take(object, names::SLOW)?,
+            next: take(object, names::NEXT)?,
         })
     }
 
@@ -52,6 +55,11 @@ impl Settings {
     /// or this one.
     pub(super) fn set_slow(&mut self, index: u32, program: &ProgramFd) -> Result<(), Error> {
         self.slow.set(index, program, 0).map_err(Error::map(names::SLOW))
+    }
+
+    /// Puts a program where programs of the XDP form call it.
+    pub(super) fn set_next(&mut self, index: u32, program: &ProgramFd) -> Result<(), Error> {
+        self.next.set(index, program, 0).map_err(Error::map(names::NEXT))
     }
 
     pub(super) fn device(&self, ifindex: u32) -> Result<Device, Error> {

@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use aya::util::KernelVersion;
-use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection};
+use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection, next};
 
 mod attach;
 mod batch;
+mod bond;
+#[cfg(test)]
+mod bond_live_tests;
 mod btf;
 mod choice;
 mod clsact;
@@ -31,10 +34,12 @@ mod tables;
 mod test_run;
 #[cfg(test)]
 pub(crate) mod testing;
+mod ticks;
 #[cfg(feature = "trace")]
 mod trace;
 
 pub use batch::Table;
+pub use bond::BondMaps;
 pub use error::{Error, MapDifference};
 pub use forwards::Forward;
 pub(crate) use rulebook::monotonic;
@@ -49,6 +54,7 @@ pub use test_run::TestOutcome;
 
 use maps::Settings;
 use pins::Pins;
+use ticks::Ticks;
 
 /// The loaded data plane. Dropping it leaves everything that is pinned in
 /// place: forwarding goes on.
@@ -56,6 +62,8 @@ pub struct DataPlane {
     object: aya::Ebpf,
     settings: Settings,
     tables: Tables,
+    bond: BondMaps,
+    ticks: Ticks,
     rules: Rules,
     /// `None`: nothing is pinned, and nothing can be attached for long.
     pins: Option<Pins>,
@@ -125,7 +133,11 @@ impl DataPlane {
                 settings.set_slow(index, load::descriptor(&object, id)?)?;
             }
         }
+        let outside = load::descriptor(&object, ProgramId::OutsideXdp)?;
+        settings.set_next(next::OUTSIDE, outside)?;
         let tables = settings.tables(&mut object)?;
+        let bond = BondMaps::take(&mut object)?;
+        let ticks = Ticks::take(&mut object)?;
         let since = |major, minor| {
             KernelVersion::current()
                 .is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
@@ -134,6 +146,8 @@ impl DataPlane {
             object,
             settings,
             tables,
+            bond,
+            ticks,
             rules,
             pins,
             attached: BTreeMap::new(),
@@ -147,6 +161,22 @@ impl DataPlane {
     #[must_use]
     pub fn tables(&self) -> Tables {
         self.tables.clone()
+    }
+
+    /// Handles of the bond's maps, from any thread.
+    #[must_use]
+    pub fn bond(&self) -> BondMaps {
+        self.bond.clone()
+    }
+
+    /// Lets packets make probes when the agent is late with them: by way of the kernel's
+    /// end of the bond's device, by its index in the caller's network. To be told anew
+    /// when the device is a new one.
+    ///
+    /// # Errors
+    /// When there is no such device, or the kernel refuses the write.
+    pub fn set_ticks(&mut self, outer_device: u32) -> Result<(), Error> {
+        self.ticks.set(outer_device)
     }
 
     /// Handles for reading what the kernel side decides by, from any thread.

@@ -21,6 +21,9 @@ pub struct Options {
     pub flow_entries: u32,
     /// Entries of the mapping table and of the port table.
     pub mapping_entries: u32,
+    /// Slots of sessions of the bond: a power of two, at least
+    /// [`maps::SESSION_SLOTS`].
+    pub session_slots: u32,
 }
 
 impl Options {
@@ -32,17 +35,29 @@ impl Options {
             pin_root: PathBuf::from(PIN_ROOT),
             flow_entries: u32::try_from(maps::FLOW_ENTRIES).unwrap_or(u32::MAX),
             mapping_entries: u32::try_from(maps::MAPPING_ENTRIES).unwrap_or(u32::MAX),
+            session_slots: u32::try_from(maps::SESSION_SLOTS).unwrap_or(u32::MAX),
         }
     }
 }
 
-/// Which side of the gateway a device is on.
+/// What a device is to us: which side of the gateway it is on, and of which mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A LAN port.
     Inside,
     /// A WAN port.
     Outside,
+    /// A LAN port of a gateway with a bond. In [`Hook::Tcx`] it runs no program: the
+    /// kernel routes between it and the bond's device.
+    BondInside,
+    /// A WAN port of a gateway with a bond. It has to run XDP.
+    BondOutside,
+    /// An uplink of a server of bonds: a WAN port, and where bonds come in. It has to run
+    /// XDP.
+    Uplink,
+    /// The data plane's end of the bond's device; [`DeviceSpec::mac`] is that of the
+    /// kernel's end. It has to run XDP.
+    BondDevice,
 }
 
 impl Role {
@@ -50,8 +65,25 @@ impl Role {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Role::Inside => "lan",
-            Role::Outside => "wan",
+            Role::Inside | Role::BondInside => "lan",
+            Role::Outside | Role::BondOutside | Role::Uplink => "wan",
+            Role::BondDevice => "bond",
+        }
+    }
+
+    /// Whether only XDP has a program for it.
+    #[must_use]
+    pub const fn needs_xdp(self) -> bool {
+        matches!(self, Role::BondOutside | Role::Uplink | Role::BondDevice)
+    }
+
+    /// As the device table has it.
+    #[must_use]
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Role::Inside | Role::BondInside => maps::role::INSIDE,
+            Role::Outside | Role::BondOutside | Role::Uplink => maps::role::OUTSIDE,
+            Role::BondDevice => maps::role::DEVICE,
         }
     }
 }
@@ -99,6 +131,8 @@ pub enum Mode {
     Tcx,
     /// A filter of the clsact queueing discipline.
     Clsact,
+    /// No program: the kernel routes.
+    Routed,
 }
 
 impl Mode {
@@ -110,6 +144,7 @@ impl Mode {
             Mode::Generic => "generic",
             Mode::Tcx => "tcx",
             Mode::Clsact => "clsact",
+            Mode::Routed => "routed",
         }
     }
 }
@@ -121,7 +156,7 @@ pub struct DeviceSpec {
     pub name: String,
     /// Interface index.
     pub ifindex: u32,
-    /// LAN or WAN.
+    /// What it is to us.
     pub role: Role,
     /// Path id of a WAN port, else 0.
     pub path: u8,
@@ -198,11 +233,15 @@ pub enum ProgramId {
     OutsideSlow4,
     /// WAN side, IPv6, the same.
     OutsideSlow6,
+    /// Into the bond.
+    BondInside,
+    /// Out of the bond.
+    BondOutside,
 }
 
 impl ProgramId {
     /// Every program.
-    pub const ALL: [ProgramId; 8] = [
+    pub const ALL: [ProgramId; 10] = [
         ProgramId::InsideXdp,
         ProgramId::InsideTc,
         ProgramId::OutsideXdp,
@@ -211,24 +250,32 @@ impl ProgramId {
         ProgramId::InsideSlow6,
         ProgramId::OutsideSlow4,
         ProgramId::OutsideSlow6,
+        ProgramId::BondInside,
+        ProgramId::BondOutside,
     ];
 
-    /// The program that is attached for a role and form.
+    /// The program that is attached for a role and form, if there is one.
     #[must_use]
-    pub const fn of(role: Role, hook: Hook) -> Self {
-        match (role, hook) {
+    pub const fn of(role: Role, hook: Hook) -> Option<Self> {
+        Some(match (role, hook) {
             (Role::Inside, Hook::Xdp) => ProgramId::InsideXdp,
             (Role::Inside, Hook::Tcx) => ProgramId::InsideTc,
             (Role::Outside, Hook::Xdp) => ProgramId::OutsideXdp,
-            (Role::Outside, Hook::Tcx) => ProgramId::OutsideTc,
-        }
+            (Role::Outside | Role::Uplink, Hook::Tcx) => ProgramId::OutsideTc,
+            (Role::BondInside | Role::BondDevice, Hook::Xdp) => ProgramId::BondInside,
+            (Role::BondOutside | Role::Uplink, Hook::Xdp) => ProgramId::BondOutside,
+            (Role::BondInside | Role::BondOutside | Role::BondDevice, Hook::Tcx) => return None,
+        })
     }
 
     /// Its form.
     #[must_use]
     pub const fn hook(self) -> Hook {
         match self {
-            ProgramId::InsideXdp | ProgramId::OutsideXdp => Hook::Xdp,
+            ProgramId::InsideXdp
+            | ProgramId::OutsideXdp
+            | ProgramId::BondInside
+            | ProgramId::BondOutside => Hook::Xdp,
             ProgramId::InsideTc
             | ProgramId::OutsideTc
             | ProgramId::InsideSlow4
@@ -263,6 +310,8 @@ impl ProgramId {
             ProgramId::InsideSlow6 => programs::INSIDE_SLOW6,
             ProgramId::OutsideSlow4 => programs::OUTSIDE_SLOW4,
             ProgramId::OutsideSlow6 => programs::OUTSIDE_SLOW6,
+            ProgramId::BondInside => programs::BOND_INSIDE,
+            ProgramId::BondOutside => programs::BOND_OUTSIDE,
         }
     }
 }

@@ -337,9 +337,10 @@ impl Engine {
         } else {
             None
         };
+        let program = ProgramId::of(role, form).ok_or("no program for it")?;
         let outcome = self
             .plane
-            .test_run(ProgramId::of(role, form), packet, context, 1)
+            .test_run(program, packet, context, 1)
             .map_err(|error| format!("the kernel refuses to run it: {error}"))?;
         // XDP_DROP, XDP_PASS, XDP_REDIRECT; TC_ACT_SHOT, TC_ACT_UNSPEC, TC_ACT_REDIRECT.
         let verdict = match (form, outcome.verdict as i32) {

@@ -44,9 +44,9 @@ impl From {
     }
 
     pub(crate) fn direction(self) -> Direction {
-        match self.role() {
-            Role::Inside => Direction::Out,
-            Role::Outside => Direction::In,
+        match self {
+            From::Lan | From::Nowhere => Direction::Out,
+            From::Wan(_) => Direction::In,
         }
     }
 }
@@ -208,7 +208,7 @@ impl Gateway {
         let hook = if under_xdp { hook::XDP } else { hook::TC };
         let hook = if from == From::Nowhere { 0 } else { hook };
         self.set_device(LOOPBACK, Device { hook, ..device });
-        ProgramId::of(from.role(), self.form)
+        ProgramId::of(from.role(), self.form).expect("a program")
     }
 
     pub(crate) fn run(&mut self, from: From, packet: &[u8]) -> Result<TestOutcome, String> {

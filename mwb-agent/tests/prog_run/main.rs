@@ -7,9 +7,21 @@
 //! are in `frames.rs`, `outward.rs`, `inward.rs`, and by what they are about in
 //! `answers.rs`, `errors.rs`, `fragments.rs`, `admission.rs` and `portless.rs`. Every test has a network namespace of its own, and every row
 //! starts from an empty data plane that no pin outlives.
+//!
+//! The bond has a world of its own (`bond_world.rs`), in which either end is one; its rows
+//! are in `bond_reasons.rs`, and the other files that begin with `bond_` go through what
+//! it promises.
 
 mod admission;
 mod answers;
+mod bond_choice_of_path;
+mod bond_cost;
+mod bond_order;
+mod bond_probes;
+mod bond_reasons;
+mod bond_sealing;
+mod bond_spoilt;
+mod bond_world;
 mod divided;
 mod errors;
 mod explained;
@@ -173,6 +185,7 @@ const WITHOUT_ROW: [Reason; 1] = [Reason::AnswerLimited];
 fn every_reason_has_a_row() {
     let mut covered: BTreeSet<Reason> = all_rows().iter().filter_map(Row::reason).collect();
     covered.extend(WITHOUT_ROW);
+    covered.extend(bond_reasons::covered());
     let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !covered.contains(reason)).collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
 }
@@ -187,6 +200,8 @@ fn every_reason_has_a_row_in_both_forms_where_both_give_it() {
             .collect();
         let expected: BTreeSet<&str> = match reason {
             reason if WITHOUT_ROW.contains(reason) => [].into(),
+            // A bond is in XDP only, and has a table of its own.
+            reason if bond_reasons::covered().contains(reason) => [].into(),
             // Only the TC form can have the kernel resolve and has a slow path,
             // only XDP hands over.
             Reason::NeighbourUnresolved

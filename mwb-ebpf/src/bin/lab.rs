@@ -14,7 +14,7 @@ use core::arch::asm;
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, DevMap, PerCpuArray, ProgramArray},
-    helpers::generated::bpf_xdp_load_bytes,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -31,6 +31,8 @@ const MAGIC: u32 = u32::from_ne_bytes(*b"mwb!");
 const SAMPLES: usize = 1024;
 /// Longest frame that the sink keeps.
 const SAMPLE_BYTES: usize = 1528;
+/// Frames that [`rerun_frames`] has in turn.
+const FRAMES: usize = 2048;
 
 /// What the generator sends next.
 #[repr(C)]
@@ -76,12 +78,20 @@ static TAKEN: PerCpuArray<u64, 1> = PerCpuArray::new();
 static SAMPLING: Array<Sampling, 1> = Array::new();
 #[btf_map]
 static KEPT: Array<Sample, SAMPLES> = Array::new();
+/// Length of the frame that [`rerun_grown`] begins every turn with.
+#[btf_map]
+static LENGTH: Array<u64, 1> = Array::new();
+/// The frames of [`rerun_frames`], and the number of the next.
+#[btf_map]
+static WHOLE: Array<Sample, FRAMES> = Array::new();
+#[btf_map]
+static NEXT: Array<u64, 1> = Array::new();
 
 /// Sends a frame of the next flow. Live frames are recycled the way the data
 /// plane left them, so the whole head is written every time.
 #[xdp(frags)]
 pub(crate) fn generate(ctx: XdpContext) -> u32 {
-    if write_head(&ctx).is_none() {
+    if write_head(&ctx).is_none() || write_tail(&ctx).is_none() {
         return xdp_action::XDP_ABORTED;
     }
     OUTPUT.redirect(0, 0).unwrap_or_else(|action| action)
@@ -93,6 +103,29 @@ pub(crate) fn generate(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub(crate) fn rerun(ctx: XdpContext) -> u32 {
     if write_head(&ctx).is_some() {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { SUBJECT.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// The same for a subject that puts a header in front, or takes one away: the frame has
+/// its length again before each turn.
+#[xdp(frags)]
+pub(crate) fn rerun_grown(ctx: XdpContext) -> u32 {
+    let length = LENGTH.get(0).copied().unwrap_or_default();
+    if set_length(&ctx, length).is_some() && write_head(&ctx).is_some() {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { SUBJECT.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// The same for a subject that takes every frame once only: each turn has a frame of its
+/// own, whole.
+#[xdp(frags)]
+pub(crate) fn rerun_frames(ctx: XdpContext) -> u32 {
+    if write_whole(&ctx).is_some() {
         // SAFETY: the context is the one this program was called with.
         unsafe { SUBJECT.tail_call(&ctx, 0) };
     }
@@ -145,6 +178,56 @@ fn write_head(ctx: &XdpContext) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Writes what is behind the head of the first of [`WHOLE`], if there is one: what was
+/// sealed and then lost comes back sealed.
+#[inline(always)]
+fn write_tail(ctx: &XdpContext) -> Option<()> {
+    let frame = WHOLE.get_ptr_mut(0)?;
+    // SAFETY: the map's value is there for good, and nobody writes it during a run.
+    let length = opaque(unsafe { (*frame).length });
+    if length <= HEAD as u64 {
+        return Some(());
+    }
+    let rest = opaque(length - HEAD as u64);
+    if !(1..=(SAMPLE_BYTES - HEAD) as u64).contains(&rest) {
+        return None;
+    }
+    // SAFETY: `rest` is at most what `frame` holds behind its head.
+    let refused = unsafe {
+        let tail = (&raw mut (*frame).frame).cast::<u8>().add(HEAD);
+        bpf_xdp_store_bytes(ctx.ctx, HEAD as u32, tail.cast(), rest as u32)
+    };
+    (refused == 0).then_some(())
+}
+
+/// Gives the frame this length, at its front.
+#[inline(always)]
+fn set_length(ctx: &XdpContext, length: u64) -> Option<()> {
+    let grown = opaque((ctx.data_end() - ctx.data()) as u64) as i64 - length as i64;
+    // SAFETY: the helper checks what it is given, and no pointer of before is used.
+    let refused = grown != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, grown as i32) } != 0;
+    (!refused).then_some(())
+}
+
+#[inline(always)]
+fn write_whole(ctx: &XdpContext) -> Option<()> {
+    let next = NEXT.get_ptr_mut(0)?;
+    // SAFETY: one test run at a time; user space writes while none does.
+    let next = unsafe { &mut *next };
+    let frame = WHOLE.get_ptr_mut((*next % FRAMES as u64) as u32)?;
+    *next += 1;
+    // SAFETY: the map's value is there for good, and nobody writes it during a test run.
+    let length = opaque(unsafe { (*frame).length });
+    if !(HEAD as u64..=SAMPLE_BYTES as u64).contains(&length) {
+        return None;
+    }
+    set_length(ctx, length)?;
+    // SAFETY: `length` is at most what `frame` holds.
+    let refused =
+        unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, (&raw mut (*frame).frame).cast(), length as u32) };
+    (refused == 0).then_some(())
 }
 
 #[inline(always)]

@@ -1,0 +1,448 @@
+//! Probes: what makes them, what answers them, and what an answer says; and where the far
+//! end of a path is.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use mwb_common::integrity::Suite;
+use mwb_common::maps::{PathState, Probe, ProbeReply, tick};
+use mwb_common::reason::Reason;
+use mwb_common::wire::{Header, Kind, header_length, inner};
+
+use crate::bond_world::{
+    DEAD_AFTER, DP_MAC, Door, End, INTERVAL, MWB0_MAC, SERVER_PORT, SUITES, Sealed, Side, address,
+    inner_of, opened, outside, remote,
+};
+use crate::gateway::{XDP_DROP, XDP_REDIRECT};
+use crate::in_the_world;
+use crate::world::{PORT, host_udp};
+
+/// Bytes behind the header of the shortest probe, and of every reply.
+const LEAST: usize = 48;
+
+fn monotonic() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
+    Duration::from(now).as_nanos() as u64
+}
+
+/// A frame that makes a probe of the path.
+fn tick_for(side: Side, kind: [u8; 2], path: u8, length: usize) -> Vec<u8> {
+    let to = tick::destination(kind, side.slot(), path);
+    let mut frame = [&to[..], &MWB0_MAC, &tick::ETHERTYPE].concat();
+    frame.resize(length, 0);
+    frame
+}
+
+fn outer(suite: Suite, is_v6: bool) -> usize {
+    header_length(suite) as usize + if is_v6 { 48 } else { 28 }
+}
+
+#[test]
+fn a_tick_makes_a_probe_of_the_least_length_or_of_its_own() {
+    in_the_world("a_tick_makes_a_probe_of_the_least_length_or_of_its_own", |lan| {
+        for side in [Side::Gateway, Side::Server] {
+            let mut end = End::new(lan, side);
+            for suite in SUITES {
+                for is_v6 in [false, true] {
+                    end.reset(suite, is_v6);
+                    let least = outer(suite, is_v6) + LEAST;
+                    let mut sequence = 0;
+                    let sizes = [
+                        (tick::SHORT, 60, least),
+                        (tick::SHORT, 1_400, least),
+                        (tick::EXACT, 14 + least, least),
+                        (tick::EXACT, 14 + 1_500, 1_500),
+                    ];
+                    for (kind, frame, length) in sizes {
+                        sequence += 1;
+                        end.change_state(1, |state| state.probe_due = 5);
+                        let before = monotonic();
+                        let (sent, row) =
+                            end.counted(Door::Device, &tick_for(side, kind, 1, frame));
+                        let after = monotonic();
+                        assert_eq!((sent.verdict, row.reason), (XDP_REDIRECT, Reason::ProbeSent));
+                        assert_eq!((row.path, row.bytes), (1, length as u64));
+                        let (header, text) = opened(side, suite, &sent.packet, is_v6);
+                        assert_eq!(header, end.header(Kind::Probe, 1, sequence));
+                        let probe: Probe = bytemuck::pod_read_unaligned(&text[..8]);
+                        let sent_at = u64::from_be_bytes(probe.sent_at);
+                        assert!((before..=after).contains(&sent_at), "{before} {sent_at} {after}");
+                        assert!(text[8..].iter().all(|byte| *byte == 0));
+                        let sealed = Sealed { side, suite, header, text: &text, is_v6 };
+                        assert_eq!(sent.packet, sealed.frame());
+                        assert_eq!(sent.packet.len(), 14 + length);
+                        let due = end.state(1).probe_due;
+                        let expected =
+                            if kind == tick::SHORT { (sent_at + INTERVAL) & !1 } else { 5 };
+                        assert_eq!(due, expected);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_probe_is_sent_by_a_path_that_is_down_or_dead_but_not_by_one_that_cannot_be() {
+    let name = "a_probe_is_sent_by_a_path_that_is_down_or_dead_but_not_by_one_that_cannot_be";
+    in_the_world(name, |lan| {
+        use mwb_common::maps::{
+            BondPath,
+            bond_path_flag::{DOWN, PARKED, PRESENT},
+        };
+        let side = Side::Gateway;
+        let mut end = End::new(lan, side);
+        let short = tick_for(side, tick::SHORT, 1, 60);
+        let path = crate::bond_world::path(side, 1, false);
+        for flags in [PRESENT | DOWN, PRESENT | PARKED] {
+            end.set_path(1, &BondPath { flags, ..path });
+            end.change_state(1, |state| state.alive_until = 0);
+            assert_eq!(end.reason(Door::Device, &short), Reason::ProbeSent);
+        }
+        let ignored = |end: &mut End, frame: &[u8], what: &str| {
+            let (came, row) = end.counted(Door::Device, frame);
+            assert_eq!((came.verdict, row.reason), (XDP_DROP, Reason::TickIgnored), "{what}");
+        };
+        end.set_path(1, &BondPath { flags: 0, ..path });
+        ignored(&mut end, &short, "a path that has not joined");
+        end.set_path(1, &path);
+        let wan = end.plane.path(1).expect("a WAN");
+        let dark = mwb_common::maps::Path {
+            flags: wan.flags & !mwb_common::maps::path_flag::NEXT_HOP4,
+            ..wan
+        };
+        end.plane.set_path(1, &dark).expect("a write");
+        ignored(&mut end, &short, "no next hop");
+        end.plane.set_path(1, &wan).expect("a write");
+        let least = outer(Suite::ChaCha20Poly1305, false) + LEAST;
+        ignored(&mut end, &tick_for(side, tick::EXACT, 1, 14 + least - 1), "too short");
+        ignored(
+            &mut end,
+            &tick_for(side, tick::EXACT, 1, 14 + 1_501),
+            "longer than the link takes",
+        );
+        for path in [0, 3, 16, 17, 255] {
+            ignored(&mut end, &tick_for(side, tick::SHORT, path, 60), "no such path");
+        }
+        ignored(&mut end, &tick_for(side, [2, 3], 1, 60), "of no kind");
+        ignored(&mut end, &tick_for(Side::Server, tick::SHORT, 1, 60), "no session there");
+        let far =
+            [&tick::destination(tick::SHORT, 1 << 20, 1)[..], &MWB0_MAC, &tick::ETHERTYPE].concat();
+        ignored(&mut end, &[far, vec![0; 60]].concat(), "no such slot");
+        // From anywhere else it is no tick.
+        assert_eq!(end.reason(Door::Lan, &short), Reason::NotIp);
+        assert_eq!(end.reason(Door::Device, &short), Reason::ProbeSent);
+    });
+}
+
+fn probe_to(
+    side: Side,
+    suite: Suite,
+    is_v6: bool,
+    sequence: u64,
+    length: usize,
+) -> Sealed<'static> {
+    let text = vec![0x5a; length].leak();
+    let header = Header {
+        kind: Kind::Probe,
+        flags: 0,
+        path: 1,
+        inner: inner::NONE,
+        session: side.session(),
+        sequence,
+        bucket: 0,
+        flow_sequence: 0,
+    };
+    Sealed { side: side.other(), suite, header, text, is_v6 }
+}
+
+#[test]
+fn a_probe_comes_back_as_its_reply_to_where_it_came_from() {
+    in_the_world("a_probe_comes_back_as_its_reply_to_where_it_came_from", |lan| {
+        for side in [Side::Gateway, Side::Server] {
+            let mut end = End::new(lan, side);
+            for suite in SUITES {
+                for is_v6 in [false, true] {
+                    end.reset(suite, is_v6);
+                    let mut bytes = 0;
+                    for (count, length) in (1..).zip([LEAST, 49, 64, 1_300]) {
+                        let probe = probe_to(side, suite, is_v6, 10 * count, length);
+                        let frame = probe.arriving();
+                        bytes += frame.len() as u64 - 14;
+                        let before = monotonic();
+                        let (back, row) = end.counted(Door::Wan(1), &frame);
+                        let after = monotonic();
+                        assert_eq!(
+                            (back.verdict, row.reason),
+                            (XDP_REDIRECT, Reason::ProbeReflected)
+                        );
+                        assert_eq!((row.path, row.bytes), (1, frame.len() as u64 - 14));
+                        let (header, text) = opened(side, suite, &back.packet, is_v6);
+                        assert_eq!(header, end.header(Kind::ProbeReply, 1, count));
+                        let reply: ProbeReply = bytemuck::pod_read_unaligned(&text);
+                        let received_at = u64::from_be_bytes(reply.received_at);
+                        assert!((before..=after).contains(&received_at));
+                        let expected = ProbeReply {
+                            sent_at: [0x5a; 8],
+                            received_at: reply.received_at,
+                            sequence: (10 * count).to_be_bytes(),
+                            packets: count.to_be_bytes(),
+                            bytes: bytes.to_be_bytes(),
+                            length: (frame.len() as u16 - 14).to_be_bytes(),
+                            reserved: [0; 6],
+                        };
+                        assert_eq!(reply, expected);
+                        // Where it came from, and by the same link.
+                        let sealed = Sealed { side, suite, header, text: &text, is_v6 };
+                        let mut out = sealed.frame();
+                        out[..6].copy_from_slice(&frame[6..12]);
+                        out[6..12].copy_from_slice(&frame[..6]);
+                        assert_eq!(back.packet, out, "{side:?} {suite:?} {is_v6} {length}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_probe_that_is_shorter_than_its_reply_is_not_answered() {
+    in_the_world("a_probe_that_is_shorter_than_its_reply_is_not_answered", |lan| {
+        let mut end = End::new(lan, Side::Server);
+        for (sequence, length) in (1..).zip([0, 8, LEAST - 1]) {
+            let probe = probe_to(Side::Server, Suite::ChaCha20Poly1305, false, sequence, length);
+            assert_eq!(end.reason(Door::Wan(1), &probe.arriving()), Reason::BondMalformed);
+        }
+    });
+}
+
+/// A reply as the far end sends it.
+fn reply_to(side: Side, is_v6: bool, sequence: u64, reply: ProbeReply) -> Vec<u8> {
+    let header = Header {
+        kind: Kind::ProbeReply,
+        ..probe_to(side, Suite::SipHash, is_v6, sequence, 0).header
+    };
+    let text = bytemuck::bytes_of(&reply);
+    Sealed { side: side.other(), suite: Suite::SipHash, header, text, is_v6 }.arriving()
+}
+
+fn saying(sent_at: u64, sequence: u64, length: u16) -> ProbeReply {
+    ProbeReply {
+        sent_at: sent_at.to_be_bytes(),
+        received_at: 77_u64.to_be_bytes(),
+        sequence: sequence.to_be_bytes(),
+        packets: 5_u64.to_be_bytes(),
+        bytes: 600_u64.to_be_bytes(),
+        length: length.to_be_bytes(),
+        reserved: [0; 6],
+    }
+}
+
+#[test]
+fn an_answered_probe_makes_a_path_alive_and_says_what_it_is_like() {
+    in_the_world("an_answered_probe_makes_a_path_alive_and_says_what_it_is_like", |lan| {
+        let side = Side::Gateway;
+        let mut end = End::new(lan, side);
+        for is_v6 in [false, true] {
+            end.reset(Suite::SipHash, is_v6);
+            end.change_state(1, |state| (state.alive_until, state.sent) = (0, 40));
+            let least = (outer(Suite::SipHash, is_v6) + LEAST) as u16;
+            let sent_at = monotonic() - 30_000_000;
+            let before = monotonic();
+            let frame = reply_to(side, is_v6, 1, saying(sent_at, 20, least));
+            let (came, row) = end.counted(Door::Wan(1), &frame);
+            let after = monotonic();
+            assert_eq!((came.verdict, row.reason), (XDP_DROP, Reason::ProbeAnswered));
+            let state = end.state(1);
+            let now = state.reply_at;
+            assert!((before..=after).contains(&now));
+            let rtt = now - sent_at;
+            let expected = PathState {
+                sent: 40,
+                probe_due: state.probe_due,
+                alive_until: now + DEAD_AFTER,
+                heard: now,
+                received: 1,
+                received_bytes: frame.len() as u64 - 14,
+                reply_sent_at: sent_at,
+                reply_at: now,
+                reply_received_at: 77,
+                reply_sequence: 20,
+                reply_packets: 5,
+                reply_bytes: 600,
+                rtt,
+                rtt_variation: rtt / 2,
+                ..PathState::default()
+            };
+            assert_eq!(state, expected);
+            // The next is smoothed (RFC 6298), and longer: its length passes.
+            let sent_at = monotonic() - 90_000_000;
+            end.run(Door::Wan(1), &reply_to(side, is_v6, 2, saying(sent_at, 21, 1_492)));
+            let state = end.state(1);
+            let sample = state.reply_at - sent_at;
+            assert_eq!(state.rtt_variation, (3 * (rtt / 2) + sample.abs_diff(rtt)) / 4);
+            assert_eq!(state.rtt, (7 * rtt + sample) / 8);
+            assert_eq!((state.sized, state.sized_at), (1_492, state.reply_at));
+            // An older answer, one that was given already, and one to a probe that was not
+            // sent say nothing; that they came is a fact of the path all the same.
+            for (number, sequence) in [(3, 20), (4, 21), (5, 41)] {
+                let before = end.state(1);
+                let frame = reply_to(side, is_v6, number, saying(1, sequence, 1_500));
+                assert_eq!(end.reason(Door::Wan(1), &frame), Reason::ProbeAnswered);
+                let after = end.state(1);
+                let expected = PathState {
+                    heard: after.heard,
+                    received: number,
+                    received_bytes: after.received_bytes,
+                    ..before
+                };
+                assert_eq!(after, expected);
+            }
+            // A clock that is not ours gives no round-trip time.
+            let frame = reply_to(side, is_v6, 6, saying(u64::MAX, 30, least));
+            end.run(Door::Wan(1), &frame);
+            let after = end.state(1);
+            assert_eq!((after.rtt, after.reply_sequence), (state.rtt, 30));
+        }
+    });
+}
+
+#[test]
+fn data_alone_makes_no_path_alive() {
+    in_the_world("data_alone_makes_no_path_alive", |lan| {
+        let side = Side::Gateway;
+        let mut end = End::new(lan, side);
+        end.change_state(1, |state| state.alive_until = 3);
+        let packet = host_udp(PORT);
+        let header = Header {
+            kind: Kind::Data,
+            inner: inner::IPV4,
+            ..probe_to(side, Suite::ChaCha20Poly1305, false, 1, 0).header
+        };
+        let sealed = Sealed {
+            side: side.other(),
+            suite: Suite::ChaCha20Poly1305,
+            header,
+            text: &inner_of(&packet),
+            is_v6: false,
+        };
+        assert_eq!(end.reason(Door::Wan(1), &sealed.arriving()), Reason::ToDevice);
+        assert_eq!((end.state(1).alive_until, end.state(1).received), (3, 1));
+    });
+}
+
+/// A frame to the server from somewhere.
+fn from_elsewhere(sealed: &Sealed<'_>, source: (IpAddr, u16)) -> Vec<u8> {
+    let frame = sealed.arriving();
+    let macs = [core::array::from_fn(|i| frame[i]), core::array::from_fn(|i| frame[6 + i])];
+    let destination = (address(Side::Server, 1, source.0.is_ipv6()), SERVER_PORT);
+    outside(macs, source, destination, &sealed.payload())
+}
+
+#[test]
+fn the_far_end_of_a_server_s_path_is_where_its_newest_packet_came_from() {
+    let name = "the_far_end_of_a_server_s_path_is_where_its_newest_packet_came_from";
+    in_the_world(name, |lan| {
+        let side = Side::Server;
+        let mut end = End::new(lan, side);
+        let four: (IpAddr, u16) = (Ipv4Addr::new(198, 51, 100, 222).into(), 1_234);
+        let six: (IpAddr, u16) = ("2001:db8:77::9".parse().expect("an address"), 4_321);
+        for suite in SUITES {
+            end.reset(suite, false);
+            let probe = |sequence| probe_to(side, suite, false, sequence, LEAST);
+            let home = (address(Side::Gateway, 1, false), 7_001);
+            let answered = |end: &mut End, sequence, source: (IpAddr, u16)| {
+                let back = end.run(Door::Wan(1), &from_elsewhere(&probe(sequence), source));
+                assert_eq!(back.verdict, XDP_REDIRECT);
+                opened(side, suite, &back.packet, source.0.is_ipv6());
+            };
+            answered(&mut end, 10, home);
+            assert_eq!((end.state(1).moves, end.state(1).moved), (0, 0));
+            for (moves, sequence, source) in [(1, 20, four), (2, 30, six), (3, 40, home)] {
+                answered(&mut end, sequence, source);
+                // Older ones from where it was, or from anywhere, move nothing.
+                answered(&mut end, sequence - 1, home);
+                answered(&mut end, sequence - 2, ([9, 9, 9, 9].into(), 9));
+                let state = end.state(1);
+                let (address, is_v6) = remote(source.0);
+                assert_eq!((state.moves, state.moved), (moves, 8));
+                assert_eq!((state.remote, state.is_v6, state.via), (address, is_v6, 1));
+                assert_eq!(state.remote_port, source.1.to_be_bytes());
+                // What is sent goes there.
+                let sent = end.run(Door::Device, &tick_for(side, tick::SHORT, 1, 60));
+                let is_v6 = source.0.is_ipv6();
+                let (header, text) = opened(side, suite, &sent.packet, is_v6);
+                let ours = (crate::bond_world::address(side, 1, is_v6), SERVER_PORT);
+                let macs = [
+                    core::array::from_fn(|i| sent.packet[i]),
+                    core::array::from_fn(|i| sent.packet[6 + i]),
+                ];
+                let sealed = Sealed { side, suite, header, text: &text, is_v6 };
+                assert_eq!(sent.packet, outside(macs, ours, source, &sealed.payload()));
+            }
+            // A replay from elsewhere moves nothing, and one that is no packet of ours.
+            let replayed = from_elsewhere(&probe(40), four);
+            assert_eq!(end.reason(Door::Wan(1), &replayed), Reason::Replayed);
+            let mut forged = from_elsewhere(&probe(50), four);
+            let last = forged.len() - 1;
+            forged[last] ^= 1;
+            assert_eq!(end.reason(Door::Wan(1), &forged), Reason::BadCheck);
+            assert_eq!(end.state(1).moves, 3);
+            // The agent has a new place for it: that counts.
+            let path = crate::bond_world::path(side, 1, false);
+            end.set_path(1, &mwb_common::maps::BondPath { generation: 8, ..path });
+            let sent = end.run(Door::Device, &tick_for(side, tick::SHORT, 1, 60));
+            let (header, text) = opened(side, suite, &sent.packet, false);
+            let sealed = Sealed { side, suite, header, text: &text, is_v6: false };
+            assert_eq!(sent.packet, sealed.frame());
+        }
+        // A gateway's far end is where it was told.
+        let mut gateway = End::new(lan, Side::Gateway);
+        let probe = probe_to(Side::Gateway, Suite::ChaCha20Poly1305, false, 10, LEAST);
+        let mut frame = probe.arriving();
+        frame[26..30].copy_from_slice(&[9, 9, 9, 9]);
+        assert_eq!(gateway.reason(Door::Wan(1), &frame), Reason::ProbeReflected);
+        assert_eq!((gateway.state(1).moves, gateway.state(1).moved), (0, 0));
+    });
+}
+
+#[test]
+fn data_makes_the_probe_that_the_agent_has_let_pass() {
+    in_the_world("data_makes_the_probe_that_the_agent_has_let_pass", |lan| {
+        let side = Side::Gateway;
+        let mut end = End::new(lan, side);
+        let packet = host_udp(PORT);
+        let late = |end: &End| {
+            let now = monotonic();
+            end.change_state(2, |state| state.probe_due = now - INTERVAL / 2 - 1_000_000);
+        };
+        late(&end);
+        // Without the device there is no way round.
+        assert_eq!(end.reason(Door::Lan, &packet.bytes()), Reason::Bonded);
+        end.plane.set_ticks(crate::bond_world::LOOPBACK).expect("a device");
+        end.change_state(2, |state| state.probe_due = monotonic() + 1_000_000_000);
+        assert_eq!(end.reason(Door::Lan, &packet.bytes()), Reason::Bonded);
+        late(&end);
+        let before = monotonic();
+        let (round, row) = end.counted(Door::Lan, &packet.bytes());
+        assert_eq!((round.verdict, row.reason, row.path), (XDP_REDIRECT, Reason::Ticked, 2));
+        let to = tick::destination(tick::SHORT, side.slot(), 2);
+        let expected = packet.with(|p| (p.to, p.ttl) = (to, p.ttl - 1));
+        assert_eq!(round.packet, expected.bytes());
+        let due = end.state(2).probe_due;
+        assert!(due >= before + INTERVAL && due % 2 == 1, "{due}");
+        // Of the two that come in again, the first makes the probe.
+        let (sent, row) = end.counted(Door::Device, &round.packet);
+        assert_eq!((row.reason, row.path), (Reason::ProbeSent, 2));
+        assert_eq!(end.state(2).probe_due % 2, 0);
+        end.change_state(2, |state| state.probe_due = (monotonic() + 60_000_000_000) & !1);
+        let (again, row) = end.counted(Door::Device, &round.packet);
+        assert_eq!(row.reason, Reason::Bonded);
+        let (_, text) = opened(side, Suite::ChaCha20Poly1305, &again.packet, false);
+        assert_eq!(text, inner_of(&packet.with(|p| p.ttl -= 1)));
+        let (header, text) = opened(side, Suite::ChaCha20Poly1305, &sent.packet, false);
+        assert_eq!((header.kind, header.path, text.len()), (Kind::Probe, 2, LEAST));
+        assert!(text[8..].iter().all(|byte| *byte == 0));
+        assert_eq!(DP_MAC[0], 2);
+    });
+}

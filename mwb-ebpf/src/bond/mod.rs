@@ -1,0 +1,108 @@
+//! The bond: packets of the inside are sealed into a session and sent by one of its
+//! paths, and what comes by a path is opened and sent on.
+//!
+//! Theory of operation
+//! 1. `bond_inside` has what a LAN port brings, and what the kernel sends into the bond's
+//!    device (`inside`): the session, its path (`choose`), the outside (`outer`), its
+//!    number and check (`send`, `seal`).
+//! 2. `bond_outside` has what a WAN brings (`outside`): the check, the windows
+//!    (`window`), then the LAN or the device (`deliver`), or an answer (`probe`). What is
+//!    not for the bond is on a server the steering programme's.
+//! 3. Probes are made here, of ticks: frames that the agent sends into the device. When it
+//!    is late, data makes them: a packet goes round through the device with a copy of
+//!    itself, and what comes in first of the two is the tick.
+//! 4. A stage returns what is sent or a [`Reason`]; only this file turns either into a
+//!    verdict, and counts it.
+
+mod choose;
+mod deliver;
+mod inside;
+mod outer;
+mod outside;
+mod packet;
+mod probe;
+mod seal;
+mod send;
+mod window;
+mod work;
+
+use aya_ebpf::{
+    bindings::{BPF_F_BROADCAST, xdp_action},
+    macros::xdp,
+    programs::XdpContext,
+};
+use mwb_common::{
+    maps::{Direction, bond_role, next, role},
+    reason::{Reason, Verdict},
+};
+
+pub(crate) use deliver::{HOPS_KEPT, Hop};
+pub(crate) use window::{FlowGuard, PathGuard};
+pub(crate) use work::Work;
+
+use crate::{
+    device,
+    frame::{Frame as _, XdpFrame},
+    maps::{BOND, NEXT, TICKS},
+    opening::decoded,
+    unpacked,
+};
+use work::step;
+
+/// Into the bond.
+#[xdp(frags)]
+pub(crate) fn bond_inside(context: XdpContext) -> u32 {
+    let frame = XdpFrame { context };
+    if Work::begin(Direction::Out).is_err() {
+        return xdp_action::XDP_ABORTED;
+    }
+    let kernel = match device(&frame) {
+        // Nobody is behind the data plane's end of the device.
+        Ok(device) if device.role == role::DEVICE => xdp_action::XDP_DROP,
+        Ok(device) if device.role == role::INSIDE => xdp_action::XDP_PASS,
+        _ => return finish(&frame, Err(Reason::NotOurs), xdp_action::XDP_PASS),
+    };
+    finish(&frame, inside::process(frame.context.ctx), kernel)
+}
+
+/// Out of the bond.
+#[xdp(frags)]
+pub(crate) fn bond_outside(context: XdpContext) -> u32 {
+    let frame = XdpFrame { context };
+    let kernel = xdp_action::XDP_PASS;
+    if Work::begin(Direction::In).is_err() {
+        return xdp_action::XDP_ABORTED;
+    }
+    if !device(&frame).is_ok_and(|device| device.role == role::OUTSIDE) {
+        return finish(&frame, Err(Reason::NotOurs), kernel);
+    }
+    let mut result = outside::process(frame.context.ctx);
+    if Work::room().is_ok_and(|work| work.next == step::OTHER) {
+        if BOND.get(0).is_some_and(|bond| bond.role == bond_role::SERVER) {
+            // SAFETY: the program there is ours, and nothing here needs dropping.
+            unsafe { NEXT.tail_call(&frame.context, next::OUTSIDE) };
+        }
+        result = decoded(outside::bond_other(frame.context.ctx));
+    }
+    finish(&frame, result, kernel)
+}
+
+/// `kernel` is the verdict of what is left to it.
+#[inline(always)]
+fn finish(frame: &XdpFrame, result: Result<(), Reason>, kernel: u32) -> u32 {
+    let Ok(work) = Work::room() else { return xdp_action::XDP_ABORTED };
+    let reason = match result {
+        Ok(()) => unpacked(work.reason as u8),
+        Err(reason) => reason,
+    };
+    work.account.close(frame, reason, 1);
+    match (result, reason.verdict()) {
+        (Ok(()), _) if work.device != 0 => frame.redirect(work.device) as u32,
+        (Ok(()), _) => {
+            let flags = BPF_F_BROADCAST as u64;
+            TICKS.redirect(0, flags).unwrap_or(xdp_action::XDP_DROP)
+        }
+        (Err(_), Verdict::Drop) => xdp_action::XDP_DROP,
+        (Err(_), Verdict::Kernel | Verdict::Forward) => kernel,
+    }
+}

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
+mod bond;
+mod ends;
 mod error;
 mod forwards;
 mod names;
@@ -20,20 +22,24 @@ mod node;
 mod prefix;
 mod read;
 mod reader;
+mod role;
 mod schema;
 #[cfg(test)]
 mod tests;
 pub mod units;
 mod wans;
 
+pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Server, Tunnel, suite_name};
 pub use error::{ConfigError, Position};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What is done with packets.
+    /// What the machine is.
+    pub role: Role,
+    /// What is done with packets of the LAN; a server steers those of its clients.
     pub mode: Mode,
-    /// LAN ports, at least one.
+    /// LAN ports, at least one; a server's is the device of its bonds.
     pub lan: Vec<Lan>,
     /// How new flows are shared among WANs.
     pub balance: Balance,
@@ -50,8 +56,21 @@ pub struct Config {
     pub health: Health,
     /// Address translation.
     pub nat: Nat,
+    /// The bond of a gateway; there in [`Mode::Bond`] and only then.
+    pub bond: Option<Bond>,
+    /// The bonds of a server; there in [`Role::Server`] and only then.
+    pub server: Option<Server>,
     /// Where the agent answers.
     pub api: Api,
+}
+
+/// What the machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The end with the LAN and several WANs.
+    Gateway,
+    /// The end on the Internet that bonds lead to.
+    Server,
 }
 
 /// What is done with packets.
@@ -59,6 +78,8 @@ pub struct Config {
 pub enum Mode {
     /// Each flow leaves by one WAN, translated to its address.
     Steer,
+    /// Everything goes to a server, by all WANs.
+    Bond,
 }
 
 /// How new flows are shared among WANs.
@@ -133,7 +154,7 @@ pub struct Wan {
     pub device: String,
     /// IPv4 next hop.
     pub gateway4: Gateway<Ipv4Addr>,
-    /// IPv6 next hop; read only if `ipv6_prefix` is set.
+    /// IPv6 next hop; read only if `ipv6_prefix` is set, or in a bond.
     pub gateway6: Gateway<Ipv6Addr>,
     /// 0 is the best.
     pub priority: u8,
@@ -146,7 +167,8 @@ pub struct Wan {
     /// The file's `redirect_peer` unless it has its own.
     pub redirect_peer: PeerRedirect,
     /// The prefix the WAN's provider routes to us, host bits zero, as long as
-    /// [`Config::ipv6_prefix`]; `None`: the WAN carries no IPv6.
+    /// [`Config::ipv6_prefix`]; `None`: the WAN carries no IPv6 of the LAN. A
+    /// server's WANs have the clients' own.
     pub ipv6_prefix: Option<Ipv6Net>,
     /// What becomes of flows on this WAN when a better one is back; the file's
     /// `failover.failback` unless it has its own.
@@ -205,6 +227,9 @@ pub struct Failover {
     /// How far that may grow for a WAN that fails again and again; not less
     /// than `failback_after`.
     pub hold_down_max: Duration,
+    /// How long a path of a bond may leave probes without an answer and count as
+    /// alive. Means nothing without a bond.
+    pub dead_after: Duration,
 }
 
 /// What becomes of flows on a WAN of lower priority when a better one is back.

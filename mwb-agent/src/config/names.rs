@@ -2,7 +2,20 @@
 
 use std::fmt;
 
-use super::{Balance, Failback, Filtering, Forward, ForwardProtocol, HookChoice, Mode, units};
+use super::{
+    Balance, Failback, Filtering, Forward, ForwardProtocol, HookChoice, Mode, Role, units,
+};
+
+impl Role {
+    /// The word in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Gateway => "gateway",
+            Role::Server => "server",
+        }
+    }
+}
 
 impl Mode {
     /// The word in the file.
@@ -10,6 +23,7 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Steer => "steer",
+            Mode::Bond => "bond",
         }
     }
 }

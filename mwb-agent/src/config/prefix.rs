@@ -50,23 +50,28 @@ pub(super) fn read_bypass(at: &Cursor<'_>) -> Result<Vec<IpNet>, Fault> {
 }
 
 fn read_prefix(at: &Cursor<'_>) -> Result<IpNet, Fault> {
-    let example = "192.0.2.0/24";
-    let prefix = at.parsed("a prefix", example, |text| text.parse::<IpNet>().ok());
-    let prefix = prefix.map_err(|fault| match at.text(example).map(str::parse::<IpAddr>) {
-        Ok(Ok(address)) => {
-            let length = IpNet::from(address).prefix_len();
-            at.fault(
-                format!("`{address}` is an address, expected a prefix"),
-                format!("write {address}/{length} for this one address"),
-            )
-        }
-        _ => fault,
-    })?;
+    let prefix = read_net(at, "a prefix", "192.0.2.0/24")?;
     check_host_bits(at, prefix)?;
     Ok(prefix)
 }
 
-fn check_host_bits(at: &Cursor<'_>, prefix: IpNet) -> Result<(), Fault> {
+/// An address with a length; `what` names it with its article.
+pub(super) fn read_net(at: &Cursor<'_>, what: &str, example: &str) -> Result<IpNet, Fault> {
+    let net = at.parsed(what, example, |text| text.parse::<IpNet>().ok());
+    net.map_err(|fault| match at.text(example).map(str::parse::<IpAddr>) {
+        Ok(Ok(address)) => {
+            let length = IpNet::from(address).prefix_len();
+            at.fault(
+                format!("`{address}` is an address, expected {what}"),
+                format!("write {address}/{length} for this one address"),
+            )
+        }
+        _ => fault,
+    })
+}
+
+/// No bits may be set behind the length.
+pub(super) fn check_host_bits(at: &Cursor<'_>, prefix: IpNet) -> Result<(), Fault> {
     if prefix.trunc() == prefix {
         return Ok(());
     }

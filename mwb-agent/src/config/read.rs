@@ -4,31 +4,40 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ends::{read_bond, read_server};
 use super::forwards::check_room;
 use super::prefix::{read_bypass, read_ipv6_prefix};
 use super::reader::{Cursor, Fault, Fields};
+use super::role::{check_failover, check_file, check_lan, check_port, read_mode, read_role};
 use super::wans::{Common, Devices, read_failback, read_wans};
 use super::{
     Api, Balance, Config, Degraded, Failback, Failover, Filtering, Health, HealthMethod,
-    HookChoice, Lan, Mode, Nat, PeerRedirect, Timeouts, schema,
+    HookChoice, Lan, Mode, Nat, PeerRedirect, Role, Timeouts, schema,
 };
 
 /// Reads the whole file.
 pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     let file = root.fields(&schema::FILE)?;
     check_version(&file)?;
-    file.or("role", (), |role| role.word(&[("gateway", ())], &["server"]))?;
-    let mode = file.required("mode")?.word(&[(Mode::Steer.name(), Mode::Steer)], &["bond"])?;
+    let role = read_role(&file)?;
+    let mode = read_mode(&file, role)?;
+    check_file(&file, role, mode)?;
     let hook = file.or("hook", HookChoice::Auto, read_hook)?;
     let redirect_peer = file.or("redirect_peer", PeerRedirect::Auto, read_peer_redirect)?;
     let mut devices = Devices::default();
-    let lan = read_lans(file.required("lan")?, (hook, redirect_peer), &mut devices)?;
+    let mut lan = match role {
+        Role::Gateway => {
+            read_lans(file.required("lan")?, mode, (hook, redirect_peer), &mut devices)?
+        }
+        Role::Server => Vec::new(),
+    };
     let inside = file.get("ipv6_prefix").map(read_ipv6_prefix).transpose()?;
     let failover = file.section("failover", &schema::FAILOVER)?;
+    check_failover(&failover, role, mode)?;
     let failback = failover.or("failback", Failback::Stay, read_failback)?;
-    let common = Common { hook, redirect_peer, inside, failback };
+    let common = Common { hook, redirect_peer, inside, failback, role, mode };
     let wans = read_wans(file.required("wans")?, &common, &mut devices)?;
-    let ipv6 = wans.iter().any(|wan| wan.ipv6_prefix.is_some());
+    let ipv6 = mode == Mode::Bond || wans.iter().any(|wan| wan.ipv6_prefix.is_some());
     if let Some(at) = file.get("ipv6_prefix")
         && !ipv6
     {
@@ -39,18 +48,47 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     }
     let nat = read_nat(&file.section("nat", &schema::NAT)?)?;
     check_room(file.required("wans")?, &wans, &nat)?;
+    let failover = read_failover(&failover)?;
+    let bond = match mode {
+        Mode::Steer => None,
+        Mode::Bond => {
+            let bond = file.required("bond")?.fields(&schema::BOND)?;
+            Some(read_bond(&bond, failover.dead_after, &mut devices)?)
+        }
+    };
+    let server = match role {
+        Role::Gateway => None,
+        Role::Server => {
+            let at = file.required("server")?;
+            let server = at.fields(&schema::SERVER)?;
+            let read = read_server(&server, failover.dead_after, inside, &mut devices)?;
+            check_port(server.get("port").unwrap_or(at), &read, &wans)?;
+            lan.push(implied_lan(&read.device, (hook, redirect_peer)));
+            Some(read)
+        }
+    };
     Ok(Config {
+        role,
         mode,
         lan,
         balance: file.or("balance", Balance::Adaptive, read_balance)?,
         ipv6_prefix: inside,
         bypass: file.or("bypass", Vec::new(), read_bypass)?,
         wans,
-        failover: read_failover(&failover)?,
+        failover,
         health: read_health(&file.section("health", &schema::HEALTH)?, ipv6)?,
         nat,
+        bond,
+        server,
         api: read_api(&file.section("api", &schema::API)?)?,
     })
+}
+
+/// The clients of a server are behind the device of their bonds. Both of its ends
+/// take frames from XDP, unlike other devices of its kind.
+fn implied_lan(device: &str, (hook, redirect_peer): (HookChoice, PeerRedirect)) -> Lan {
+    let hook = if hook == HookChoice::Auto { HookChoice::Xdp } else { hook };
+    Lan { device: device.to_owned(), hook, redirect_peer }
 }
 
 fn check_version(file: &Fields<'_>) -> Result<(), Fault> {
@@ -79,6 +117,7 @@ pub(super) fn read_peer_redirect(at: &Cursor<'_>) -> Result<PeerRedirect, Fault>
 
 fn read_lans(
     at: &Cursor<'_>,
+    mode: Mode,
     (hook, redirect_peer): (HookChoice, PeerRedirect),
     devices: &mut Devices,
 ) -> Result<Vec<Lan>, Fault> {
@@ -91,6 +130,7 @@ fn read_lans(
                 return Ok(Lan { device: devices.read(item)?, hook, redirect_peer });
             }
             let fields = item.fields(&schema::LAN)?;
+            check_lan(&fields, mode)?;
             Ok(Lan {
                 device: devices.read(fields.required("device")?)?,
                 hook: fields.or("hook", hook, read_hook)?,
@@ -105,7 +145,10 @@ fn read_failover(failover: &Fields<'_>) -> Result<Failover, Fault> {
         .or("failback_after", Duration::from_secs(5), |at| at.duration(&schema::FAILBACK_AFTER))?;
     let hold_down_max = failover
         .or("hold_down_max", schema::HOLD_DOWN, |at| at.duration(&schema::HOLD_DOWN_MAX))?;
-    Ok(Failover { failback_after, hold_down_max: hold_down_max.max(failback_after) })
+    let dead_after = failover
+        .or("dead_after", Duration::from_millis(150), |at| at.duration(&schema::DEAD_AFTER))?;
+    let hold_down_max = hold_down_max.max(failback_after);
+    Ok(Failover { failback_after, hold_down_max, dead_after })
 }
 
 /// `ipv6`: whether a WAN carries it.
@@ -197,7 +240,7 @@ fn read_api(api: &Fields<'_>) -> Result<Api, Fault> {
         listen: api.or("listen", Some(default), read_listen)?,
         socket: api.or("socket", PathBuf::from("/run/mwb/mwb.sock"), read_socket)?,
         group: api.get("group").map(read_group).transpose()?,
-        token_file: api.get("token_file").map(read_token_file).transpose()?,
+        token_file: api.get("token_file").map(|at| read_path(at, "/etc/mwb/token")).transpose()?,
     })
 }
 
@@ -245,12 +288,12 @@ fn read_group(at: &Cursor<'_>) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-fn read_token_file(at: &Cursor<'_>) -> Result<PathBuf, Fault> {
-    let text = at.text("/etc/mwb/token")?;
+pub(super) fn read_path(at: &Cursor<'_>, example: &str) -> Result<PathBuf, Fault> {
+    let text = at.text(example)?;
     if !text.starts_with('/') || text.len() > schema::PATH_LENGTH || text.contains('\0') {
         return Err(at.fault(
             format!("`{}` cannot be the path of a file", at.show()),
-            "write a full path like /etc/mwb/token",
+            format!("write a full path like {example}"),
         ));
     }
     Ok(PathBuf::from(text))

@@ -45,6 +45,11 @@ impl<'n> Cursor<'n> {
         self.fault_at(Target::Value, message.into(), Some(fix.into()))
     }
 
+    /// The key should not be there at all.
+    pub(super) fn key_fault(&self, message: impl Into<String>, fix: impl Into<String>) -> Fault {
+        self.fault_at(Target::Key, message.into(), Some(fix.into()))
+    }
+
     fn fault_at(&self, target: Target, message: String, fix: Option<String>) -> Fault {
         Fault { steps: self.steps.clone(), target, key: self.key.clone(), message, fix }
     }
@@ -57,6 +62,11 @@ impl<'n> Cursor<'n> {
     /// Whether the value is a set of keys.
     pub(super) fn is_map(&self) -> bool {
         matches!(self.node, Node::Map(_))
+    }
+
+    /// Whether the value is a list.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node, Node::List(_))
     }
 
     /// Whether the value is a whole number.
@@ -264,6 +274,11 @@ impl<'n> Fields<'n> {
     pub(super) fn get(&self, key: &str) -> Option<&Cursor<'n>> {
         debug_assert!(self.section.keys.contains(&key), "{key} is not in the schema");
         self.given.iter().find(|(name, _)| *name == key).map(|(_, cursor)| cursor)
+    }
+
+    /// The section as a whole is wrong.
+    pub(super) fn fault(&self, message: impl Into<String>, fix: impl Into<String>) -> Fault {
+        self.at.fault(message, fix)
     }
 
     /// The value of a key that must be there.

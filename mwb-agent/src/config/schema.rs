@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use mwb_common::maps::MAX_PATHS;
+use mwb_common::maps::{BOND_PATHS, MAX_PATHS};
 
 /// A set of keys.
 pub(super) struct Section {
@@ -35,9 +35,11 @@ pub(super) const FILE: Section = Section {
         "failover",
         "health",
         "nat",
+        "bond",
+        "server",
         "api",
     ],
-    later: &["bond", "server", "interfaces", "policy", "policies"],
+    later: &["interfaces", "policy", "policies"],
     example: "`version: 1`, `mode: steer`, `lan: [lan0]`, `wans: [{name: fiber, device: wan0}]`",
 };
 
@@ -89,8 +91,8 @@ pub(super) const FORWARD: Section = Section {
 /// Failover.
 pub(super) const FAILOVER: Section = Section {
     path: "failover",
-    keys: &["failback_after", "failback", "hold_down_max"],
-    later: &["dead_after"],
+    keys: &["failback_after", "failback", "hold_down_max", "dead_after"],
+    later: &[],
     example: "{failback_after: 5s}",
 };
 
@@ -126,6 +128,41 @@ pub(super) const TIMEOUTS: Section = Section {
     example: "{udp: 300s}",
 };
 
+/// The gateway's end of a bond.
+pub(super) const BOND: Section = Section {
+    path: "bond",
+    keys: &[
+        "server",
+        "private_key_file",
+        "server_public_key",
+        "suite",
+        "port",
+        "device",
+        "addresses",
+        "probe_interval",
+        "elephant",
+    ],
+    later: &["fec"],
+    example: "{server: \"203.0.113.250:7000\", private_key_file: /etc/mwb/private.key, \
+              server_public_key: \"…\", addresses: [192.0.2.129/32]}",
+};
+
+/// The server's end of bonds.
+pub(super) const SERVER: Section = Section {
+    path: "server",
+    keys: &["private_key_file", "port", "device", "addresses", "suites", "clients"],
+    later: &["pool", "quota"],
+    example: "{private_key_file: /etc/mwb/private.key, addresses: [10.100.0.1/16], clients: […]}",
+};
+
+/// A client of a server.
+pub(super) const CLIENT: Section = Section {
+    path: "server.clients[]",
+    keys: &["name", "public_key", "prefixes", "suites"],
+    later: &["up", "down", "quota", "priority"],
+    example: "{name: site1, public_key: \"…\", prefixes: [192.0.2.0/26]}",
+};
+
 /// Where the agent answers.
 pub(super) const API: Section = Section {
     path: "api",
@@ -135,13 +172,17 @@ pub(super) const API: Section = Section {
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 11] =
-    [&FILE, &LAN, &WAN, &CAPACITY, &FORWARD, &FAILOVER, &HEALTH, &DEGRADED, &NAT, &TIMEOUTS, &API];
+pub(super) const SECTIONS: [&Section; 14] = [
+    &FILE, &LAN, &WAN, &CAPACITY, &FORWARD, &FAILOVER, &HEALTH, &DEGRADED, &NAT, &TIMEOUTS, &BOND,
+    &SERVER, &CLIENT, &API,
+];
 
 /// `version`.
 pub(super) const VERSION: u32 = 1;
 /// How many WANs the data plane can hold.
 pub(super) const WANS: usize = MAX_PATHS;
+/// How many WANs a bond can have: path ids run from 1.
+pub(super) const BOND_WANS: usize = BOND_PATHS - 1;
 /// How many LAN ports.
 pub(super) const LANS: usize = 32;
 /// Half of the data plane's prefix table; the rest is for the gateway's own.
@@ -150,6 +191,30 @@ pub(super) const BYPASSES: usize = mwb_common::maps::PREFIX_ENTRIES / 2;
 pub(super) const NAME_LENGTH: usize = 15;
 /// Length of an interface name (IFNAMSIZ without its zero).
 pub(super) const DEVICE_LENGTH: usize = 15;
+/// Length of the name of a bond's device: its other end has `-dp` behind it.
+pub(super) const BOND_DEVICE_LENGTH: usize = DEVICE_LENGTH - super::DATA_PLANE_END.len();
+/// How many `bond.server` there may be.
+pub(super) const ENDPOINTS: usize = 8;
+/// How many `addresses` a bond's device may have.
+pub(super) const ADDRESSES: usize = 16;
+/// `bond.port`.
+pub(super) const BOND_PORT: RangeInclusive<u32> = 1..=65_535;
+/// `server.port`: those above are given to flows.
+pub(super) const SERVER_PORT: RangeInclusive<u32> = 1..=9_999;
+/// `bond.probe_interval`; at most half of `failover.dead_after` too.
+pub(super) const PROBE_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(1);
+/// `failover.dead_after`.
+pub(super) const DEAD_AFTER: RangeInclusive<Duration> =
+    Duration::from_millis(20)..=Duration::from_secs(10);
+/// `bond.elephant`.
+pub(super) const ELEPHANT: RangeInclusive<u64> = 100_000..=10_000_000_000;
+/// How many `server.clients`.
+pub(super) const CLIENTS: usize = 1_000;
+/// Length of a client's name.
+pub(super) const CLIENT_NAME_LENGTH: usize = 31;
+/// How many `prefixes` a client may have.
+pub(super) const CLIENT_PREFIXES: usize = 64;
 /// Length of the name of a group (what useradd takes).
 pub(super) const GROUP_LENGTH: usize = 32;
 /// Length of a path (PATH_MAX without its zero).

@@ -8,7 +8,10 @@ use super::forwards::read_forwards;
 use super::prefix::read_ipv6_prefix;
 use super::read::{check_count, read_hook, read_peer_redirect};
 use super::reader::{Cursor, Fault, Fields};
-use super::{Capacity, Failback, Gateway, HookChoice, PeerRedirect, Wan, schema, units};
+use super::role::check_wan;
+use super::{
+    Capacity, Failback, Gateway, HookChoice, Mode, PeerRedirect, Role, Wan, schema, units,
+};
 
 /// What the file says for WANs that do not say it themselves.
 pub(super) struct Common {
@@ -17,6 +20,15 @@ pub(super) struct Common {
     /// The LAN's IPv6 prefix.
     pub(super) inside: Option<Ipv6Net>,
     pub(super) failback: Failback,
+    pub(super) role: Role,
+    pub(super) mode: Mode,
+}
+
+impl Common {
+    /// Whether the packets of bonds come and go by WANs.
+    fn is_bonded(&self) -> bool {
+        self.mode == Mode::Bond || self.role == Role::Server
+    }
 }
 
 /// Reads the list of WANs.
@@ -26,24 +38,28 @@ pub(super) fn read_wans(
     devices: &mut Devices,
 ) -> Result<Vec<Wan>, Fault> {
     let items = at.items("[{name: fiber, device: wan0}]")?;
-    check_count(at, items.len(), schema::WANS, "WANs")?;
+    let most = if common.mode == Mode::Bond { schema::BOND_WANS } else { schema::WANS };
+    check_count(at, items.len(), most, "WANs")?;
     let mut wans: Vec<Wan> = Vec::with_capacity(items.len());
     for item in &items {
         let fields = item.fields(&schema::WAN)?;
         let wan = read_wan(&fields, common, devices)?;
-        check_wan_among(&wan, &fields, &wans)?;
+        check_wan_among(&wan, &fields, &wans, common)?;
         wans.push(wan);
     }
     Ok(wans)
 }
 
 fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<Wan, Fault> {
+    check_wan(wan, common.mode)?;
     let ipv6_prefix = match wan.get("ipv6_prefix") {
         Some(at) => Some(read_outside_prefix(at, common.inside)?),
+        None if common.role == Role::Server => common.inside,
         None => None,
     };
     if let Some(at) = wan.get("gateway6")
         && ipv6_prefix.is_none()
+        && !common.is_bonded()
     {
         return Err(at.fault(
             "it has no effect: the WAN has no `ipv6_prefix`",
@@ -55,7 +71,7 @@ fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<
     let weight = wan.or("weight", 100, |at| at.integer(&schema::WEIGHT))?;
     let priority = wan.or("priority", 0, |at| at.integer(&schema::PRIORITY))?;
     Ok(Wan {
-        name: read_name(wan.required("name")?)?,
+        name: read_wan_name(wan.required("name")?)?,
         device: devices.read(wan.required("device")?)?,
         gateway4: wan.or("gateway", Gateway::Auto, read_gateway4)?,
         gateway6: wan.or("gateway6", Gateway::Auto, read_gateway6)?,
@@ -63,7 +79,7 @@ fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<
         priority: u8::try_from(priority).unwrap_or(u8::MAX),
         weight: u16::try_from(weight).unwrap_or(u16::MAX),
         capacity: Capacity { up: rate("up")?, down: rate("down")? },
-        hook: wan.or("hook", common.hook, read_hook)?,
+        hook: read_wan_hook(wan, common)?,
         redirect_peer: wan.or("redirect_peer", common.redirect_peer, read_peer_redirect)?,
         ipv6_prefix,
         failback: wan.or("failback", common.failback, read_failback)?,
@@ -71,20 +87,36 @@ fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<
     })
 }
 
-fn read_name(at: &Cursor<'_>) -> Result<String, Fault> {
-    let text = at.text("fiber")?;
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
-    if text.is_empty() || text.len() > schema::NAME_LENGTH || !text.chars().all(plain) {
-        return Err(at.fault(
-            format!("`{}` cannot be the name of a WAN", at.show()),
-            format!("use 1 to {} of a-z, 0-9, `_` and `-`", schema::NAME_LENGTH),
-        ));
-    }
+fn read_wan_name(at: &Cursor<'_>) -> Result<String, Fault> {
+    let name = read_name(at, "a WAN", schema::NAME_LENGTH)?;
     // Counters of packets without a WAN are listed under this word.
-    if text == "none" {
+    if name == "none" {
         return Err(at.fault("`none` cannot be the name of a WAN", "choose another name"));
     }
+    Ok(name)
+}
+
+/// What people call something; `whose` names that with its article.
+pub(super) fn read_name(at: &Cursor<'_>, whose: &str, most: usize) -> Result<String, Fault> {
+    let text = at.text("fiber")?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+    if text.is_empty() || text.len() > most || !text.chars().all(plain) {
+        return Err(at.fault(
+            format!("`{}` cannot be the name of {whose}", at.show()),
+            format!("use 1 to {most} of a-z, 0-9, `_` and `-`"),
+        ));
+    }
     Ok(text.to_owned())
+}
+
+fn read_wan_hook(wan: &Fields<'_>, common: &Common) -> Result<HookChoice, Fault> {
+    let hook = wan.or("hook", common.hook, read_hook)?;
+    if hook != HookChoice::Tcx || !common.is_bonded() {
+        return Ok(hook);
+    }
+    let message = "`hook: tcx` cannot be: packets of a bond are taken from a WAN by XDP";
+    let fix = "write `hook: auto` or `hook: xdp` for this WAN";
+    Err(wan.get("hook").map_or_else(|| wan.fault(message, fix), |at| at.fault(message, fix)))
 }
 
 fn read_outside_prefix(at: &Cursor<'_>, inside: Option<Ipv6Net>) -> Result<Ipv6Net, Fault> {
@@ -107,13 +139,22 @@ fn read_outside_prefix(at: &Cursor<'_>, inside: Option<Ipv6Net>) -> Result<Ipv6N
 }
 
 /// Rules between a WAN and those before it.
-fn check_wan_among(wan: &Wan, fields: &Fields<'_>, others: &[Wan]) -> Result<(), Fault> {
+fn check_wan_among(
+    wan: &Wan,
+    fields: &Fields<'_>,
+    others: &[Wan],
+    common: &Common,
+) -> Result<(), Fault> {
     if others.iter().any(|other| other.name == wan.name) {
         return Err(fields
             .required("name")?
             .fault(format!("two WANs are named `{}`", wan.name), "name one of them otherwise"));
     }
     let Some(prefix) = wan.ipv6_prefix else { return Ok(()) };
+    // A server's clients keep their addresses, by whichever WAN they leave.
+    if common.role == Role::Server && Some(prefix) == common.inside {
+        return Ok(());
+    }
     let same = others.iter().find(|other| other.ipv6_prefix == Some(prefix));
     match same {
         Some(other) => Err(fields.required("ipv6_prefix")?.fault(
@@ -195,13 +236,23 @@ impl Devices {
                 ),
             ));
         }
-        if self.0.iter().any(|other| other == text) {
+        if self.has(text) {
             return Err(at.fault(
                 format!("device `{text}` already is a LAN port or a WAN"),
                 "give each device one role",
             ));
         }
-        self.0.push(text.to_owned());
+        self.take(text);
         Ok(text.to_owned())
+    }
+
+    /// Whether a device has a role.
+    pub(super) fn has(&self, device: &str) -> bool {
+        self.0.iter().any(|other| other == device)
+    }
+
+    /// Gives a device a role.
+    pub(super) fn take(&mut self, device: &str) {
+        self.0.push(device.to_owned());
     }
 }

@@ -8,15 +8,20 @@ use super::super::units::{
     parse_duration, parse_percent, parse_ports, parse_rate, show_duration, show_percent, show_rate,
 };
 use super::super::{Position, parse};
-use super::LEAST;
+use super::{LEAST, LEAST_BOND, LEAST_SERVER};
 
 /// Text that looks enough like a configuration to get far into the reader.
 fn almost_a_file() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just(LEAST.to_owned()),
+        prop::sample::select(vec![LEAST, LEAST_BOND, LEAST_SERVER]).prop_map(str::to_owned),
         prop::sample::select(vec![
             "version: 1",
             "mode: steer",
+            "mode: bond",
+            "role: server",
+            "bond: {",
+            "server:",
+            "  clients: [",
             "lan:",
             "wans:",
             "- {name: a, device: b}",

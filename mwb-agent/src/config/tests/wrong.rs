@@ -4,9 +4,9 @@ use super::super::Position;
 use super::{LEAST, wrong};
 
 /// A file, `line:column`, part of the message, part of the fix.
-type Row = (&'static str, &'static str, &'static str, &'static str);
+pub(super) type Row = (&'static str, &'static str, &'static str, &'static str);
 
-fn check(rows: &[Row], file: impl Fn(&str) -> String) {
+pub(super) fn check(rows: &[Row], file: impl Fn(&str) -> String) {
     for (text, place, message, fix) in rows {
         let text = file(text);
         let error = wrong(&text);
@@ -40,8 +40,8 @@ fn a_wrong_file_is_refused_at_the_place() {
         ("mode: steer\n", "1:1", "the key `version` is missing", "version: 1"),
         ("version: 2\n", "1:10", "version `2` of the configuration", "write `version: 1`"),
         ("version: one\n", "1:10", "`one` is not a whole number", ""),
-        ("version: 1\nrole: server\n", "2:7", "`server` is not in this version", "use `gateway`"),
-        ("version: 1\nmode: bond\n", "2:7", "mode: `bond` is not in this version", "use `steer`"),
+        ("version: 1\nrole: serber\n", "2:7", "unknown value `serber`", "did you mean `server`?"),
+        ("version: 1\nmode: bind\n", "2:7", "mode: unknown value `bind`", "did you mean `bond`?"),
         ("version: 1\nmode: stear\n", "2:7", "unknown value `stear`", "did you mean `steer`?"),
         ("version: 1\nmode: steer\n", "1:1", "the key `lan` is missing", "add it"),
         ("version: 1\nmode:\nlan: [a]\n", "2:1", "`mode` has no value", "remove the key"),
@@ -192,7 +192,9 @@ fn forwards_of_one_wan_must_not_overlap_and_must_fit_the_port_table() {
 #[test]
 fn a_wrong_section_is_refused_at_the_place() {
     let rows: &[Row] = &[
-        ("bond: {}", "6:1", "`bond` is not in this version", "remove it"),
+        ("policy: {}", "6:1", "`policy` is not in this version", "remove it"),
+        ("bond: {}", "6:1", "bond: it has no effect: `mode` is `steer`", "write `mode: bond`"),
+        ("server: {}", "6:1", "no effect: `role` is `gateway`", "write `role: server`"),
         ("balanse: adaptive", "6:1", "unknown key `balanse`", "did you mean `balance`?"),
         ("balance: adaptve", "6:10", "unknown value `adaptve`", "did you mean `adaptive`?"),
         ("balance: fastest", "6:10", "unknown value `fastest`", "use `round_robin`, `weighted`"),
@@ -211,7 +213,7 @@ fn a_wrong_section_is_refused_at_the_place() {
         ("failover: {failback: cutt}", "6:22", "unknown value `cutt`", "did you mean `cut`?"),
         ("failover: {failback: drain(0s)}", "6:22", "out of range", "drain(1s) to drain(1d)"),
         ("failover: {hold_down_max: 2d}", "6:27", "`2d` is out of range", "0s to 1d"),
-        ("failover: {dead_after: 150ms}", "6:12", "not in this version", "remove it"),
+        ("failover: {dead_after: 150ms}", "6:12", "`mode` is `steer`, where", "`health.retries`"),
         ("health: {interval: 50ms}", "6:20", "`50ms` is out of range", "100ms to 5s"),
         ("health: {interval: 1m30}", "6:20", "`1m30` is not a time", "200ms, 5s or 2h4m"),
         ("health: {retries: 0}", "6:19", "out of range", "1 to 20"),

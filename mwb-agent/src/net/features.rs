@@ -13,6 +13,8 @@ const GSSET_INFO: u32 = 0x37;
 const GSTRINGS: u32 = 0x1b;
 /// `ETHTOOL_GFEATURES`: which features are on.
 const GFEATURES: u32 = 0x3a;
+/// `ETHTOOL_SFEATURES`: switches some of them.
+const SFEATURES: u32 = 0x3b;
 /// `ETH_SS_FEATURES`.
 const FEATURES: u32 = 4;
 /// `ETH_GSTRING_LEN`.
@@ -26,29 +28,72 @@ const MOST: usize = 512;
 /// When the device is gone or the kernel does not tell.
 pub fn features(device: &str) -> io::Result<BTreeMap<String, bool>> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    // struct ethtool_sset_info: command, reserved, mask, and a count.
-    let mut info = [GSSET_INFO, 0, 1 << FEATURES, 0, 0];
-    ask(&socket, device, &mut info)?;
-    let count = usize::try_from(info[4]).unwrap_or(MOST).min(MOST);
-    // struct ethtool_gstrings: command, set, length, and the names.
-    let mut names = vec![0_u32; 3 + count * NAME / 4];
-    names[..3].copy_from_slice(&[GSTRINGS, FEATURES, info[4]]);
-    ask(&socket, device, &mut names)?;
+    let names = names(&socket, device)?;
     // struct ethtool_gfeatures: command, blocks, and for each block of 32 what
     // is available, requested, active, and never changed.
-    let blocks = count.div_ceil(32);
+    let blocks = names.len().div_ceil(32);
     let mut bits = vec![0_u32; 2 + blocks * 4];
     bits[..2].copy_from_slice(&[GFEATURES, u32::try_from(blocks).unwrap_or(0)]);
     ask(&socket, device, &mut bits)?;
     let active = |index: usize| {
         bits.get(2 + index / 32 * 4 + 2).is_some_and(|word| word >> (index % 32) & 1 != 0)
     };
+    let all = names.into_iter().enumerate().map(|(index, name)| (name, active(index)));
+    Ok(all.filter(|(name, _)| !name.is_empty()).collect())
+}
+
+/// Switches features on or off, those that are not as they should be; `wanted` says of
+/// each name what it should be, if it matters.
+///
+/// # Errors
+/// When the device is gone, the kernel refuses, or one is not as it should be then.
+pub(super) fn switch(device: &str, wanted: impl Fn(&str) -> Option<bool>) -> io::Result<()> {
+    let wrong = |now: BTreeMap<String, bool>| {
+        let other = |(name, on): (String, bool)| {
+            wanted(&name).filter(|wanted| *wanted != on).map(|wanted| (name, wanted))
+        };
+        now.into_iter().filter_map(other).collect::<Vec<_>>()
+    };
+    let before = wrong(features(device)?);
+    if before.is_empty() {
+        return Ok(());
+    }
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    let names = names(&socket, device)?;
+    // struct ethtool_sfeatures: command, blocks, and for each block of 32 which are
+    // meant, and which of them should be on.
+    let blocks = names.len().div_ceil(32);
+    let mut bits = vec![0_u32; 2 + blocks * 2];
+    bits[..2].copy_from_slice(&[SFEATURES, u32::try_from(blocks).unwrap_or(0)]);
+    for (name, on) in before {
+        let Some(index) = names.iter().position(|other| *other == name) else { continue };
+        let (block, bit) = (2 + index / 32 * 2, 1 << (index % 32));
+        for (word, set) in bits.iter_mut().skip(block).zip([true, on]) {
+            *word |= if set { bit } else { 0 };
+        }
+    }
+    ask(&socket, device, &mut bits)?;
+    match wrong(features(device)?).as_slice() {
+        [] => Ok(()),
+        [(name, on), ..] => {
+            let state = if *on { "off" } else { "on" };
+            Err(io::Error::other(format!("{name} stays {state}")))
+        }
+    }
+}
+
+/// The names of all features, by number.
+fn names(socket: &Socket, device: &str) -> io::Result<Vec<String>> {
+    // struct ethtool_sset_info: command, reserved, mask, and a count.
+    let mut info = [GSSET_INFO, 0, 1 << FEATURES, 0, 0];
+    ask(socket, device, &mut info)?;
+    let count = usize::try_from(info[4]).unwrap_or(MOST).min(MOST);
+    // struct ethtool_gstrings: command, set, length, and the names.
+    let mut names = vec![0_u32; 3 + count * NAME / 4];
+    names[..3].copy_from_slice(&[GSTRINGS, FEATURES, info[4]]);
+    ask(socket, device, &mut names)?;
     let names = names.get(3..).unwrap_or_default().chunks_exact(NAME / 4);
-    Ok(names
-        .enumerate()
-        .map(|(index, name)| (text(name), active(index)))
-        .filter(|(name, _)| !name.is_empty())
-        .collect())
+    Ok(names.map(text).collect())
 }
 
 /// The text of a name that the kernel has written into words.

@@ -1,11 +1,17 @@
 //! The network as the kernel has it: devices, addresses, routes, neighbours.
 //!
+//! [`Bonded`] makes the device of a bond; nothing else is ever changed.
+//!
 //! [`Watcher`] keeps a [`Snapshot`] up to date; [`Requests`] reads once and asks
 //! the kernel to resolve a neighbour. What is on which device, and what
 //! follows from it, is read off a snapshot by pure functions.
 //!
 //! The only module that knows netlink. Must not know: maps, what a WAN is.
 
+mod bonded;
+mod bonded_routes;
+#[cfg(test)]
+mod bonded_tests;
 mod driver;
 mod dump;
 mod features;
@@ -17,6 +23,8 @@ pub(crate) mod testing;
 mod tests;
 mod watcher;
 
+pub use bonded::{Bonded, BondedSpec};
+pub use bonded_routes::{BondedRoute, ROUTE_PROTOCOL};
 pub use driver::driver;
 pub use dump::Requests;
 pub use features::features;
@@ -44,6 +52,51 @@ pub enum Error {
         address: std::net::IpAddr,
         /// Why.
         source: Box<rtnetlink::Error>,
+    },
+    /// There is a device of the name that the bond's should have.
+    #[error(
+        "device `{device}` is there and not the bond's: {why}; rename or remove it, or give the \
+         bond another `device`"
+    )]
+    Foreign {
+        /// Its name.
+        device: String,
+        /// How that is known.
+        why: String,
+    },
+    /// Somebody else has a route that the bond needs.
+    #[error(
+        "the route {destination} should lead to {device}, and there is another one to it; remove \
+         that, or give it another metric"
+    )]
+    RouteTaken {
+        /// Where to.
+        destination: ipnet::IpNet,
+        /// The bond's device.
+        device: String,
+    },
+    /// IPv6 would leave by a WAN and not by the bond.
+    #[error(
+        "IPv6 is switched off on {0}, and not on the whole machine: what the bond should carry \
+         would leave in the clear; `sysctl -w net.ipv6.conf.{0}.disable_ipv6=0`, or set it to 1 \
+         for `all`"
+    )]
+    Ipv6Off(String),
+    /// The kernel refused a change.
+    #[error("{what}: {source}")]
+    Change {
+        /// Of what.
+        what: String,
+        /// Why.
+        source: Box<rtnetlink::Error>,
+    },
+    /// What a device does with packets could not be switched.
+    #[error("switching offloads of {device}: {source}")]
+    Features {
+        /// The device.
+        device: String,
+        /// Why.
+        source: std::io::Error,
     },
     /// The driver of a device could not be asked for.
     #[error("reading the driver of {device}: {source}")]

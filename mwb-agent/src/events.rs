@@ -54,6 +54,11 @@ pub enum EventKind {
     /// A WAN that fails again and again must prove itself for longer, or for
     /// less long again.
     HoldDown,
+    /// A session of a bond began, got new keys or ended, or the far end does not
+    /// answer.
+    BondSession,
+    /// A path of a bond joined, left, died, came back, was parked or has moved.
+    BondPath,
 }
 
 /// One thing that happened.
@@ -186,6 +191,8 @@ impl EventKind {
             EventKind::Forced => "forced",
             EventKind::Drain => "drain",
             EventKind::HoldDown => "hold_down",
+            EventKind::BondSession => "bond_session",
+            EventKind::BondPath => "bond_path",
         }
     }
 }

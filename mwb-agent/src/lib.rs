@@ -11,3 +11,4 @@ pub mod flows;
 pub mod health;
 pub mod net;
 pub mod rights;
+pub mod tunnel;

@@ -168,6 +168,9 @@ pub struct FlowList {
     pub matching: u64,
     /// The first of those in the order asked for.
     pub flows: Vec<FlowRow>,
+    /// The rate in bit/s from where on a flow of a bond is an elephant.
+    #[serde(default)]
+    pub elephant_bps: Option<u64>,
 }
 
 /// An open flow.
@@ -195,6 +198,21 @@ pub struct FlowRow {
     pub state: Option<TcpState>,
     /// How its WAN was chosen.
     pub choice: FlowChoice,
+    /// What a bond makes of it; null for others. Of such a flow nothing is known of what
+    /// comes back, and its WAN is that of its last packet.
+    #[serde(default)]
+    pub bond: Option<FlowBond>,
+}
+
+/// What a bond makes of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlowBond {
+    /// Number of its bucket: flows of one bucket are counted as the one that opened it.
+    pub bucket: u16,
+    /// Whether it carries so much that it may be striped.
+    pub elephant: bool,
+    /// Whether its packets go by several paths at present.
+    pub striped: bool,
 }
 
 /// One end of a flow.
@@ -242,6 +260,8 @@ words! {
         Via = "via",
         /// It was opened from that WAN.
         Inbound = "inbound",
+        /// A bond decides for each packet.
+        Bonded = "bonded",
     }
 }
 

@@ -4,6 +4,7 @@
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::metrics_bond;
 use super::snapshot::{CounterRow, Status, Traffic, WanState, WanStatus};
 
 /// The text format's media type.
@@ -18,7 +19,7 @@ pub(super) struct Family {
 
 macro_rules! families {
     ($($id:ident = $name:literal [$($label:literal),*] $help:literal;)+) => {
-        $(const $id: Family =
+        $(pub(super) const $id: Family =
             Family { name: $name, labels: &[$($label),*], help: $help };)+
         /// Every metric there is.
         #[cfg(test)]
@@ -51,6 +52,26 @@ families! {
     RELAPSES = "mwb_wan_relapses" ["wan"] "How often the WAN failed soon after it came back, since it was last calm.";
     DRAINING = "mwb_wan_draining" ["wan"] "Whether flows may stay on the WAN only for a time.";
     REDIRECT_LOSSES = "mwb_redirect_losses_total" ["device"] "Frames that were redirected to the device by XDP and that it did not take.";
+    BOND_SESSIONS = "mwb_bond_sessions" [] "Sessions of the bond that are in use.";
+    BOND_UNANSWERED = "mwb_bond_unanswered_seconds" [] "For how long the server has been asked for a session or keys without an answer.";
+    BOND_KEYS_AGE = "mwb_bond_keys_age_seconds" ["peer"] "Age of the session's newest keys.";
+    BOND_MTU = "mwb_bond_mtu_bytes" ["peer"] "Largest inner packet that every path of the session takes.";
+    BOND_PATH_STATE = "mwb_bond_path_state" ["peer", "path", "wan", "state"] "1 for the state the path is in, 0 for the others.";
+    BOND_PATH_RTT = "mwb_bond_path_rtt_seconds" ["peer", "path", "wan"] "Smoothed round-trip time of the path's probes.";
+    BOND_PATH_JITTER = "mwb_bond_path_jitter_seconds" ["peer", "path", "wan"] "Smoothed variation of that time.";
+    BOND_PATH_LOSS = "mwb_bond_path_loss_ratio" ["peer", "path", "wan"] "Part of the packets sent that are lost for other reasons than a full queue, 0 to 1.";
+    BOND_PATH_QUEUE = "mwb_bond_path_queue_seconds" ["peer", "path", "wan"] "How long the newest probe waited in a queue.";
+    BOND_PATH_CAPACITY = "mwb_bond_path_capacity_bits_per_second" ["peer", "path", "wan"] "What the path can carry to the far end, as estimated.";
+    BOND_PATH_MTU = "mwb_bond_path_mtu_bytes" ["peer", "path", "wan"] "Largest packet that passes, from the outer IP header on.";
+    BOND_PATH_STRIPED = "mwb_bond_path_striped" ["peer", "path", "wan"] "Whether elephants go by the path and others.";
+    BOND_PATH_PACKETS = "mwb_bond_path_packets_total" ["peer", "path", "wan", "direction"] "Packets of the path, probes included.";
+    BOND_PATH_BYTES = "mwb_bond_path_bytes_total" ["peer", "path", "wan", "direction"] "Bytes of the path from the outer IP header on, probes included.";
+    BOND_PATH_LOST = "mwb_bond_path_lost_packets_total" ["peer", "path", "wan"] "Packets that were sent by the path and did not arrive.";
+    BOND_PATH_FORCED = "mwb_bond_path_forced_packets_total" ["peer", "path", "wan"] "Packets that were sent by the path although it was not alive, because none was.";
+    BOND_PATH_MOVES = "mwb_bond_path_moves_total" ["peer", "path", "wan"] "How often the far end of the path has come from another address.";
+    BOND_INITIATIONS = "mwb_bond_initiations_total" [] "Initiations of handshakes: sent by a gateway, or come to a server.";
+    BOND_HANDSHAKES = "mwb_bond_handshakes_total" ["result"] "What handshakes have come to.";
+    BOND_MESSAGES_REFUSED = "mwb_bond_messages_refused_total" ["reason"] "Messages of the far end's agent that were not taken.";
 }
 
 /// The text of a scrape.
@@ -64,6 +85,9 @@ pub(super) fn render(
     fill_failover(&registry, status)?;
     fill_counters(&registry, counters)?;
     fill_nat(&registry, status)?;
+    if let Some(bond) = &status.bond {
+        metrics_bond::fill(&registry, bond)?;
+    }
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
@@ -169,15 +193,21 @@ fn fill_nat(registry: &Registry, status: &Status) -> Result<(), prometheus::Erro
     Ok(())
 }
 
-fn gauge(registry: &Registry, family: &Family) -> Result<IntGaugeVec, prometheus::Error> {
+pub(super) fn gauge(
+    registry: &Registry,
+    family: &Family,
+) -> Result<IntGaugeVec, prometheus::Error> {
     register(registry, IntGaugeVec::new(opts(family), family.labels)?)
 }
 
-fn float(registry: &Registry, family: &Family) -> Result<GaugeVec, prometheus::Error> {
+pub(super) fn float(registry: &Registry, family: &Family) -> Result<GaugeVec, prometheus::Error> {
     register(registry, GaugeVec::new(opts(family), family.labels)?)
 }
 
-fn counter(registry: &Registry, family: &Family) -> Result<IntCounterVec, prometheus::Error> {
+pub(super) fn counter(
+    registry: &Registry,
+    family: &Family,
+) -> Result<IntCounterVec, prometheus::Error> {
     register(registry, IntCounterVec::new(opts(family), family.labels)?)
 }
 
@@ -194,6 +224,6 @@ fn register<C: Collector + Clone + 'static>(
 }
 
 /// The library's gauges are signed.
-fn whole(value: u64) -> i64 {
+pub(super) fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

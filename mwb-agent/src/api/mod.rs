@@ -11,6 +11,7 @@ use crate::events::Bus;
 use crate::explain::Packet;
 
 mod access;
+pub mod bond;
 pub mod change;
 pub mod client;
 pub mod doctor;
@@ -19,6 +20,7 @@ pub mod flows;
 mod http;
 mod listen;
 mod metrics;
+mod metrics_bond;
 mod openapi;
 mod post;
 mod read;

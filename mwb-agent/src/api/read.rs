@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::bond::BondStatus;
 use super::doctor::{DoctorQuery, Report};
 use super::explain::{Explanation, WhyQuery};
 use super::flows::{FlowList, FlowQuery, LARGEST_TOP};
@@ -45,6 +46,16 @@ type Answer<T> = Result<Json<T>, Refusal>;
 ))]
 pub(super) async fn wans<S: Source>(State(source): State<Arc<S>>) -> Answer<Vec<WanStatus>> {
     Ok(Json(source.status().await?.wans))
+}
+
+/// This end of its bonds: sessions, their paths, what handshakes have come to; null
+/// without a bond.
+#[utoipa::path(get, path = "/v1/bond", tag = "read", responses(
+    (status = 200, body = Option<BondStatus>),
+    (status = 503, description = "The data plane cannot be read.", body = Fault),
+))]
+pub(super) async fn bond<S: Source>(State(source): State<Arc<S>>) -> Answer<Option<BondStatus>> {
+    Ok(Json(source.status().await?.bond))
 }
 
 /// Packets by what became of them and why.

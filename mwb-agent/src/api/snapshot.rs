@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::bond::BondStatus;
+
 /// `/v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -32,6 +34,9 @@ pub struct Status {
     /// device; those that lost none are left out.
     #[serde(default)]
     pub redirect_losses: BTreeMap<String, u64>,
+    /// This end of its bonds, if it has any.
+    #[serde(default)]
+    pub bond: Option<BondStatus>,
 }
 
 /// A LAN port.
@@ -43,7 +48,7 @@ pub struct LanStatus {
     pub ifindex: Option<u32>,
     /// `xdp` or `tcx`; `None` while nothing is attached.
     pub hook: Option<String>,
-    /// `native`, `generic`, `tcx` or `clsact`; `None` while nothing is attached.
+    /// `native`, `generic`, `tcx`, `clsact` or `routed`; `None` while nothing is attached.
     pub hook_mode: Option<String>,
     /// Why this hook, or why none.
     pub hook_reason: String,
@@ -115,7 +120,7 @@ pub struct WanStatus {
     pub next_hop6: bool,
     /// `xdp` or `tcx`; `None` while nothing is attached.
     pub hook: Option<String>,
-    /// `native`, `generic`, `tcx` or `clsact`; `None` while nothing is attached.
+    /// `native`, `generic`, `tcx`, `clsact` or `routed`; `None` while nothing is attached.
     pub hook_mode: Option<String>,
     /// Why this hook, or why none.
     pub hook_reason: String,

@@ -9,6 +9,7 @@ use clap::Parser;
 use mwb_agent::config::{self, Config};
 use mwb_agent::daemon;
 use mwb_agent::dataplane::{DataPlane, Options};
+use mwb_agent::net::{Bonded, Requests};
 use mwb_agent::rights;
 use tracing_subscriber::EnvFilter;
 
@@ -73,6 +74,7 @@ fn run(config: Config, file: &Path, instance: &str) -> Result<()> {
     let options = Options {
         flow_entries: config.nat.flows.saturating_mul(2),
         mapping_entries: config.nat.flows,
+        session_slots: config.session_slots(),
         ..Options::new(instance)
     };
     let prepared = daemon::prepare(&config, &options)?;
@@ -90,6 +92,14 @@ fn run(config: Config, file: &Path, instance: &str) -> Result<()> {
 
 fn detach(instance: &str) -> Result<()> {
     let devices = DataPlane::remove(&Options::new(instance))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let removed = runtime.block_on(async { Bonded::remove(&Requests::open()?, instance).await })?;
+    if !removed.is_empty() {
+        println!("instance {instance}: removed {}", removed.join(", "));
+    }
     if devices.is_empty() {
         println!("instance {instance}: nothing was attached");
     } else {

@@ -59,6 +59,10 @@ pub(super) struct Control {
     pub(super) plane: Plane,
     pub(super) bus: Bus,
     pub(super) lan: Vec<Port>,
+    /// The data plane's end of a bond's device.
+    pub(super) device: Option<Port>,
+    /// The kernel's end, as the data plane knows it for probes that packets make.
+    pub(super) ticks: Option<u32>,
     /// In the order of the configuration.
     pub(super) wans: Vec<Wan>,
     pub(super) rules: Option<Rules>,
@@ -85,6 +89,9 @@ impl Control {
     pub(super) fn network(&mut self, network: &Snapshot) -> Result<(), Error> {
         write_control(&self.plane, &self.config)?;
         self.write_rules(network)?;
+        if let Err(error) = self.follow_device(network) {
+            tracing::error!(%error, "the bond's device is not attached");
+        }
         self.follow_wans(network)?;
         for port in &mut self.lan {
             if let Err(error) = port.follow(&self.plane, &self.bus, network) {
@@ -123,6 +130,20 @@ impl Control {
         if self.rules.as_ref() != Some(&rules) {
             self.plane.with(|plane| plane.set_prefixes(&rules.v4, &rules.v6))?;
             self.rules = Some(rules);
+        }
+        Ok(())
+    }
+
+    /// The bond's device, if there is one: programs, and where packets make probes.
+    pub(super) fn follow_device(&mut self, network: &Snapshot) -> Result<(), Error> {
+        let Some(port) = &mut self.device else { return Ok(()) };
+        port.follow(&self.plane, &self.bus, network)?;
+        let tunnel = self.config.tunnel();
+        let kernel_end = tunnel.and_then(|tunnel| network.device(tunnel.device));
+        let Some(ifindex) = kernel_end.map(|device| device.ifindex) else { return Ok(()) };
+        if self.ticks != Some(ifindex) {
+            self.plane.with(|plane| plane.set_ticks(ifindex))?;
+            self.ticks = Some(ifindex);
         }
         Ok(())
     }

@@ -23,6 +23,25 @@ wans:
     config::parse(text, "fixture").unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The same world with a bond: nothing is translated there.
+pub(super) fn bonded() -> Config {
+    let text = "
+version: 1
+mode: bond
+lan: [lan0]
+bypass: [192.0.2.128/25]
+wans:
+  - {name: fiber, device: wan0}
+  - {name: lte, device: wan1, gateway: 203.0.113.9, priority: 1}
+bond:
+  server: \"203.0.113.250:7000\"
+  private_key_file: /etc/mwb/private.key
+  server_public_key: NqnP4z4u49EyW2/lx5QXo6mx9BrGxDTentAf2N++HAY=
+  addresses: [192.0.2.62/32, \"2001:db8:a:f::1/128\"]
+";
+    config::parse(text, "fixture").unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// The kernel's network in the world.
 pub(super) fn network() -> Snapshot {
     Snapshot {

@@ -10,12 +10,13 @@ use mwb_common::maps::{Choice, Flow, FlowKey4, FlowKey6, how};
 use mwb_common::nat::{inbound4, inbound6, protocol, v4};
 use mwb_common::parse::tcp_flag;
 
+use super::bucket_view;
 use crate::api::flows::{
     DEFAULT_TOP, Endpoint, FlowChoice, FlowList, FlowQuery, FlowRow, How, LARGEST_TOP, Protocol,
     Sort, TcpState,
 };
 use crate::api::snapshot::Traffic;
-use crate::dataplane::{Error, Tables};
+use crate::dataplane::{BondMaps, Error, Tables};
 
 /// Both directions of a flow.
 pub(crate) struct Pair<K> {
@@ -33,6 +34,7 @@ pub(crate) struct Pair<K> {
 /// When the kernel refuses to read.
 pub(super) fn read(
     tables: &Tables,
+    bond: &BondMaps,
     query: &FlowQuery,
     names: &[String],
     now: u64,
@@ -48,7 +50,9 @@ pub(super) fn read(
     tables.flows6().for_each(|key, values| sort_in(key, values, &mut forth, &mut back))?;
     let six = pair(forth, &back, |key: &FlowKey6, flow| inbound6(key, flow.address, flow.path));
     rows.extend(six.filter_map(|pair| row6(&pair, names, now)));
-    Ok(select(rows, query))
+    let (bonded, elephant_bps) = bucket_view::read(bond, names, now)?;
+    rows.extend(bonded);
+    Ok(FlowList { elephant_bps, ..select(rows, query) })
 }
 
 /// What both kinds of keys say.
@@ -142,6 +146,7 @@ fn row(
         received: back.map(traffic).unwrap_or_default(),
         state: (proto == Protocol::Tcp).then(|| tcp_state(out, back)),
         choice: choice(out.choice),
+        bond: None,
     })
 }
 
@@ -200,7 +205,7 @@ fn select(mut rows: Vec<FlowRow>, query: &FlowQuery) -> FlowList {
     let matching = rows.len() as u64;
     rows.sort_by(|a, b| order(a, b, query.sort));
     rows.truncate(query.top.unwrap_or(DEFAULT_TOP).min(LARGEST_TOP));
-    FlowList { open, matching, flows: rows }
+    FlowList { open, matching, flows: rows, elephant_bps: None }
 }
 
 fn matches(row: &FlowRow, query: &FlowQuery) -> bool {

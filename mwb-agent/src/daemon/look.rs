@@ -16,7 +16,7 @@ use crate::api::Unavailable;
 use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery, FlowRow};
-use crate::dataplane::{Error, Rules, Tables, monotonic};
+use crate::dataplane::{BondMaps, Error, Rules, Tables, monotonic};
 use crate::explain::{Facts, Packet, words};
 use crate::flows::Usage;
 use crate::net::Snapshot;
@@ -25,6 +25,7 @@ use crate::net::Snapshot;
 pub(super) struct Look {
     plane: Plane,
     tables: Tables,
+    bond: BondMaps,
     rules: Rules,
     view: watch::Receiver<Arc<View>>,
     network: watch::Receiver<Snapshot>,
@@ -42,10 +43,12 @@ impl Look {
         network: watch::Receiver<Snapshot>,
         usage: watch::Receiver<Usage>,
     ) -> Self {
-        let (tables, rules) = plane.with(|plane| (plane.tables(), plane.rules()));
+        let (tables, bond, rules) =
+            plane.with(|plane| (plane.tables(), plane.bond(), plane.rules()));
         Self {
             plane: plane.clone(),
             tables,
+            bond,
             rules,
             view,
             network,
@@ -71,8 +74,8 @@ impl Look {
 
     /// Open flows.
     pub(super) async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
-        let (tables, names) = (self.tables.clone(), self.names());
-        self.alone(move || flow_view::read(&tables, &query, &names, monotonic())).await
+        let (tables, bond, names) = (self.tables.clone(), self.bond.clone(), self.names());
+        self.alone(move || flow_view::read(&tables, &bond, &query, &names, monotonic())).await
     }
 
     /// Why a packet goes where it goes.

@@ -17,6 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 mod advice;
 mod alarms;
 mod beat;
+mod bond;
+mod bonded;
+mod bucket_view;
 mod changes;
 mod control;
 mod differences;
@@ -40,6 +43,7 @@ mod prepare;
 mod rates;
 mod reload;
 mod revision;
+mod revision_bond;
 mod start;
 mod status;
 mod view;
@@ -47,6 +51,7 @@ mod wan;
 
 use alarms::{Alarms, Shortage};
 use beat::Plane;
+use bond::Bond;
 use changes::{Changer, Configurable};
 use control::Control;
 use follow::{Followers, Heard};
@@ -56,10 +61,11 @@ use view::{Answers, View};
 
 use crate::api::change::{self, Change, Done, Refusal};
 use crate::api::{self, ListenError, TokenError};
+use crate::bond::keys::KeyFileError;
 use crate::config::Config;
 use crate::dataplane::{self, DataPlane, Tables};
 use crate::events::{Bus, EventKind};
-use crate::net::{self, Requests, Snapshot, Watcher};
+use crate::net::{self, Bonded, BondedSpec, Requests, Snapshot, Watched, Watcher};
 
 /// Time between two decisions when nothing happens.
 const DECIDE: Duration = Duration::from_millis(100);
@@ -85,6 +91,17 @@ pub enum Error {
     /// Who may change something could not be said.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Our end of a bond has no key.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The key is that of another end.
+    #[error("{}: {why}", file.display())]
+    WrongKey {
+        /// The file that it is in.
+        file: std::path::PathBuf,
+        /// Whose, and how to mend it.
+        why: String,
+    },
     /// LAN ports that are not there.
     #[error("no such device: {0} (lan); these are there: {1}")]
     LanMissing(String, String),
@@ -109,7 +126,7 @@ pub async fn run(
     options: &dataplane::Options,
     prepared: Prepared,
 ) -> Result<(), Error> {
-    let Prepared { listeners, token } = prepared;
+    let Prepared { listeners, token, private } = prepared;
     let system = |what| move |source| Error::System { what, source };
     // Signals first: one that comes while we start must find us listening.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("SIGTERM"))?;
@@ -117,6 +134,7 @@ pub async fn run(
     let started = Instant::now();
     let bus = Bus::default();
     let requests = Requests::open()?;
+    make_device(&requests, &config, &options.instance).await?;
     let (devices, watched) = watch::channel(follow::watched(&config));
     let (watcher, mut network) = Watcher::start(requests.clone(), watched).await?;
     let first = network.borrow_and_update().clone();
@@ -127,7 +145,7 @@ pub async fn run(
     if config.wans.iter().all(|wan| missing(&wan)) {
         tracing::warn!("not one WAN device is there yet; waiting for them");
     }
-    advice::tell(&bus, config.ipv6_prefix.is_some());
+    advice::tell(&bus, &config);
 
     let plane = DataPlane::open(options)?;
     let tables = plane.tables();
@@ -140,7 +158,15 @@ pub async fn run(
     control.begin(&first)?;
     plane.start().map_err(system("starting the liveness thread"))?;
 
+    let (bond, shown) = Bond::start(&control, private, &first);
     let mut tasks = JoinSet::new();
+    if control.config.tunnel().is_some() {
+        let (config, instance) = (control.config.clone(), options.instance.clone());
+        let maps = plane.with(|plane| plane.bond());
+        // Of its own: a socket makes one dump at a time.
+        let (requests, network) = (Requests::open()?, network.clone());
+        tasks.spawn(bonded::keep(config, instance, requests, maps, network, bus.clone()));
+    }
     tasks.spawn(watcher.run());
     let (mut followers, heard) = Followers::start(&control, &tables, devices);
     let Heard { mut reports, mut samples, usage } = heard;
@@ -155,6 +181,7 @@ pub async fn run(
         view,
         usage,
         tables,
+        bond: shown,
         bus: bus.clone(),
         changes,
         look,
@@ -196,6 +223,8 @@ pub async fn run(
             Some(report) = reports.recv() => control.report(report),
             Ok(()) = network.changed() => {
                 let now = network.borrow_and_update().clone();
+                // A carrier that is gone is gone at once, whatever takes long here.
+                bond.tell(&control, &now);
                 let done = control.network(&now);
                 resolve(&requests, &control, &now);
                 done
@@ -219,6 +248,7 @@ pub async fn run(
         if let Err(error) = done {
             tracing::error!(%error, "the data plane could not be told");
         }
+        bond.tell(&control, &network.borrow());
     };
     bus.publish(EventKind::AgentStopping, None, "the agent stops; the data plane goes on", why);
     api.abort();
@@ -265,6 +295,16 @@ impl Configurable for Live<'_> {
         self.control.reconfigure(new, self.network);
         self.followers.follow(self.control);
     }
+}
+
+/// Makes the device of a bond: it is a LAN port of a server, and has programs. New routes
+/// lead there only once these run: until then the machine goes on as it was.
+async fn make_device(requests: &Requests, config: &Config, instance: &str) -> Result<(), Error> {
+    let network = requests.snapshot(&Watched::default()).await?;
+    if let Some(spec) = bonded::spec(config, instance, &network, &bonded::Mtus::new()) {
+        Bonded::ensure(requests, &BondedSpec { routes: None, ..spec }).await?;
+    }
+    Ok(())
 }
 
 /// For how long a path counts as alive when nobody says so any more.

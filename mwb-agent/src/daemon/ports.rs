@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mwb_common::maps::device_flag;
 
 use super::beat::Plane;
-use crate::config::{self, PeerRedirect};
+use crate::config::{self, Config, Mode, PeerRedirect};
 use crate::dataplane::{Attachment, DeviceSpec, Error, HookChoice, Role};
 use crate::events::{Bus, EventKind};
 use crate::net::{self, Device, Snapshot};
@@ -32,6 +32,8 @@ pub(super) struct Port {
     redirect_peer: PeerRedirect,
     /// The WAN's name, for events.
     wan: Option<String>,
+    /// Of the data plane's end of a bond's device: the kernel's end.
+    kernel_end: Option<String>,
     /// The device as it was last seen.
     pub(super) ifindex: Option<u32>,
     attached: Option<(Identity, Attachment)>,
@@ -48,14 +50,30 @@ pub(super) struct Port {
 
 impl Port {
     /// A LAN port.
-    pub(super) fn lan(lan: &config::Lan) -> Self {
-        Self::new(&lan.device, Role::Inside, 0, (lan.hook, lan.redirect_peer), None)
+    pub(super) fn lan(config: &Config, lan: &config::Lan) -> Self {
+        let role = match config.mode {
+            Mode::Steer => Role::Inside,
+            Mode::Bond => Role::BondInside,
+        };
+        Self::new(&lan.device, role, 0, (lan.hook, lan.redirect_peer), None)
     }
 
     /// The port of the WAN with this path id.
-    pub(super) fn wan(path: u8, wan: &config::Wan) -> Self {
+    pub(super) fn wan(path: u8, config: &Config, wan: &config::Wan) -> Self {
+        let role = match (config.role, config.mode) {
+            (config::Role::Server, _) => Role::Uplink,
+            (config::Role::Gateway, Mode::Bond) => Role::BondOutside,
+            (config::Role::Gateway, Mode::Steer) => Role::Outside,
+        };
         let choices = (wan.hook, wan.redirect_peer);
-        Self::new(&wan.device, Role::Outside, path, choices, Some(wan.name.clone()))
+        Self::new(&wan.device, role, path, choices, Some(wan.name.clone()))
+    }
+
+    /// The data plane's end of a bond's device.
+    pub(super) fn bond(tunnel: &config::Tunnel<'_>) -> Self {
+        let choices = (config::HookChoice::Auto, PeerRedirect::Off);
+        let port = Self::new(&tunnel.data_plane_end(), Role::BondDevice, 0, choices, None);
+        Self { kernel_end: Some(tunnel.device.to_owned()), ..port }
     }
 
     fn new(
@@ -72,6 +90,7 @@ impl Port {
             choice: choice(hook),
             redirect_peer,
             wan,
+            kernel_end: None,
             ifindex: None,
             attached: None,
             written: (0, None, None),
@@ -135,20 +154,31 @@ impl Port {
 
     fn flags(&self, device: &Device) -> u8 {
         // Hosts are reached by Ethernet.
-        let headless = self.role == Role::Outside && device.headless;
-        let to_peer = self.redirect_peer == PeerRedirect::Auto && device.opens_to_peer;
+        let headless = self.wan.is_some() && device.headless;
+        // A gateway's bond sends by XDP alone, which knows no such way.
+        let steers = matches!(self.role, Role::Inside | Role::Outside | Role::Uplink);
+        let asked = steers && self.redirect_peer == PeerRedirect::Auto;
+        let to_peer = asked && device.opens_to_peer;
         (if headless { device_flag::NO_ETHERNET } else { 0 })
             | if to_peer { device_flag::TO_PEER } else { 0 }
     }
 
+    /// Whom frames are for that the data plane sends by the device itself.
+    fn mac(&self, device: &Device, network: &Snapshot) -> Option<[u8; 6]> {
+        match &self.kernel_end {
+            Some(kernel_end) => network.device(kernel_end)?.mac,
+            None => device.mac,
+        }
+    }
+
     /// The device as the data plane must know it.
-    fn spec(&self, device: &Device, driver: String) -> DeviceSpec {
+    fn spec(&self, device: &Device, mac: Option<[u8; 6]>, driver: String) -> DeviceSpec {
         DeviceSpec {
             name: self.device.clone(),
             ifindex: device.ifindex,
             role: self.role,
             path: self.path,
-            mac: device.mac.unwrap_or_default(),
+            mac: mac.unwrap_or_default(),
             hook: self.choice,
             driver,
             flags: self.flags(device),
@@ -172,7 +202,8 @@ impl Port {
         let moved = self.ifindex != Some(device.ifindex);
         self.ifindex = Some(device.ifindex);
         let early = self.refused.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY);
-        let identity = Identity { ifindex: device.ifindex, mac: device.mac };
+        let mac = self.mac(device, network);
+        let identity = Identity { ifindex: device.ifindex, mac };
         let done = self.attached.as_ref().is_some_and(|(attached, _)| *attached == identity);
         let revised = (self.flags(device), device.source4(), device.source6());
         if done && !self.is_stale {
@@ -190,7 +221,7 @@ impl Port {
             tracing::warn!(%error, "the hook is chosen without knowing the driver");
             String::new()
         });
-        let spec = self.spec(device, driver);
+        let spec = self.spec(device, mac, driver);
         match plane.with_slow(|plane| plane.attach(&spec))? {
             Ok(attachment) => {
                 let Attachment { hook, mode, reason } = &attachment;

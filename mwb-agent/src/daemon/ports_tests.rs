@@ -69,7 +69,7 @@ fn make_wan(address: &str) -> u32 {
 fn a_device_that_is_made_anew_is_attached_anew_and_the_old_one_forgotten() {
     in_network("a_device_that_is_made_anew_is_attached_anew", || async {
         let scene = Scene::new("ports-anew");
-        let mut port = Port::wan(7, &config().wans[0]);
+        let mut port = Port::wan(7, &config(), &config().wans[0]);
         let first = make_wan("198.51.100.2");
         assert_eq!(scene.look(&mut port).await.0.as_deref(), Some("tcx"));
         let is_served = |scene: &Scene, ifindex: u32| {
@@ -105,7 +105,7 @@ fn a_device_that_is_made_anew_is_attached_anew_and_the_old_one_forgotten() {
 fn the_data_plane_knows_our_addresses_on_a_device_as_they_change() {
     in_network("the_data_plane_knows_our_addresses_as_they_change", || async {
         let scene = Scene::new("ports-addresses");
-        let mut port = Port::wan(1, &config().wans[0]);
+        let mut port = Port::wan(1, &config(), &config().wans[0]);
         let wan = make_wan("198.51.100.2");
         let addresses = |scene: &Scene| {
             let entry = scene.entries().into_iter().find(|(at, _)| *at == wan);
@@ -139,15 +139,15 @@ fn a_wan_may_be_without_ethernet_and_a_lan_port_may_not() {
         ip("addr add 198.51.100.2 peer 203.0.113.1 dev tun0");
         let mut config = config();
         config.lan[0].device = "tun0".to_owned();
-        let (hook, reason) = scene.look(&mut Port::lan(&config.lan[0])).await;
+        let (hook, reason) = scene.look(&mut Port::lan(&config, &config.lan[0])).await;
         assert!(hook.is_none() && reason.contains("no Ethernet address"), "{reason}");
         assert_eq!(scene.entries(), []);
         config.wans[0].device = "tun0".to_owned();
         config.wans[0].hook = config::HookChoice::Xdp;
-        let (hook, reason) = scene.look(&mut Port::wan(1, &config.wans[0])).await;
+        let (hook, reason) = scene.look(&mut Port::wan(1, &config, &config.wans[0])).await;
         assert!(hook.is_none() && reason.contains("hook: tcx"), "{reason}");
         config.wans[0].hook = config::HookChoice::Auto;
-        let (hook, reason) = scene.look(&mut Port::wan(1, &config.wans[0])).await;
+        let (hook, reason) = scene.look(&mut Port::wan(1, &config, &config.wans[0])).await;
         assert!(hook.as_deref() == Some("tcx") && reason.contains("no Ethernet"), "{reason}");
         let entries = scene.entries();
         let expected = Entry {
@@ -160,6 +160,32 @@ fn a_wan_may_be_without_ethernet_and_a_lan_port_may_not() {
         };
         // The kernel gives it a link-local IPv6 address, which is no source.
         assert_eq!(entries, [(index("tun0"), expected)]);
+        Ok::<_, io::Error>(())
+    });
+}
+
+#[test]
+fn the_bonds_device_has_programs_and_the_mac_of_its_kernel_end() {
+    in_network("the_bonds_device_has_programs_and_the_mac_of_its_kernel_end", || async {
+        let scene = Scene::new("bond-device");
+        let config = crate::daemon::fixture::bonded();
+        let tunnel = config.tunnel().unwrap_or_else(|| panic!("no bond"));
+        let mut port = Port::bond(&tunnel);
+        let (hook, _) = scene.look(&mut port).await;
+        assert_eq!((hook, scene.told(EventKind::DeviceMissing)), (None, 1));
+        ip("link add mwb0 address 02:00:00:00:00:77 type veth peer name mwb0-dp");
+        ip("link set mwb0 up");
+        ip("link set mwb0-dp up");
+        let (hook, _) = scene.look(&mut port).await;
+        assert_eq!(hook.as_deref(), Some("xdp"));
+        let entries = scene.entries();
+        let [(ifindex, entry)] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!((*ifindex, entry.role), (index("mwb0-dp"), role::DEVICE));
+        assert_eq!(entry.mac, [2, 0, 0, 0, 0, 0x77]);
+        // With another MAC at that end it is told anew.
+        ip("link set mwb0 address 02:00:00:00:00:78");
+        scene.look(&mut port).await;
+        assert_eq!(scene.entries()[0].1.mac, [2, 0, 0, 0, 0, 0x78]);
         Ok::<_, io::Error>(())
     });
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mwb_common::maps::{PREFIX_ENTRIES, Prefix, prefix_class};
 
-use crate::config::{Config, Wan};
+use crate::config::{Config, Mode, Wan};
 use crate::dataplane::PrefixRule;
 use crate::net::{Device, Snapshot};
 
@@ -57,8 +57,11 @@ pub(super) fn rules(config: &Config, paths: &[u8], network: &Snapshot) -> Rules 
         rules.v6.push(PrefixRule { address, length, prefix });
     }
     add_routes(&mut rules, config, network);
-    for (net, path) in wan_subnets(config, paths, network) {
-        rules.add(net, prefix_class::VIA_PATH, path);
+    // In a bond they are reached by the server, like any other place.
+    if config.mode == Mode::Steer {
+        for (net, path) in wan_subnets(config, paths, network) {
+            rules.add(net, prefix_class::VIA_PATH, path);
+        }
     }
     // All of the inside prefix is ours, assigned to a LAN port or not.
     if let Some(inside) = config.ipv6_prefix {
@@ -85,7 +88,9 @@ pub(super) fn rules(config: &Config, paths: &[u8], network: &Snapshot) -> Rules 
     // WANs may have the same one: the lowest path id has it.
     let mut wans: Vec<(u8, &Wan)> = paths.iter().copied().zip(&config.wans).collect();
     wans.sort_by_key(|(path, _)| Reverse(*path));
-    for (path, wan) in wans {
+    // In a bond nothing of the LAN has a port there.
+    let mapped = config.mode == Mode::Steer;
+    for (path, wan) in wans.into_iter().filter(|_| mapped) {
         if let Some(address) = network.device(&wan.device).and_then(Device::source4) {
             rules.add(host(IpAddr::V4(address)), prefix_class::LOCAL, path);
         }
@@ -124,11 +129,17 @@ fn add_routes(rules: &mut Rules, config: &Config, network: &Snapshot) {
         let device = network.devices.iter().find(|device| device.ifindex == ifindex);
         device.map(|device: &Device| device.name.as_str())
     };
+    // What leads to the bond's device on a gateway is not for the kernel: it leads back
+    // to us. On a server that device is a LAN port.
+    let bond = config.bond.as_ref().map(|bond| bond.device.as_str());
     let room = PREFIX_ENTRIES / 4;
     let mut routes = Rules::default();
     for route in network.routes.iter().filter(|route| route.destination.prefix_len() > 0) {
         let Some(device) = name(route.ifindex) else { continue };
-        if device != "lo" && !config.wans.iter().any(|wan| wan.device == device) {
+        if device != "lo"
+            && bond != Some(device)
+            && !config.wans.iter().any(|wan| wan.device == device)
+        {
             // Not BYPASS: a WAN packet that claims to come from there gets no
             // further than any other.
             routes.add(route.destination, prefix_class::LAN, 0);

@@ -132,3 +132,35 @@ fn missing_devices_have_no_rules() {
     assert_eq!(place(&rules, "198.51.100.1"), None);
     assert_eq!(place(&rules, "224.0.0.1"), MULTICAST);
 }
+
+#[test]
+fn in_a_bond_all_is_the_bonds_but_what_is_here() {
+    use crate::daemon::fixture::{bonded, device};
+    let mut network = network();
+    network.devices.push(device(6, "mwb0", &["192.0.2.62/32", "2001:db8:a:f::1/128"]));
+    for half in ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"] {
+        network.routes.push(route(half, None, 6));
+    }
+    let rules = rules(&bonded(), &[1, 2], &network);
+    for (destination, wanted) in [
+        // Its routes are no reason to leave a packet to the kernel, nor are the WANs'.
+        ("203.0.113.250", None),
+        ("8.8.8.8", None),
+        ("2001:db8:ff::1", None),
+        ("198.51.100.1", None),
+        ("2001:db8:101::9", None),
+        // Our own addresses: nothing is mapped there.
+        ("198.51.100.2", LOCAL),
+        ("203.0.113.2", LOCAL),
+        ("192.0.2.62", LOCAL),
+        ("2001:db8:a:f::1", LOCAL),
+        ("10.1.0.77", LAN),
+        ("10.2.3.4", LAN),
+        ("10.9.0.5", LAN),
+        ("192.0.2.200", BYPASS),
+        ("224.0.0.1", MULTICAST),
+        ("198.51.100.255", MULTICAST),
+    ] {
+        assert_eq!(place(&rules, destination), wanted, "{destination}");
+    }
+}

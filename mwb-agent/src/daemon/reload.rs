@@ -74,7 +74,7 @@ impl Control {
                     port.revise_lan(configured);
                     port
                 }
-                None => Port::lan(configured),
+                None => Port::lan(&self.config, configured),
             };
             self.lan.push(port);
         }

@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use super::revision_bond::{self, Ends};
 use crate::config::units::{show_duration, show_percent, show_rate};
 use crate::config::{
     Api, Capacity, Config, Degraded, Failover, Forward, Gateway, Health, HealthMethod, Lan, Nat,
@@ -22,10 +23,23 @@ pub(super) struct Revision {
 
 /// Compares.
 pub(super) fn between(old: &Config, new: &Config) -> Revision {
-    let Config { mode, lan, balance, ipv6_prefix, bypass, wans, failover, health, nat, api } = new;
+    let Config {
+        role,
+        mode,
+        lan,
+        balance,
+        ipv6_prefix,
+        bypass,
+        wans,
+        failover,
+        health,
+        nat,
+        bond,
+        server,
+        api,
+    } = new;
     let mut revision = Revision::default();
     let out = &mut revision.changes;
-    word(out, "mode", old.mode.name(), mode.name());
     word(out, "balance", old.balance.name(), balance.name());
     word(out, "ipv6_prefix", shown(old.ipv6_prefix), shown(*ipv6_prefix));
     listed(out, "bypass", &old.bypass, bypass);
@@ -35,17 +49,31 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
     compare_health(out, &old.health, health);
     compare_nat(&mut revision, &old.nat, nat);
     compare_api(&mut revision.refused, &old.api, api);
+    let ends = Ends {
+        role: *role,
+        mode: *mode,
+        dead_after: failover.dead_after,
+        bond: bond.as_ref(),
+        server: server.as_ref(),
+        slots: new.session_slots(),
+    };
+    revision_bond::compare(&mut revision.refused, Ends::of(old), ends);
     revision
 }
 
 /// A key with one value.
-fn word<T: PartialEq + Display>(out: &mut Vec<String>, key: &str, old: T, new: T) {
+pub(super) fn word<T: PartialEq + Display>(out: &mut Vec<String>, key: &str, old: T, new: T) {
     if old != new {
         out.push(format!("{key}: {old} → {new}"));
     }
 }
 
-fn time(out: &mut Vec<String>, key: &str, old: std::time::Duration, new: std::time::Duration) {
+pub(super) fn time(
+    out: &mut Vec<String>,
+    key: &str,
+    old: std::time::Duration,
+    new: std::time::Duration,
+) {
     word(out, key, show_duration(old), show_duration(new));
 }
 
@@ -54,7 +82,12 @@ fn shown<T: Display>(value: Option<T>) -> String {
 }
 
 /// A key with a list whose order means nothing, but for those that both have.
-fn listed<T: PartialEq + Display>(out: &mut Vec<String>, key: &str, old: &[T], new: &[T]) {
+pub(super) fn listed<T: PartialEq + Display>(
+    out: &mut Vec<String>,
+    key: &str,
+    old: &[T],
+    new: &[T],
+) {
     for item in old.iter().filter(|item| !new.contains(item)) {
         out.push(format!("{key}: {item} removed"));
     }
@@ -159,7 +192,8 @@ fn rate(rate: Option<u64>) -> String {
 }
 
 fn compare_failover(out: &mut Vec<String>, old: &Failover, new: &Failover) {
-    let Failover { failback_after, hold_down_max } = new;
+    // How long a path lives is the bond's, and compared with it.
+    let Failover { failback_after, hold_down_max, dead_after: _ } = new;
     time(out, "failover.failback_after", old.failback_after, *failback_after);
     time(out, "failover.hold_down_max", old.hold_down_max, *hold_down_max);
 }

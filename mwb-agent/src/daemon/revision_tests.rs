@@ -170,3 +170,125 @@ proptest! {
         prop_assert_eq!(told.changes.len(), back.changes.len());
     }
 }
+
+const BOND: &str = "
+version: 1
+mode: bond
+lan: [lan0]
+wans: [{name: fiber, device: wan0}]
+bond:
+  server: \"203.0.113.250:7000\"
+  private_key_file: /etc/mwb/private.key
+  server_public_key: NqnP4z4u49EyW2/lx5QXo6mx9BrGxDTentAf2N++HAY=
+  addresses: [192.0.2.62/32]
+";
+
+const SERVER: &str = "
+version: 1
+role: server
+wans: [{name: uplink, device: eth0}]
+server:
+  private_key_file: /etc/mwb/private.key
+  addresses: [10.100.0.1/16]
+  clients:
+    - name: site1
+      public_key: pFTTPA0/Pu+hgPTb6fI02lvcoZV+SbvHezlbbVsi52I=
+      prefixes: [192.0.2.0/26]
+";
+
+#[test]
+fn each_difference_of_a_bond_needs_a_restart() {
+    let rows = [
+        ("203.0.113.250:7000", "203.0.113.251:7000", "bond.server: 203.0.113.250:7000 removed"),
+        ("/etc/mwb/private.key", "/k", "bond.private_key_file: /etc/mwb/private.key → /k"),
+        (
+            "NqnP4z4u49EyW2/lx5QXo6mx9BrGxDTentAf2N++HAY=",
+            "8ye5f70HVyykTp65HmfEkJG7gKbYXQOAf4nsPYXPLEw=",
+            "bond.server_public_key: NqnP4z4u49EyW2/lx5QXo6mx9BrGxDTentAf2N++HAY= → 8ye5",
+        ),
+        ("bond:", "bond:\n  suite: crc32", "bond.suite: chacha20poly1305 → crc32"),
+        ("bond:", "bond:\n  port: 7001", "bond.port: 7000 → 7001"),
+        ("bond:", "bond:\n  device: mwb1", "bond.device: mwb0 → mwb1"),
+        ("192.0.2.62/32", "192.0.2.61/32", "bond.addresses: 192.0.2.62/32 removed"),
+        ("bond:", "bond:\n  probe_interval: 20ms", "bond.probe_interval: 50ms → 20ms"),
+        ("bond:", "bond:\n  elephant: 1mbit", "bond.elephant: 5mbit → 1mbit"),
+        ("bond:", "failover: {dead_after: 1s}\nbond:", "failover.dead_after: 150ms → 1s"),
+    ];
+    for (old, new, line) in rows {
+        let Revision { changes, refused } =
+            between(&parsed(BOND), &parsed(&BOND.replacen(old, new, 1)));
+        assert_eq!(changes, [] as [&str; 0], "{new}");
+        let first = refused.first().map(String::as_str).unwrap_or_default();
+        assert!(first.starts_with(line), "{new}: {refused:?}");
+        assert!(refused.iter().all(|line| line.contains("restart")), "{refused:?}");
+    }
+    let Revision { changes, refused } = between(
+        &parsed(BOND),
+        &parsed(&BOND.replace("device: wan0}", "device: wan0}, {name: lte, device: wan1}")),
+    );
+    assert_eq!(
+        (changes.as_slice(), refused.len()),
+        (["WAN lte (wan1) added".to_owned()].as_slice(), 0)
+    );
+}
+
+#[test]
+fn each_difference_of_a_server_needs_a_restart() {
+    let other = "    - {name: site2, public_key: 8ye5f70HVyykTp65HmfEkJG7gKbYXQOAf4nsPYXPLEw=, \
+                 prefixes: [192.0.2.64/26]}";
+    let rows = [
+        ("/etc/mwb/private.key", "/k", "server.private_key_file: /etc/mwb/private.key → /k"),
+        ("server:\n  ", "server:\n  port: 7001\n  ", "server.port: 7000 → 7001"),
+        ("10.100.0.1/16", "10.100.0.2/16", "server.addresses: 10.100.0.1/16 removed"),
+        (
+            "server:\n  ",
+            "server:\n  suites: [crc32]\n  ",
+            "server.suites: chacha20poly1305 removed",
+        ),
+        ("name: site1", "name: site9", "client site1: name: site1 → site9"),
+        ("192.0.2.0/26", "192.0.2.0/27", "client site1: prefixes: 192.0.2.0/26 removed"),
+        (
+            "pFTTPA0/Pu+hgPTb6fI02lvcoZV+SbvHezlbbVsi52I=",
+            "8ye5f70HVyykTp65HmfEkJG7gKbYXQOAf4nsPYXPLEw=",
+            "client site1 removed",
+        ),
+        (
+            "role: server",
+            "failover: {dead_after: 1s}\nrole: server",
+            "failover.dead_after: 150ms → 1s",
+        ),
+    ];
+    for (old, new, line) in rows {
+        let Revision { refused, .. } =
+            between(&parsed(SERVER), &parsed(&SERVER.replacen(old, new, 1)));
+        let first = refused.first().map(String::as_str).unwrap_or_default();
+        assert!(first.starts_with(line), "{new}: {refused:?}");
+        assert!(refused.iter().all(|line| line.contains("restart")), "{refused:?}");
+    }
+    let more = format!("{}{other}\n", SERVER.trim_start());
+    let Revision { changes, refused } = between(&parsed(SERVER), &parsed(&more));
+    assert_eq!(changes, [] as [&str; 0]);
+    assert!(matches!(&refused[..], [one] if one.starts_with("client site2 added")), "{refused:?}");
+    // The ninth finds no room in the tables that there are.
+    let others: String = (1..=8)
+        .map(|n| {
+            let key = crate::bond::PrivateKey::from_bytes(&[n; 32]).expect("a key").public();
+            format!("    - {{name: n{n}, public_key: {key}, prefixes: [10.0.{n}.0/24]}}\n")
+        })
+        .collect();
+    let Revision { refused, .. } =
+        between(&parsed(SERVER), &parsed(&(SERVER.to_owned() + &others)));
+    let room = "server.clients: room for 8 → 16 needs `mwb-agent --detach`";
+    assert!(refused.first().is_some_and(|line| line.starts_with(room)), "{refused:?}");
+}
+
+#[test]
+fn another_role_or_mode_needs_a_restart() {
+    let needs = |old: &str, new: &str, line: &str| {
+        let Revision { refused, .. } = between(&parsed(old), &parsed(new));
+        assert!(refused.iter().any(|told| told.starts_with(line)), "{refused:?}");
+    };
+    needs(BASE, BOND, "mode: steer → bond");
+    needs(BOND, BASE, "mode: bond → steer");
+    needs(BASE, SERVER, "role: gateway → server");
+}

@@ -88,7 +88,7 @@ impl Wan {
         let (link, _) = watch::channel(present.link.clone());
         Self {
             path,
-            port: Port::wan(path, configured),
+            port: Port::wan(path, config, configured),
             present,
             written: pinned,
             link,
@@ -158,7 +158,9 @@ impl Control {
         let leaving =
             Leaving::of_paths((1u8..).zip(&pinned.paths).filter(|(id, _)| !ids.contains(id)));
         Ok(Self {
-            lan: config.lan.iter().map(Port::lan).collect(),
+            lan: config.lan.iter().map(|lan| Port::lan(&config, lan)).collect(),
+            device: config.tunnel().as_ref().map(Port::bond),
+            ticks: None,
             config,
             plane,
             bus,
@@ -199,6 +201,8 @@ impl Control {
     /// must not find a part missing; LAN ports come last.
     pub(super) fn begin(&mut self, network: &Snapshot) -> Result<(), Error> {
         self.write_rules(network)?;
+        // Packets of WANs go on to it.
+        self.follow_device(network)?;
         self.follow_wans(network)?;
         self.decide(Instant::now())?;
         for port in &mut self.lan {
@@ -218,10 +222,12 @@ impl Control {
         Ok(())
     }
 
-    /// Every device that the configuration names.
+    /// Every device that the configuration names, and the one of the bond that the data
+    /// plane has.
     pub(super) fn devices(&self) -> impl Iterator<Item = &str> {
         let lan = self.config.lan.iter().map(|lan| lan.device.as_str());
-        lan.chain(self.config.wans.iter().map(|wan| wan.device.as_str()))
+        let device = self.device.iter().map(|port| port.device.as_str());
+        lan.chain(self.config.wans.iter().map(|wan| wan.device.as_str())).chain(device)
     }
 }
 

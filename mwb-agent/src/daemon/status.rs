@@ -8,7 +8,7 @@ use mwb_common::maps::{Family, path_flag};
 
 use super::control::{Control, Wan, at_unix_ms};
 use super::ports::Port;
-use super::view::View;
+use super::view::{BondView, View};
 use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
 use crate::config;
 use crate::failover::Decision;
@@ -35,6 +35,10 @@ impl Control {
             wans,
             failover,
             balance: self.config.balance.name(),
+            bond: self.config.tunnel().map(|tunnel| BondView {
+                device: tunnel.device.to_owned(),
+                is_gateway: self.config.bond.is_some(),
+            }),
         }));
     }
 

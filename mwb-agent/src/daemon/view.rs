@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use mwb_common::reason::Verdict;
 use tokio::sync::watch;
 
+use super::bond::Shown;
 use super::look::Look;
 use super::rates::{Total, Totals};
+use crate::api::bond::BondStatus;
 use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
@@ -31,6 +33,16 @@ pub(super) struct View {
     pub(super) failover: FailoverStatus,
     /// The configuration may change while the agent runs.
     pub(super) balance: &'static str,
+    pub(super) bond: Option<BondView>,
+}
+
+/// What advice depends on, of a machine with a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BondView {
+    /// The kernel's end of its device.
+    pub(super) device: String,
+    /// It is the gateway's end: everything goes there.
+    pub(super) is_gateway: bool,
 }
 
 /// Answers for the API.
@@ -41,6 +53,7 @@ pub(super) struct Answers {
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) usage: watch::Receiver<Usage>,
     pub(super) tables: Tables,
+    pub(super) bond: Shown,
     pub(super) bus: Bus,
     pub(super) changes: Changes,
     pub(super) look: Look,
@@ -92,7 +105,7 @@ impl Answers {
 impl Source for Answers {
     async fn status(&self) -> Result<Status, Unavailable> {
         let totals = Totals::of(&self.rows().await?);
-        let View { lan, mut wans, failover, balance } = View::clone(&self.view.borrow());
+        let View { lan, mut wans, failover, balance, bond: _ } = View::clone(&self.view.borrow());
         for wan in &mut wans {
             let of =
                 |totals: &[Total]| totals.get(usize::from(wan.path)).copied().unwrap_or_default();
@@ -101,6 +114,7 @@ impl Source for Answers {
         let redirect_losses = self.losses(&lan, &wans).await?;
         Ok(Status {
             redirect_losses,
+            bond: self.bond.as_ref().map(|bond| BondStatus::clone(&bond.borrow())),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             mode: self.mode.to_owned(),

@@ -7,7 +7,7 @@ use ipnet::Ipv6Net;
 use mwb_common::maps::{Path, path_flag};
 use mwb_common::nptv6;
 
-use crate::config::{Config, Gateway, Wan};
+use crate::config::{Config, Gateway, Mode, Wan};
 use crate::health::{Hop, Link, NextHop};
 use crate::net::{Device, Snapshot};
 
@@ -34,7 +34,11 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
     };
     let v4 = hop4(wan, device, network, before);
     let npt = config.ipv6_prefix.zip(wan.ipv6_prefix);
-    let v6 = npt.and_then(|_| hop6(wan, device, network, before));
+    // Packets of a bond go by IPv6 with the WAN's own address.
+    let is_bonded = config.tunnel().is_some();
+    let v6 = (npt.is_some() || is_bonded && device.source6().is_some())
+        .then(|| hop6(wan, device, network, before))
+        .flatten();
     let mut path = Path {
         ifindex: device.ifindex,
         flags: path_flag::PRESENT,
@@ -54,12 +58,17 @@ pub(super) fn present(config: &Config, wan: &Wan, network: &Snapshot, before: &P
             path.next_hop_mac4 = mac;
         }
     }
+    let own = device.source6().filter(|_| is_bonded).map_or([0; 16], |own| own.octets());
+    path.address6 = own;
     match npt {
         Some((inside, outside)) => translate(&mut path, inside, outside),
         None => (path.inside6, path.outside6, path.npt_length) = ([0; 16], [0; 16], 0),
     }
     if let Some((gateway, mac)) = v6 {
-        path.flags |= path_flag::HAS_V6;
+        // On a server of flows alone: without a prefix there are none.
+        if npt.is_some() || config.mode == Mode::Bond {
+            path.flags |= path_flag::HAS_V6;
+        }
         path.gateway6 = gateway.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
         if let Some(mac) = destination(mac) {
             path.flags |= path_flag::NEXT_HOP6;
@@ -158,9 +167,8 @@ pub(super) fn to_resolve(present: &Present, network: &Snapshot) -> Vec<(u32, IpA
     let Link { ifindex: Some(ifindex), carrier: true, .. } = present.link else {
         return Vec::new();
     };
-    let flags = present.path.flags;
     let v4 = present.link.v4.and_then(|hop| hop.gateway).map(IpAddr::V4);
-    let v6 = (flags & path_flag::HAS_V6 != 0).then_some(Ipv6Addr::from(present.path.gateway6));
+    let v6 = present.next_hop6.map(|_| Ipv6Addr::from(present.path.gateway6));
     let v6 = v6.filter(|gateway| !gateway.is_unspecified()).map(IpAddr::V6);
     let resolves = network.devices.iter().any(|d| d.ifindex == ifindex && d.resolves);
     v4.into_iter()

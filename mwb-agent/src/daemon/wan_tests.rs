@@ -183,3 +183,36 @@ fn next_hops_are_resolved_when_unknown_stale_or_failed() {
     network.devices[2].carrier = false;
     assert_eq!(asked(&network), [] as [&str; 0]);
 }
+
+#[test]
+fn in_a_bond_a_wan_carries_ipv6_by_its_own_address() {
+    let config = crate::daemon::fixture::bonded();
+    let network = network();
+    let fiber = present(&config, &config.wans[0], &network, &Path::default());
+    assert_eq!(Ipv6Addr::from(fiber.path.address6).to_string(), "2001:db8:101::2");
+    assert!(has(&fiber, path_flag::NEXT_HOP4) && has(&fiber, path_flag::NEXT_HOP6));
+    assert_eq!(fiber.path.next_hop_mac6, ROUTER_MAC);
+    assert_eq!((fiber.path.npt_length, fiber.path.outside6), (0, [0; 16]));
+    // With an address, but no way to the next hop.
+    let lte = present(&config, &config.wans[1], &network, &Path::default());
+    assert_eq!(Ipv6Addr::from(lte.path.address6).to_string(), "2001:db8:102::2");
+    assert!(!has(&lte, path_flag::NEXT_HOP6));
+    // Without one.
+    let mut without = network.clone();
+    without.devices[2].addresses.retain(|address| address.ip.is_ipv4());
+    let fiber = present(&config, &config.wans[0], &without, &fiber.path);
+    assert_eq!((fiber.path.address6, has(&fiber, path_flag::NEXT_HOP6)), ([0; 16], false));
+    // Where nothing is bonded nobody asks for it.
+    assert_eq!(now(0, &network, &Path::default()).path.address6, [0; 16]);
+}
+
+#[test]
+fn in_a_bond_the_next_hop_of_ipv6_is_asked_for() {
+    let config = crate::daemon::fixture::bonded();
+    let mut network = network();
+    network.neighbours.clear();
+    let fiber = present(&config, &config.wans[0], &network, &Path::default());
+    let wanted: Vec<String> =
+        to_resolve(&fiber, &network).into_iter().map(|(_, ip)| ip.to_string()).collect();
+    assert_eq!(wanted, ["198.51.100.1", "fe80::1"]);
+}

@@ -51,11 +51,25 @@ fn known_figures_are_there_and_unknown_ones_have_no_series() {
         "mwb_wan_relapses{wan=\"fiber\"} 1",
         "mwb_wan_draining{wan=\"lte\"} 1",
         "mwb_redirect_losses_total{device=\"wan0\"} 6",
+        "mwb_bond_sessions 1",
+        "mwb_bond_unanswered_seconds 1.5",
+        "mwb_bond_keys_age_seconds{peer=\"server\"} 30",
+        "mwb_bond_path_state{path=\"1\",peer=\"server\",state=\"alive\",wan=\"fiber\"} 1",
+        "mwb_bond_path_state{path=\"2\",peer=\"server\",state=\"alive\",wan=\"lte\"} 0",
+        "mwb_bond_path_state{path=\"2\",peer=\"server\",state=\"dead\",wan=\"lte\"} 1",
+        "mwb_bond_path_rtt_seconds{path=\"1\",peer=\"server\",wan=\"fiber\"} 0.0125",
+        "mwb_bond_path_capacity_bits_per_second{path=\"1\",peer=\"server\",wan=\"fiber\"} 94000000",
+        "mwb_bond_path_packets_total{direction=\"out\",path=\"1\",peer=\"server\",wan=\"fiber\"} 900",
+        "mwb_bond_path_lost_packets_total{path=\"1\",peer=\"server\",wan=\"fiber\"} 5",
+        "mwb_bond_handshakes_total{result=\"established\"} 2",
+        "mwb_bond_handshakes_total{result=\"replayed\"} 4",
+        "mwb_bond_messages_refused_total{reason=\"bad_check\"} 7",
     ] {
         assert!(text.lines().any(|other| other == line), "no `{line}` in:\n{text}");
     }
     assert!(!text.contains("mwb_wan_rtt_seconds{wan=\"lte\"}"), "{text}");
     assert!(!text.contains("device=\"wwan0\""), "{text}");
+    assert!(!text.contains("mwb_bond_path_rtt_seconds{path=\"2\""), "{text}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus, Handshakes};
 use super::change::{self, Request};
 use super::doctor::Report;
 use super::explain::{Explanation, Outcome};
@@ -229,6 +230,7 @@ fn sample() -> (Status, Vec<CounterRow>) {
             forced: None,
             forced_until_unix_ms: None,
         },
+        bond: Some(bond()),
     };
     let row = |direction: &str, wan: &str, reason: &str, verdict: &str, packets| CounterRow {
         direction: direction.to_owned(),
@@ -244,4 +246,46 @@ fn sample() -> (Status, Vec<CounterRow>) {
         row("in", "none", "no_mapping", "kernel", 3),
     ];
     (status, counters)
+}
+
+/// A session with two paths, one of which was never answered.
+fn bond() -> BondStatus {
+    let first = BondPathStatus {
+        path: 1,
+        wan: "fiber".to_owned(),
+        remote: "203.0.113.250:7000".to_owned(),
+        state: BondPathState::Alive,
+        rtt_ms: Some(12.5),
+        jitter_ms: Some(1.0),
+        loss: 0.01,
+        lost: 5,
+        mtu: 1_500,
+        capacity_bps: Some(94_000_000),
+        queue_ms: 2.0,
+        striped: true,
+        tx: Traffic { packets: 900, bytes: 1_000_000 },
+        moves: 1,
+        ..BondPathStatus::default()
+    };
+    let second = BondPathStatus { path: 2, wan: "lte".to_owned(), ..BondPathStatus::default() };
+    let session = BondSession {
+        suite: "chacha20poly1305".to_owned(),
+        keys_age_seconds: Some(30.0),
+        mtu: 1_432,
+        paths: vec![first, second],
+        ..BondSession::default()
+    };
+    BondStatus {
+        role: "gateway".to_owned(),
+        sessions: vec![session],
+        unanswered_seconds: Some(1.5),
+        handshakes: Handshakes {
+            initiations: 3,
+            established: 2,
+            refused: [("replayed".to_owned(), 4)].into(),
+            ..Handshakes::default()
+        },
+        messages_refused: [("bad_check".to_owned(), 7)].into(),
+        ..BondStatus::default()
+    }
 }

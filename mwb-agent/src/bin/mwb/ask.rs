@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use mwb_agent::api::bond::BondStatus;
 use mwb_agent::api::change::Done;
 use mwb_agent::api::client;
 use mwb_agent::api::doctor::{Report, Severity};
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cli::{Command, Format};
-use crate::{diagnosis, exit, flows, show};
+use crate::{bond, diagnosis, exit, flows, show};
 
 /// How many events `mwb status` shows.
 const LATEST_EVENTS: usize = 5;
@@ -32,6 +33,10 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
         Command::Wans(format) => {
             let wans = |wans: &Vec<WanStatus>| show::wans(wans, style);
             read(socket, "/v1/wans", format, wans).await
+        }
+        Command::Bond(format) => {
+            let shown = |bond: &Option<BondStatus>| bond::show(bond.as_ref(), style);
+            read(socket, "/v1/bond", format, shown).await
         }
         Command::Counters(format) => {
             let counters = |rows: &Vec<CounterRow>| show::counters(rows);

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Status(Format),
     /// The WAN links
     Wans(Format),
+    /// Sessions of the bond and their paths
+    Bond(Format),
     /// Packets by what became of them and why
     Counters(Format),
     /// Open flows, the largest first

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use mwb_agent::api::explain::Explanation;
-use mwb_agent::api::flows::{FlowChoice, FlowList, FlowRow, How, TcpState};
+use mwb_agent::api::flows::{FlowBond, FlowChoice, FlowList, FlowRow, How, TcpState};
 
 use crate::show::Style;
 use crate::table::{Align, Colour, Table};
-use crate::units::{bytes, counted, grouped, percent, span};
+use crate::units::{bits, bytes, counted, grouped, percent, span};
 
 /// The flows, and how many there are beside them.
 pub(crate) fn table(list: &FlowList, style: &Style) -> String {
@@ -21,6 +21,9 @@ pub(crate) fn table(list: &FlowList, style: &Style) -> String {
         out.push_str("; --top N shows more");
     }
     out.push('\n');
+    if let Some(rate) = list.elephant_bps {
+        let _ = writeln!(out, "From {} on a flow is an elephant", bits(rate));
+    }
     out
 }
 
@@ -54,11 +57,11 @@ fn rows(flows: &[FlowRow], style: &Style) -> String {
             seconds(flow.idle_seconds).into(),
             grouped(flow.sent.packets).into(),
             bytes(flow.sent.bytes).into(),
-            grouped(flow.received.packets).into(),
-            bytes(flow.received.bytes).into(),
+            received(flow, grouped(flow.received.packets)).into(),
+            received(flow, bytes(flow.received.bytes)).into(),
             flow.state
                 .map_or_else(|| "-".into(), |state| style.paint(state.name(), state_colour(state))),
-            chosen(flow.choice).into(),
+            flow.bond.map_or_else(|| chosen(flow.choice), bonded).into(),
         ]);
     }
     table.render()
@@ -73,6 +76,21 @@ fn state_colour(state: TcpState) -> Colour {
     }
 }
 
+/// Nobody counts what comes back to a flow of a bond.
+fn received(flow: &FlowRow, figure: String) -> String {
+    if flow.bond.is_some() { "-".to_owned() } else { figure }
+}
+
+fn bonded(bond: FlowBond) -> String {
+    match (bond.elephant, bond.striped) {
+        (true, true) => "elephant, by several paths",
+        (true, false) => "elephant, by one path",
+        (false, true) => "packet by packet",
+        (false, false) => "bonded",
+    }
+    .to_owned()
+}
+
 fn chosen(choice: FlowChoice) -> String {
     let how = match (choice.how, choice.slot) {
         (How::Slot, Some(slot)) => format!("slot {slot}"),
@@ -80,6 +98,7 @@ fn chosen(choice: FlowChoice) -> String {
         (How::NoneAlive, Some(slot)) => format!("slot {slot}, none was alive"),
         (How::Via, _) => "the WAN's own subnet".to_owned(),
         (How::Inbound, _) => "opened from the WAN".to_owned(),
+        (How::Bonded, _) => How::Bonded.name().to_owned(),
         (how, None) => how.name().to_owned(),
     };
     if choice.mapped { format!("{how}, kept") } else { how }
@@ -134,13 +153,30 @@ mod tests {
     #[test]
     fn flows_are_a_table_with_how_many_there_are() -> Result<(), serde_json::Error> {
         let flow: FlowRow = serde_json::from_str(FLOW)?;
-        let list = FlowList { open: 9, matching: 3, flows: vec![flow] };
+        let list =
+            FlowList { open: 9, matching: 3, flows: vec![flow], elephant_bps: Some(5_000_000) };
         assert_eq!(
             table(&list, &PLAIN),
             "PROTO  INSIDE            OUTSIDE             REMOTE           WAN      AGE  IDLE   SENT    BYTES  RECEIVED    BYTES  STATE        CHOSEN\n\
              tcp    192.0.2.10:50000  198.51.100.2:50000  203.0.113.5:443  fiber  1m 1s    0s  1,200  64.0 kB     2,400  3.40 MB  established  slot 17, kept\n\
-             \n1 of 3 flows that match, of 9 in all; --top N shows more\n"
+             \n1 of 3 flows that match, of 9 in all; --top N shows more\n\
+             From 5.00 Mbit/s on a flow is an elephant\n"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn a_flow_of_a_bond_says_by_how_many_paths_it_goes() -> Result<(), serde_json::Error> {
+        let mut flow: FlowRow = serde_json::from_str(FLOW)?;
+        for (elephant, striped, text) in [
+            (true, true, "elephant, by several paths\n"),
+            (true, false, "elephant, by one path\n"),
+            (false, true, "packet by packet\n"),
+            (false, false, "bonded\n"),
+        ] {
+            flow.bond = Some(FlowBond { bucket: 1, elephant, striped });
+            assert!(rows(std::slice::from_ref(&flow), &PLAIN).ends_with(text));
+        }
         Ok(())
     }
 

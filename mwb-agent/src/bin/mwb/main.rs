@@ -3,6 +3,7 @@
 //! Must not know: maps, netlink.
 
 mod ask;
+mod bond;
 mod check;
 mod cli;
 mod diagnosis;
@@ -54,7 +55,14 @@ async fn main() -> ExitCode {
 fn check_file(file: &Path) -> ExitCode {
     match mwb_agent::config::load(file) {
         Ok(config) => {
-            let text = check::summary(file, &config);
+            let key = match check::key(&config) {
+                Ok(key) => key,
+                Err(error) => {
+                    eprintln!("{error}");
+                    return ExitCode::from(exit::WRONG);
+                }
+            };
+            let text = check::summary(file, &config) + &key;
             match io::stdout().lock().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::from(exit::FAILED),

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use mwb_agent::api::snapshot::{CounterRow, LanStatus, Status, Traffic, WanState, WanStatus};
 use mwb_agent::events::Event;
 
+use crate::bond;
 use crate::table::{Align, Cell, Colour, Table};
 use crate::units::{ago, bytes, counted, grouped, millis, percent, span};
 
@@ -40,6 +41,10 @@ pub(crate) fn status(
     out.push_str(&wans(&status.wans, style));
     out.push('\n');
     out.push_str(&hooks(&status.lan, &status.wans, style));
+    if let Some(bond) = &status.bond {
+        out.push('\n');
+        out.push_str(&bond::brief(bond));
+    }
     let nat = &status.nat;
     let ports: Vec<String> =
         nat.ports_used.iter().map(|(wan, used)| format!("{wan} {}", grouped(*used))).collect();

@@ -34,6 +34,14 @@ pub(crate) fn bytes(value: u64) -> String {
     }
 }
 
+/// `94.0 Mbit/s`: powers of 1,000, three figures.
+pub(crate) fn bits(rate: u64) -> String {
+    match bytes(rate).strip_suffix('B') {
+        Some(number) => format!("{number}bit/s"),
+        None => format!("{rate} bit/s"),
+    }
+}
+
 /// `2h 4m`: the two largest units of a span of seconds.
 pub(crate) fn span(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -93,6 +101,7 @@ mod tests {
         for (value, text) in sizes {
             assert_eq!(bytes(value), text);
         }
+        assert_eq!((bits(0), bits(94_000_000)), ("0 bit/s".into(), "94.0 Mbit/s".into()));
         let spans = [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m 1s"), (7_440, "2h 4m")];
         for (value, text) in spans {
             assert_eq!(span(value), text);

@@ -5,7 +5,7 @@ use std::fs;
 
 use mwb_common::maps::{PREFIX_ENTRIES, filtering, path_flag};
 
-use super::super::view::View;
+use super::super::view::{BondView, View};
 use crate::dataplane::{Error, Rules};
 use crate::flows::Usage;
 use crate::net::{self, Snapshot};
@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub(super) ports: (u16, u16),
     /// Whether a WAN carries IPv6.
     pub(super) ipv6: bool,
+    /// If there is one.
+    pub(super) bond: Option<BondView>,
     /// Why losses behind XDP redirects are not seen, if they are not.
     pub(super) unwatched: Option<String>,
 }
@@ -139,6 +141,7 @@ impl Facts {
             contacts,
             ports,
             ipv6: book.paths.iter().any(carries),
+            bond: view.bond.clone(),
             unwatched,
         })
     }

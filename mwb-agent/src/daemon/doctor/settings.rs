@@ -15,14 +15,21 @@ const IPV6_LEAST: u32 = 1_280;
 pub(super) fn judge(facts: &Facts, out: &mut Vec<Finding>) {
     kernel(facts, out);
     for device in &facts.devices {
-        hook(device, out);
-        offloads(device, out);
+        hook(device, facts, out);
+        offloads(device, facts, out);
     }
     forwarding(facts, out);
-    ports(facts, out);
+    if !is_bonded(facts) {
+        ports(facts, out);
+    }
     sources(facts, out);
     mtus(facts, out);
     tables(facts, out);
+}
+
+/// It is the gateway of a bond: nothing is translated, and everything goes to a server.
+fn is_bonded(facts: &Facts) -> bool {
+    facts.bond.as_ref().is_some_and(|bond| bond.is_gateway)
 }
 
 fn kernel(facts: &Facts, out: &mut Vec<Finding>) {
@@ -66,7 +73,7 @@ fn kernel(facts: &Facts, out: &mut Vec<Finding>) {
     }
 }
 
-fn hook(device: &Device, out: &mut Vec<Finding>) {
+fn hook(device: &Device, facts: &Facts, out: &mut Vec<Finding>) {
     let name = device.name.as_str();
     let Some(hook) = &device.hook else {
         let fact = format!("no program is attached: {}", device.why);
@@ -80,14 +87,18 @@ fn hook(device: &Device, out: &mut Vec<Finding>) {
     let mode = device.mode.as_deref().unwrap_or("-");
     let fact = format!("{hook} {mode}: {}", device.why);
     if mode == "generic" {
-        let fix = "set `hook: tcx` for it: generic XDP copies each packet and is slower";
+        let fix = if facts.bond.is_some() && device.wan.is_some() {
+            "take a device whose driver has native XDP: generic XDP copies each packet"
+        } else {
+            "set `hook: tcx` for it: generic XDP copies each packet and is slower"
+        };
         out.push(with_fix(finding(Hook, name, Warn, fact), fix));
     } else {
         out.push(finding(Hook, name, Ok, fact));
     }
 }
 
-fn offloads(device: &Device, out: &mut Vec<Finding>) {
+fn offloads(device: &Device, facts: &Facts, out: &mut Vec<Finding>) {
     let name = device.name.as_str();
     if !device.there {
         return;
@@ -112,10 +123,16 @@ fn offloads(device: &Device, out: &mut Vec<Finding>) {
         let fix = format!("ethtool -K {name} rxvlan off, if VLANs stand on it");
         out.push(with_fix(finding(Offload, name, Warn, fact), fix));
     }
-    if xdp && device.driver == "veth" {
+    // What comes in by the bond's device is whole: both of its ends are ours.
+    let is_ours = facts.bond.as_ref().is_some_and(|bond| bond.device == device.name);
+    if xdp && device.driver == "veth" && !is_ours {
         let fact = "what local sockets and containers send through the peer has partial \
             checksums, which cannot be seen from here and which XDP does not complete";
-        let fix = format!("`hook: tcx` for {name}, or `ethtool -K PEER tx off` on its peer");
+        let fix = if facts.bond.is_some() && device.wan.is_some() {
+            "`ethtool -K PEER tx off` on its peer".to_owned()
+        } else {
+            format!("`hook: tcx` for {name}, or `ethtool -K PEER tx off` on its peer")
+        };
         out.push(with_fix(finding(Offload, name, Warn, fact), fix));
     }
     if out.len() == before {
@@ -191,6 +208,12 @@ fn sources(facts: &Facts, out: &mut Vec<Finding>) {
         let Some(own) = strictness(&device.rp_filter) else { continue };
         // The stricter of both counts, where 2 (loose) is above 1 (strict).
         match own.max(all) {
+            1 if is_bonded(facts) => {
+                let fact = "strict: the kernel's way to the server is the bond, so the server's \
+                    answers from a WAN are dropped and no session is made";
+                let fix = format!("sysctl {name}=2");
+                out.push(with_fix(finding(Sysctl, &name, Bad, fact), fix));
+            }
             1 if several => {
                 let fact = "strict: packets to the gateway itself from a WAN that is not its \
                     default route are dropped, probes' answers among them";

@@ -9,6 +9,7 @@ use super::facts::{Device, Facts, Fill, Kernel, Sysctls};
 use super::flow::{CpuParts, Passed, ProgramPassed};
 use super::sample::{Backlog, DeviceCounts};
 use super::*;
+use crate::daemon::view::BondView;
 
 fn device(name: &str, wan: Option<&str>) -> Device {
     let features = ["rx-lro", "rx-gro-hw", "rx-vlan-hw-parse"];
@@ -54,6 +55,7 @@ fn sound() -> (Facts, Passed) {
         contacts: Some((131_072, 131_072)),
         ports: (10_000, 65_535),
         ipv6: true,
+        bond: None,
         unwatched: None,
     };
     let counts = DeviceCounts { received: 1_000, sent: 1_000, ..DeviceCounts::default() };
@@ -89,6 +91,37 @@ fn a_sound_gateway_has_no_trouble_and_no_bottleneck() {
     for area in areas.into_iter().chain([Area::Queue, Area::Cpu]) {
         assert!(report.findings.iter().any(|found| found.area == area), "{area:?}");
     }
+}
+
+fn bond(is_gateway: bool) -> Option<BondView> {
+    Some(BondView { device: "lan0".to_owned(), is_gateway })
+}
+
+#[test]
+fn what_is_no_trouble_in_a_bond_is_not_told() {
+    let trouble = |harm: &dyn Fn(&mut Facts)| {
+        let (mut facts, passed) = sound();
+        harm(&mut facts);
+        judge(&facts, &passed).worst()
+    };
+    let with = |facts: &mut Facts, is_gateway, harm: &dyn Fn(&mut Facts)| {
+        harm(facts);
+        facts.bond = bond(is_gateway);
+    };
+    // Its own device is a veth whose packets are whole.
+    let veth = |facts: &mut Facts| facts.devices[0].driver = "veth".to_owned();
+    assert_eq!(trouble(&veth), Severity::Warn);
+    assert_eq!(trouble(&|facts| with(facts, false, &veth)), Severity::Ok);
+    // No ports are given to flows at a gateway; at a server they are.
+    let ports = |facts: &mut Facts| facts.sysctls.local_ports = Some((32_768, 60_999));
+    assert_eq!(trouble(&|facts| with(facts, false, &ports)), Severity::Warn);
+    assert_eq!(trouble(&|facts| with(facts, true, &ports)), Severity::Ok);
+    // A server with one uplink hears its clients by the default route.
+    let strict = |facts: &mut Facts| {
+        facts.devices.truncate(2);
+        facts.devices[1].rp_filter = Some("1".to_owned());
+    };
+    assert_eq!(trouble(&|facts| with(facts, false, &strict)), Severity::Ok);
 }
 
 /// What is done to a sound gateway.
@@ -132,6 +165,20 @@ fn each_trouble_is_found_with_its_severity_and_its_fix() {
         }),
         (Area::Sysctl, "net.ipv4.conf.wan0.rp_filter", Severity::Warn, "rp_filter=2", |f, _| {
             f.devices[1].rp_filter = Some("1".to_owned());
+        }),
+        (Area::Sysctl, "net.ipv4.conf.wan0.rp_filter", Severity::Bad, "rp_filter=2", |f, _| {
+            // Also with one WAN alone.
+            f.devices.truncate(2);
+            f.devices[1].rp_filter = Some("1".to_owned());
+            f.bond = bond(true);
+        }),
+        (Area::Offload, "wan0", Severity::Warn, "`ethtool -K PEER tx off` on", |f, _| {
+            f.devices[1].driver = "veth".to_owned();
+            f.bond = bond(true);
+        }),
+        (Area::Hook, "wan0", Severity::Warn, "native XDP", |f, _| {
+            f.devices[1].mode = Some("generic".to_owned());
+            f.bond = bond(true);
         }),
         (Area::Mtu, "wan1", Severity::Bad, "mtu 1280", |f, _| f.devices[2].mtu = 1_000),
         (Area::Table, "IPv4 flows", Severity::Warn, "grow", |f, _| f.tables[0].used = 80),

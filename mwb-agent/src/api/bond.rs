@@ -1,0 +1,148 @@
+//! The shapes of what is said about bonds: `/v1/bond`, and the same in `/v1/status`.
+//! Fields are added, never renamed or removed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::snapshot::Traffic;
+
+/// `/v1/bond`: this end of its bonds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BondStatus {
+    /// `gateway` or `server`.
+    pub role: String,
+    /// UDP port of this end.
+    pub port: u16,
+    /// Time between two probes of a path.
+    pub probe_interval_ms: f64,
+    /// How long a path may leave probes without an answer and count as alive.
+    pub dead_after_ms: f64,
+    /// Sessions in use: of a gateway one at most, of a server one for each client that
+    /// has one.
+    pub sessions: Vec<BondSession>,
+    /// For how long a gateway has asked without an answer, in seconds; nothing if it
+    /// does not ask.
+    pub unanswered_seconds: Option<f64>,
+    /// What handshakes have come to, since the agent began.
+    pub handshakes: Handshakes,
+    /// Messages of the far end's agent that were not taken, by reason.
+    pub messages_refused: BTreeMap<String, u64>,
+}
+
+/// What handshakes have come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Handshakes {
+    /// Initiations: of a gateway those that it has sent, of a server those that came.
+    pub initiations: u64,
+    /// Sessions and new keys that they have led to.
+    pub established: u64,
+    /// Cookies: of a server those that it has sent because it was under load.
+    pub cookies: u64,
+    /// Answers that a gateway has ignored.
+    pub ignored: u64,
+    /// Initiations that a server has not answered, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// A session with its paths.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BondSession {
+    /// Name of the client, at a server.
+    pub client: Option<String>,
+    /// Public key of the far end.
+    pub peer: String,
+    /// How packets are checked: `chacha20poly1305`, `siphash` or `crc32`.
+    pub suite: String,
+    /// Number of the newest keys.
+    pub epoch: u32,
+    /// Age of the newest keys in seconds.
+    pub keys_age_seconds: Option<f64>,
+    /// For how long this agent has known the session, in seconds.
+    pub age_seconds: f64,
+    /// Largest inner packet that every path takes, in bytes.
+    pub mtu: u32,
+    /// How packets are shared among the paths.
+    pub balance: String,
+    /// Paths by number.
+    pub paths: Vec<BondPathStatus>,
+}
+
+/// What a path is at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BondPathState {
+    /// Its probes are answered.
+    Alive,
+    /// They are, and it carries packets only if no other path can.
+    Parked,
+    /// They are not.
+    #[default]
+    Dead,
+    /// Its carrier is gone, here or at the far end.
+    Down,
+}
+
+impl BondPathState {
+    /// All of them.
+    pub const ALL: [BondPathState; 4] =
+        [BondPathState::Alive, BondPathState::Parked, BondPathState::Dead, BondPathState::Down];
+
+    /// The word in JSON and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            BondPathState::Alive => "alive",
+            BondPathState::Parked => "parked",
+            BondPathState::Dead => "dead",
+            BondPathState::Down => "down",
+        }
+    }
+}
+
+/// A path of a session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BondPathStatus {
+    /// Its number, which both ends have.
+    pub path: u8,
+    /// Name of our WAN that it goes by.
+    pub wan: String,
+    /// Address and port of the far end.
+    pub remote: String,
+    /// What it is at the moment.
+    pub state: BondPathState,
+    /// Why, if it is not simply alive.
+    pub reason: String,
+    /// Smoothed round-trip time of its probes.
+    pub rtt_ms: Option<f64>,
+    /// Its smoothed variation.
+    pub jitter_ms: Option<f64>,
+    /// Part of the packets sent that are lost for other reasons than a full queue, 0 to 1.
+    pub loss: f64,
+    /// Packets sent and lost, since the agent began.
+    pub lost: u64,
+    /// Largest packet that passes, in bytes from the outer IP header on.
+    pub mtu: u32,
+    /// What it can carry to the far end in bit/s, as estimated.
+    pub capacity_bps: Option<u64>,
+    /// What arrives at the far end, in bit/s.
+    pub rate_out_bps: f64,
+    /// What arrives here, in bit/s.
+    pub rate_in_bps: f64,
+    /// How long the newest probe waited in a queue.
+    pub queue_ms: f64,
+    /// Whether elephants are striped over it.
+    pub striped: bool,
+    /// Sent, bytes from the outer IP header on.
+    pub tx: Traffic,
+    /// Received, the same.
+    pub rx: Traffic,
+    /// Packets that were sent by it although it was not alive, because no path was.
+    pub forced: u64,
+    /// How often the far end has come from another address.
+    pub moves: u32,
+    /// What probes of both ends and their answers come to in 30 days, in bytes both ways
+    /// together, if the far end probes as often.
+    pub probe_bytes_per_month: u64,
+}

@@ -1,0 +1,126 @@
+//! Metrics of a bond, from its snapshot.
+
+use prometheus::Registry;
+
+use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
+use super::metrics::{
+    BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE, BOND_MESSAGES_REFUSED, BOND_MTU,
+    BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS,
+    BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_QUEUE,
+    BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_SESSIONS, BOND_UNANSWERED, counter,
+    float, gauge, whole,
+};
+
+/// What the far end is called at a gateway.
+const SERVER: &str = "server";
+
+/// Fills in all that is known of a bond.
+pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let none: &[&str] = &[];
+    let sessions = gauge(registry, &BOND_SESSIONS)?;
+    sessions.with_label_values(none).set(whole(bond.sessions.len() as u64));
+    let unanswered = float(registry, &BOND_UNANSWERED)?;
+    if let Some(seconds) = bond.unanswered_seconds {
+        unanswered.with_label_values(none).set(seconds);
+    }
+    let age = float(registry, &BOND_KEYS_AGE)?;
+    let mtu = gauge(registry, &BOND_MTU)?;
+    for session in &bond.sessions {
+        let peer = &[peer(session)];
+        if let Some(seconds) = session.keys_age_seconds {
+            age.with_label_values(peer).set(seconds);
+        }
+        mtu.with_label_values(peer).set(session.mtu.into());
+    }
+    fill_handshakes(registry, bond)?;
+    fill_quality(registry, bond)?;
+    fill_traffic(registry, bond)
+}
+
+fn peer(session: &BondSession) -> &str {
+    session.client.as_deref().unwrap_or(SERVER)
+}
+
+/// Each path with its labels.
+fn paths(bond: &BondStatus) -> impl Iterator<Item = ([String; 3], &BondPathStatus)> {
+    bond.sessions.iter().flat_map(|session| {
+        session.paths.iter().map(|path| {
+            let labels = [peer(session).to_owned(), path.path.to_string(), path.wan.clone()];
+            (labels, path)
+        })
+    })
+}
+
+fn fill_handshakes(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let none: &[&str] = &[];
+    let shakes = &bond.handshakes;
+    counter(registry, &BOND_INITIATIONS)?.with_label_values(none).inc_by(shakes.initiations);
+    let results = counter(registry, &BOND_HANDSHAKES)?;
+    let told = [
+        ("established", shakes.established),
+        ("cookie", shakes.cookies),
+        ("ignored", shakes.ignored),
+    ];
+    let refused = shakes.refused.iter().map(|(reason, count)| (reason.as_str(), *count));
+    for (result, count) in told.into_iter().chain(refused) {
+        results.with_label_values(&[result]).inc_by(count);
+    }
+    let messages = counter(registry, &BOND_MESSAGES_REFUSED)?;
+    for (reason, count) in &bond.messages_refused {
+        messages.with_label_values(&[reason]).inc_by(*count);
+    }
+    Ok(())
+}
+
+fn fill_quality(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let states = gauge(registry, &BOND_PATH_STATE)?;
+    let rtt = float(registry, &BOND_PATH_RTT)?;
+    let jitter = float(registry, &BOND_PATH_JITTER)?;
+    let loss = float(registry, &BOND_PATH_LOSS)?;
+    let queue = float(registry, &BOND_PATH_QUEUE)?;
+    let capacity = gauge(registry, &BOND_PATH_CAPACITY)?;
+    let mtu = gauge(registry, &BOND_PATH_MTU)?;
+    let striped = gauge(registry, &BOND_PATH_STRIPED)?;
+    for (labels, path) in paths(bond) {
+        let labels = labels.each_ref().map(String::as_str);
+        let [peer, number, wan] = labels;
+        for state in BondPathState::ALL {
+            let is = path.state == state;
+            states.with_label_values(&[peer, number, wan, state.name()]).set(is.into());
+        }
+        for (family, ms) in [(&rtt, path.rtt_ms), (&jitter, path.jitter_ms)] {
+            if let Some(ms) = ms {
+                family.with_label_values(&labels).set(ms / 1e3);
+            }
+        }
+        loss.with_label_values(&labels).set(path.loss);
+        queue.with_label_values(&labels).set(path.queue_ms / 1e3);
+        if let Some(bits) = path.capacity_bps {
+            capacity.with_label_values(&labels).set(whole(bits));
+        }
+        mtu.with_label_values(&labels).set(path.mtu.into());
+        striped.with_label_values(&labels).set(path.striped.into());
+    }
+    Ok(())
+}
+
+fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &BOND_PATH_PACKETS)?;
+    let bytes = counter(registry, &BOND_PATH_BYTES)?;
+    let lost = counter(registry, &BOND_PATH_LOST)?;
+    let forced = counter(registry, &BOND_PATH_FORCED)?;
+    let moves = counter(registry, &BOND_PATH_MOVES)?;
+    for (labels, path) in paths(bond) {
+        let labels = labels.each_ref().map(String::as_str);
+        let [peer, number, wan] = labels;
+        for (direction, traffic) in [("in", path.rx), ("out", path.tx)] {
+            let labels = [peer, number, wan, direction];
+            packets.with_label_values(&labels).inc_by(traffic.packets);
+            bytes.with_label_values(&labels).inc_by(traffic.bytes);
+        }
+        lost.with_label_values(&labels).inc_by(path.lost);
+        forced.with_label_values(&labels).inc_by(path.forced);
+        moves.with_label_values(&labels).inc_by(path.moves.into());
+    }
+    Ok(())
+}

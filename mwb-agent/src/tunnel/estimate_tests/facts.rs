@@ -1,0 +1,287 @@
+//! What follows from facts that are made by hand.
+
+use mwb_common::maps::PathState;
+
+use super::super::stripe::{Candidate, Elephants};
+use super::super::track::Losses;
+use super::super::{Estimator, PathFacts, Reason, Verdict};
+use super::world::{MS, SECOND};
+
+/// A path that is shown to an estimator every 100 ms.
+#[derive(Clone, Copy, Default)]
+struct Path {
+    state: PathState,
+    capacity: Option<u64>,
+}
+
+impl Path {
+    /// In the last 100 ms `sent` packets of 1,500 bytes left, of which `taken` arrived
+    /// and the last, a probe, waited for so long.
+    fn goes_on(&mut self, now: u64, sent: u64, taken: u64, way: u64, waited: u64) {
+        let state = &mut self.state;
+        state.sent += sent;
+        state.sent_bytes += sent * 1_500;
+        state.reply_sequence = state.sent;
+        state.reply_packets += taken;
+        state.reply_bytes += taken * 1_500;
+        // As steady as the queue is: what came since the last one took 100 ms.
+        state.reply_received_at = now - way + 5 * SECOND;
+        state.reply_sent_at = now - 2 * way - waited;
+        state.reply_at = now;
+        state.alive_until = now + 150 * MS;
+    }
+}
+
+struct Session {
+    now: u64,
+    estimator: Estimator,
+    verdict: Verdict,
+}
+
+impl Session {
+    fn new() -> Self {
+        Self { now: 100 * SECOND, estimator: Estimator::new(), verdict: Verdict::default() }
+    }
+
+    fn tick<const N: usize>(&mut self, paths: &mut [Path; N], go: impl Fn(usize, u64, &mut Path)) {
+        self.now += 100 * MS;
+        for (index, path) in paths.iter_mut().enumerate() {
+            go(index, self.now, path);
+        }
+        let facts: Vec<PathFacts> = (1u8..)
+            .zip(paths.iter())
+            .map(|(path, Path { state, capacity })| PathFacts {
+                path,
+                state: *state,
+                capacity: *capacity,
+                usable: true,
+            })
+            .collect();
+        self.verdict = self.estimator.update(self.now, &facts);
+    }
+}
+
+#[test]
+fn losses_are_right_to_the_packet_and_do_not_depend_on_how_many_paths_there_are() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 8];
+    session.tick(&mut paths, |_, now, path| path.goes_on(now, 2, 2, 20 * MS, 0));
+    for _ in 0..50 {
+        session.tick(&mut paths, |index, now, path| {
+            path.goes_on(now, 100, 100 - index as u64, 20 * MS, 0);
+        });
+    }
+    for (index, path) in session.verdict.paths.iter().enumerate() {
+        assert_eq!(path.lost, 50 * index as u64);
+        assert!((path.loss - index as f64 / 100.0).abs() < 1e-3, "{} at {index}", path.loss);
+    }
+}
+
+#[test]
+fn a_packet_that_overtakes_a_probe_is_lost_in_one_interval_and_found_in_the_next() {
+    let mut session = Session::new();
+    let mut paths = [Path::default()];
+    for taken in [2, 2, 9, 11, 10] {
+        let sent = if taken == 2 { 2 } else { 10 };
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, sent, taken, 20 * MS, 0));
+    }
+    assert_eq!(session.verdict.paths[0].lost, 0);
+}
+
+#[test]
+fn what_arrives_while_the_queue_has_grown_is_the_capacity_and_what_arrives_without_is_not() {
+    let mut session = Session::new();
+    let mut paths = [Path::default()];
+    for _ in 0..20 {
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, 100, 100, 20 * MS, 0));
+    }
+    assert_eq!(session.verdict.paths[0].capacity, None);
+    assert_eq!(session.verdict.paths[0].rate, 12_000_000);
+    for _ in 0..3 {
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, 100, 80, 20 * MS, 30 * MS));
+    }
+    let path = &session.verdict.paths[0];
+    assert_eq!(path.capacity, Some(9_600_000));
+    assert_eq!(path.byte_time, (8e9 * 1024.0 / 9.6e6) as u32);
+    // Less what the clocks may have drifted.
+    assert_eq!(path.queue.as_millis(), 29);
+    assert_eq!(path.loss, 0.0, "a full queue is no bad link");
+    assert_eq!(path.lost, 60);
+    // It is throttled, while we send what we have sent.
+    for _ in 0..8 {
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, 80, 8, 20 * MS, 100 * MS));
+    }
+    let capacity = session.verdict.paths[0].capacity.unwrap_or(0);
+    assert!((950_000..1_100_000).contains(&capacity), "{capacity}");
+    // Somebody else fills it: what is left for the little that we send is no capacity.
+    for waited in [0, 0, 0, 0, 100, 100, 100, 100, 100] {
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, 1, 1, 20 * MS, waited * MS));
+    }
+    assert_eq!(session.verdict.paths[0].capacity, Some(capacity));
+}
+
+#[test]
+fn a_typed_capacity_is_a_bound() {
+    let mut session = Session::new();
+    let mut paths = [Path { capacity: Some(5_000_000), ..Path::default() }];
+    for _ in 0..5 {
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, 100, 100, 20 * MS, 30 * MS));
+    }
+    assert_eq!(session.verdict.paths[0].capacity, Some(5_000_000));
+}
+
+#[test]
+fn delays_are_those_beyond_the_shortest_path() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 3];
+    for _ in 0..20 {
+        session.tick(&mut paths, |index, now, path| {
+            path.goes_on(now, 2, 2, (30 - 10 * index as u64) * MS, 0);
+        });
+    }
+    let delays: Vec<u32> = session.verdict.paths.iter().map(|path| path.delay).collect();
+    assert_eq!(delays, [20_000_000, 10_000_000, 0]);
+}
+
+#[test]
+fn a_path_that_loses_is_parked_and_comes_back_later_each_time() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 2];
+    let mut ticks_until = |parked: bool, taken: u64| {
+        for ticks in 1..10_000 {
+            session.tick(&mut paths, |index, now, path| {
+                path.goes_on(now, 10, if index == 0 { 10 } else { taken }, 20 * MS, 0);
+            });
+            if (session.verdict.paths[1].parked == Some(Reason::Loss)) == parked {
+                assert!(session.verdict.paths[0].parked.is_none());
+                return ticks;
+            }
+        }
+        panic!("never")
+    };
+    assert!(ticks_until(true, 5) <= 10);
+    let mut before = 0;
+    for _ in 0..4 {
+        let away = ticks_until(false, 10);
+        assert!(away > 50 && away > before * 5 / 4, "{away} after {before}");
+        before = away;
+        assert!(ticks_until(true, 5) <= 20);
+    }
+}
+
+#[test]
+fn a_path_that_is_far_behind_is_parked() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 2];
+    for _ in 0..5 {
+        session.tick(&mut paths, |index, now, path| {
+            path.goes_on(now, 2, 2, if index == 0 { 20 } else { 600 } * MS, 0);
+        });
+    }
+    let parked: Vec<_> = session.verdict.paths.iter().map(|path| path.parked).collect();
+    assert_eq!(parked, [None, Some(Reason::Long)]);
+}
+
+#[test]
+fn a_train_says_what_a_path_carries_that_carries_nothing() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 2];
+    let calm = |_: usize, now: u64, path: &mut Path| path.goes_on(now, 2, 2, 20 * MS, 0);
+    session.tick(&mut paths, calm);
+    session.estimator.sent_train(2, session.now, 48_000);
+    // 48,000 bytes take 38.4 ms at 10 Mbit/s; one alone, the round trip of 40.
+    paths[1].state.sized_at = session.now + 40 * MS + 38_400_000;
+    session.tick(&mut paths, calm);
+    assert_eq!(session.verdict.paths[1].capacity, None, "more may come");
+    session.tick(&mut paths, calm);
+    assert_eq!(session.verdict.paths[1].capacity, Some(10_000_000));
+}
+
+#[test]
+fn another_session_begins_with_nothing() {
+    let mut session = Session::new();
+    let mut paths = [Path::default()];
+    for _ in 0..5 {
+        session.tick(&mut paths, |_, now, path| path.goes_on(now, 10, 9, 20 * MS, 30 * MS));
+    }
+    paths = [Path::default()];
+    session.tick(&mut paths, |_, now, path| path.goes_on(now, 2, 2, 20 * MS, 0));
+    let path = &session.verdict.paths[0];
+    assert_eq!((path.lost, path.capacity, path.rate), (0, None, 0));
+}
+
+fn candidate(path: u8, capacity: f64, rate: f64, full: bool) -> Candidate {
+    Candidate {
+        path,
+        capacity: Some(capacity),
+        rate,
+        full,
+        way: 20e6,
+        round_trip: 40e6,
+        jitter: 0.0,
+        loss: Losses::default(),
+    }
+}
+
+#[test]
+fn elephants_go_home_when_several_paths_carry_less_than_one() {
+    let mut elephants = Elephants::default();
+    let mut now = SECOND;
+    let mut go = |elephants: &mut Elephants, rates: [f64; 2], seconds: u64| {
+        let mut stripe = 0;
+        for _ in 0..seconds * 10 {
+            now += 100 * MS;
+            // Alone, the home is full at once.
+            let full = stripe == 0b10;
+            let paths = [candidate(1, 50e6, rates[0], full), candidate(2, 50e6, rates[1], false)];
+            stripe = elephants.decide(now, &paths).0;
+        }
+        stripe
+    };
+    assert_eq!(go(&mut elephants, [45e6, 45e6], 10), 0b110);
+    assert_eq!(go(&mut elephants, [20e6, 20e6], 2), 0b110);
+    assert_eq!(go(&mut elephants, [20e6, 20e6], 2), 0b10);
+    assert_eq!(go(&mut elephants, [20e6, 20e6], 8), 0b10);
+    // It is tried again after 10 s, and then after 20.
+    assert_eq!(go(&mut elephants, [20e6, 20e6], 2), 0b110);
+    assert_eq!(go(&mut elephants, [20e6, 20e6], 19), 0b10);
+    assert_eq!(go(&mut elephants, [45e6, 45e6], 10), 0b110);
+}
+
+#[test]
+fn several_paths_are_not_to_blame_if_nobody_has_more_to_send() {
+    let mut elephants = Elephants::default();
+    let mut now = SECOND;
+    let mut go = |elephants: &mut Elephants, rates: [f64; 2], full: bool| {
+        now += 100 * MS;
+        let paths = [candidate(1, 50e6, rates[0], full), candidate(2, 50e6, rates[1], false)];
+        elephants.decide(now, &paths).0
+    };
+    for _ in 0..100 {
+        go(&mut elephants, [10e6, 10e6], false);
+    }
+    assert_eq!(go(&mut elephants, [20e6, 0.0], false), 0b10);
+    assert_eq!(go(&mut elephants, [50e6, 0.0], true), 0b110);
+}
+
+#[test]
+fn a_home_is_left_for_one_that_is_clearly_better_and_for_a_while() {
+    let mut elephants = Elephants::default();
+    let far = |capacity: f64| Candidate { way: 80e6, ..candidate(2, capacity, 0.0, false) };
+    let near = candidate(1, 50e6, 0.0, false);
+    let mut now = SECOND;
+    let mut go = |capacity: f64, seconds: u64| {
+        let mut stripe = 0;
+        for _ in 0..seconds * 10 {
+            now += 100 * MS;
+            stripe = elephants.decide(now, &[near.clone(), far(capacity)]).0;
+        }
+        stripe
+    };
+    assert_eq!(go(20e6, 1), 0b10);
+    assert_eq!(go(60e6, 10), 0b10);
+    assert_eq!(go(70e6, 1), 0b10);
+    assert_eq!(go(70e6, 1), 0b100);
+    assert_eq!(go(45e6, 10), 0b100);
+    assert_eq!(elephants.decide(now, &[near, far(20e6)]).0, 0b10, "far better: at once");
+}

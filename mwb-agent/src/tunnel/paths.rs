@@ -1,0 +1,185 @@
+//! The paths of a session: what is written of each, and what the kernel side had of it at
+//! the last look.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mwb_common::maps::{BondPath, PathState, bond_path_flag, session_flag};
+
+use super::address;
+use super::estimate::PathVerdict;
+use super::measure::{SizedProbes, Told};
+use super::message::{Join, Newest};
+use super::mtu::{self, Outer, Search};
+use super::rate::Rate;
+use super::session::Session;
+use crate::dataplane::{BondMaps, Error};
+
+/// A path of a session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Link {
+    /// The entry as it is in the map.
+    pub(super) entry: BondPath,
+    /// What the kernel side had at the last look.
+    pub(super) state: PathState,
+    /// What leaves by it, and what comes.
+    pub(super) rate: Rate,
+    pub(super) rate_in: Rate,
+    /// How good it is.
+    pub(super) verdict: PathVerdict,
+    pub(super) told: Told,
+    /// How long its packets may be.
+    pub(super) search: Option<Search>,
+    /// Probes of that search.
+    pub(super) sized: SizedProbes,
+    /// The way that was searched: the far end, and what our interface takes.
+    pub(super) searched: Option<(SocketAddr, u32)>,
+    /// What the gateway wants of it; of a server's path only.
+    pub(super) join: Option<Join>,
+    /// What the gateway has said of it last.
+    pub(super) newest: Newest,
+}
+
+impl Link {
+    /// Where its packets go.
+    pub(super) fn remote(&self) -> SocketAddr {
+        address::current(&self.entry, &self.state)
+    }
+
+    /// The WAN its packets leave by.
+    pub(super) fn via(&self) -> u8 {
+        match address::moved(&self.entry, &self.state) {
+            Some(_) => self.state.via,
+            None => self.entry.via,
+        }
+    }
+
+    /// Whether its probes are answered.
+    pub(super) fn is_alive(&self, now: u64) -> bool {
+        self.state.alive_until > now
+    }
+
+    /// Its smoothed round-trip time, if one is known.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        (self.state.rtt > 0).then(|| Duration::from_nanos(self.state.rtt))
+    }
+
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.entry.flags & flag != 0
+    }
+}
+
+impl Session {
+    /// A path with this far end by this WAN, new or another than before. Whether anything
+    /// is different now.
+    pub(super) fn join(
+        &mut self,
+        maps: &BondMaps,
+        path: u8,
+        remote: SocketAddr,
+        via: u8,
+    ) -> Result<bool, Error> {
+        let before = self.paths.get(&path);
+        if before.is_some_and(|link| (link.remote(), link.via()) == (remote, via)) {
+            return Ok(false);
+        }
+        let mut link = before.cloned().unwrap_or_default();
+        link.entry = address::with_remote(&link.entry, remote);
+        link.entry.via = via;
+        link.entry.flags |= bond_path_flag::PRESENT;
+        if link.entry.mtu == 0 {
+            link.entry.mtu = mtu::FIRST;
+        }
+        self.paths.insert(path, link);
+        // The smaller packets come first, then the path that may need them.
+        self.fit(maps)?;
+        self.write_path(maps, path)?;
+        Ok(true)
+    }
+
+    /// Takes a path away.
+    pub(super) fn leave(&mut self, maps: &BondMaps, path: u8) -> Result<(), Error> {
+        if self.paths.remove(&path).is_none() {
+            return Ok(());
+        }
+        // Its sequences and its window stay: a path that comes back goes on with them.
+        maps.set_path(self.slot, path, &BondPath::default())?;
+        self.fit(maps)
+    }
+
+    /// Sets or clears flags of a path. Whether any is different now.
+    pub(super) fn set_flags(
+        &mut self,
+        maps: &BondMaps,
+        path: u8,
+        flags: u32,
+        on: bool,
+    ) -> Result<bool, Error> {
+        let Some(link) = self.paths.get_mut(&path) else { return Ok(false) };
+        let now = if on { link.entry.flags | flags } else { link.entry.flags & !flags };
+        if now == link.entry.flags {
+            return Ok(false);
+        }
+        link.entry.flags = now;
+        self.write_path(maps, path)?;
+        Ok(true)
+    }
+
+    /// What the kernel side reckons with: the time of a byte, and the delay.
+    pub(super) fn reckon(
+        &mut self,
+        maps: &BondMaps,
+        path: u8,
+        byte_time: u32,
+        delay: u32,
+    ) -> Result<(), Error> {
+        self.change(maps, path, |entry| BondPath { byte_time, delay, ..*entry })
+    }
+
+    /// What the path takes, in bytes from the outer IP header on. Whether that is less or
+    /// more than before.
+    pub(super) fn set_mtu(&mut self, maps: &BondMaps, path: u8, mtu: u32) -> Result<bool, Error> {
+        let before = self.paths.get(&path).map(|link| link.entry.mtu);
+        self.change(maps, path, |entry| BondPath { mtu, ..*entry })?;
+        self.fit(maps)?;
+        Ok(before.is_some_and(|before| before != mtu))
+    }
+
+    fn change(
+        &mut self,
+        maps: &BondMaps,
+        path: u8,
+        change: impl FnOnce(&BondPath) -> BondPath,
+    ) -> Result<(), Error> {
+        let Some(link) = self.paths.get_mut(&path) else { return Ok(()) };
+        let now = change(&link.entry);
+        if now == link.entry {
+            return Ok(());
+        }
+        link.entry = now;
+        self.write_path(maps, path)
+    }
+
+    fn write_path(&self, maps: &BondMaps, path: u8) -> Result<(), Error> {
+        let entry = self.paths.get(&path).map(|link| link.entry).unwrap_or_default();
+        maps.set_path(self.slot, path, &entry)
+    }
+
+    /// Bounds inner packets by what the paths take.
+    fn fit(&mut self, maps: &BondMaps) -> Result<(), Error> {
+        let paths = self.paths.values().map(|link| Outer {
+            mtu: link.entry.mtu,
+            is_v6: link.remote().is_ipv6(),
+            settled: link.search.as_ref().is_some_and(Search::is_settled),
+        });
+        let mtu = mtu::inner(self.suite, &paths.collect::<Vec<_>>());
+        if mtu != self.entry.mtu {
+            self.entry.mtu = mtu;
+            // A session that is not there yet is written as a whole.
+            if self.entry.flags & session_flag::PRESENT != 0 {
+                self.write(maps)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -21,7 +21,7 @@ enum Command {
     Setup(setup::Args),
     /// Build the agent, the operator's command and the kernel side.
     Build(build::Args),
-    /// Run a gateway with real traffic over three WANs in the lab, and show what it does.
+    /// Run a bond, or a gateway, with real traffic over three WANs in the lab, and show what it does.
     Run(run::Args),
     /// Load every program and compare what the verifier walked through with the budget.
     Verify(verify::Args),

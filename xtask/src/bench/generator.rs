@@ -17,7 +17,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::kernel::{self, HEAD, MAX_FLOWS, Turn};
+use super::kernel::{self, HEAD, MAX_FLOWS, SAMPLE_HEAD, Sample, Turn};
 use crate::lab::Namespace;
 
 /// Frames that are made before they are flushed: one NAPI budget.
@@ -60,6 +60,17 @@ impl Generator {
     /// differ in their first [`HEAD`] bytes only.
     pub(super) fn aim(&mut self, frames: &[Vec<u8>]) -> Result<()> {
         self.frame = write_heads(&mut self.ebpf, frames)?;
+        Ok(())
+    }
+
+    /// Has what is behind the heads written every time as well: for a subject that
+    /// changes it. To be called after [`Self::aim`].
+    pub(super) fn write_whole(&mut self) -> Result<()> {
+        let mut sample: Sample = [0; size_of::<Sample>()];
+        let room = sample.get_mut(SAMPLE_HEAD..SAMPLE_HEAD + self.frame.len());
+        room.context("longer than a sample")?.copy_from_slice(&self.frame);
+        sample[..SAMPLE_HEAD].copy_from_slice(&(self.frame.len() as u64).to_ne_bytes());
+        kernel::array::<Sample>(&mut self.ebpf, "WHOLE")?.set(0, sample, 0)?;
         Ok(())
     }
 

@@ -4,6 +4,10 @@
 //! Must not know: the inside of the agent. It is started, and judged by the
 //! packets that come out.
 
+mod bond_crypto;
+mod bond_goodput;
+mod bond_pps;
+mod boringtun;
 mod failover_gap;
 mod flows;
 mod frames;
@@ -11,13 +15,16 @@ mod gateway;
 mod generator;
 mod kernel;
 mod lane;
+mod mptcp;
 mod prog_run;
 pub mod report;
+mod seal_cost;
 mod sink;
 mod stats;
 mod steer_nat_pps;
 mod steer_tcp;
 mod stream;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -53,8 +60,15 @@ pub struct Bench {
 }
 
 /// Every benchmark.
-pub const BENCHES: &[Bench] =
-    &[steer_nat_pps::BENCH, steer_tcp::BENCH, flows::BENCH, failover_gap::BENCH];
+pub const BENCHES: &[Bench] = &[
+    steer_nat_pps::BENCH,
+    steer_tcp::BENCH,
+    flows::BENCH,
+    failover_gap::BENCH,
+    bond_pps::BENCH,
+    bond_goodput::BENCH,
+    bond_crypto::BENCH,
+];
 
 /// Runs the command.
 ///

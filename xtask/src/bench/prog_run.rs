@@ -15,10 +15,15 @@ use super::{
 };
 use crate::lab::Namespace;
 
-/// Turns of one test run: some tens of milliseconds.
-const TURNS: u32 = 200_000;
-/// Test runs, of which the fastest counts: noise only adds.
-const RUNS: usize = 9;
+/// Turns of one test run, and test runs, of which the fastest counts: noise only adds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeat {
+    pub(super) turns: u32,
+    pub(super) runs: usize,
+}
+
+/// Some tens of milliseconds a run.
+const LONG: Repeat = Repeat { turns: 200_000, runs: 9 };
 
 /// What a program costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +32,36 @@ pub(super) struct Cost {
     pub(super) total: f64,
     /// What of it is not the program's.
     pub(super) floor: f64,
+}
+
+/// A device with the program that is attached to it.
+pub(super) struct Place {
+    /// Interface index.
+    pub(super) index: u32,
+    program: u32,
+}
+
+impl Place {
+    /// Looks a device up.
+    pub(super) fn find(namespace: &Namespace, device: &str) -> Result<Self> {
+        let link = namespace.link_json(device)?;
+        let number = |place: &str| {
+            let number = link.pointer(place).and_then(serde_json::Value::as_u64);
+            let number = number.with_context(|| format!("{device} has no {place}"))?;
+            u32::try_from(number).context("larger than the kernel counts")
+        };
+        Ok(Self { index: number("/ifindex")?, program: number("/xdp/prog/id")? })
+    }
+
+    /// Its program.
+    pub(super) fn program(&self) -> Result<ProgramFd> {
+        program_by_id(self.program)
+    }
+
+    /// The context of a test run with a frame of `length` bytes that came in here.
+    pub(super) fn context(&self, length: usize) -> Result<Vec<u8>> {
+        context(length, self.index)
+    }
 }
 
 /// Measures the XDP program attached to `device` with `frames`, as they come in
@@ -39,19 +74,13 @@ pub(super) fn measure(
 ) -> Result<Cost> {
     let mut ebpf = kernel::load(object)?;
     let empty = kernel::program(&mut ebpf, "pass")?.fd()?.try_clone()?;
-    let link = namespace.link_json(device)?;
-    let number = |place: &str| {
-        let number = link.pointer(place).and_then(serde_json::Value::as_u64);
-        let number = number.with_context(|| format!("{device} has no {place}"))?;
-        u32::try_from(number).context("larger than the kernel counts")
-    };
-    let subject = program_by_id(number("/xdp/prog/id")?)?;
+    let place = Place::find(namespace, device)?;
+    let subject = place.program()?;
     let frame = write_heads(&mut ebpf, frames)?;
-    let index = number("/ifindex")?;
     let mut run = |program: &ProgramFd, verdict: u32| {
         kernel::programs(&mut ebpf, "SUBJECT")?.set(0, program, 0)?;
         let rerun = kernel::program(&mut ebpf, "rerun")?;
-        namespace.enter(|| fastest(rerun, &frame, index, verdict))
+        namespace.enter(|| fastest(rerun, &frame, place.index, verdict, LONG))
     };
     let total = run(&subject, XDP_REDIRECT)?;
     let floor = run(&empty, XDP_PASS)?;
@@ -60,20 +89,22 @@ pub(super) fn measure(
 
 /// Nanoseconds per turn of the fastest test run, on a device of the current
 /// namespace.
-fn fastest(program: &Xdp, frame: &[u8], index: u32, verdict: u32) -> Result<f64> {
+pub(super) fn fastest(
+    program: &Xdp,
+    frame: &[u8],
+    index: u32,
+    verdict: u32,
+    repeat: Repeat,
+) -> Result<f64> {
     take_a_core()?;
-    // `struct xdp_md`: data, data_end, data_meta, then where the packet came in.
-    let context: Vec<u8> = [0, u32::try_from(frame.len())?, 0, index, 0, 0]
-        .into_iter()
-        .flat_map(u32::to_ne_bytes)
-        .collect();
+    let context = context(frame.len(), index)?;
     let mut fastest = f64::INFINITY;
-    for _ in 0..RUNS {
+    for _ in 0..repeat.runs {
         let run = program
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 ctx_in: Some(&context),
-                repeat: TURNS,
+                repeat: repeat.turns,
                 ..TestRunOptions::default()
             })
             .context("the kernel does not run the program")?;
@@ -81,6 +112,12 @@ fn fastest(program: &Xdp, frame: &[u8], index: u32, verdict: u32) -> Result<f64>
         fastest = fastest.min(run.duration.as_nanos() as f64);
     }
     Ok(fastest)
+}
+
+/// `struct xdp_md`: data, data_end, data_meta, then where the packet came in.
+fn context(length: usize, index: u32) -> Result<Vec<u8>> {
+    let words = [0, u32::try_from(length)?, 0, index, 0, 0];
+    Ok(words.into_iter().flat_map(u32::to_ne_bytes).collect())
 }
 
 fn program_by_id(id: u32) -> Result<ProgramFd> {

@@ -47,7 +47,7 @@ const KERNEL: usize = 1;
 
 /// What stands in the middle of a lane.
 enum Middle {
-    Ours(Gateway),
+    Ours(Box<Gateway>),
     Kernel { _nat: KernelGateway },
 }
 
@@ -79,7 +79,7 @@ impl Lane {
         for hook in lan.chain(status.wans.iter().map(|wan| &wan.hook)) {
             ensure!(hook.as_deref() == Some("tcx"), "a device is in hook {hook:?}: {status:#?}");
         }
-        Ok(Middle::Ours(gateway))
+        Ok(Middle::Ours(Box::new(gateway)))
     }
 
     fn kernel(lab: &Lab) -> Result<Middle> {

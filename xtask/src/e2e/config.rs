@@ -33,7 +33,7 @@ fn bad_configurations() -> Result<()> {
         ("\"balance\":", "\"balanse\":", "balance"),
         ("\"failback_after\": \"1s\"", "\"failback_after\": \"1\"", "1s"),
         ("\"version\": 1", "\"version\": 2", "version"),
-        ("\"mode\": \"steer\"", "\"mode\": \"bond\"", "steer"),
+        ("\"mode\": \"steer\"", "\"mode\": \"steal\"", "steer"),
     ];
     for (number, (right, mistake, hint)) in wrong.into_iter().enumerate() {
         let text = good.replace(right, mistake);

@@ -160,7 +160,7 @@ fn a_blackhole_swallows_one_direction() -> Result<()> {
 fn a_lost_carrier_comes_back() -> Result<()> {
     let spec = LabSpec {
         wans: [LabSpec::relayed(1).wans, LabSpec::direct(1).wans].concat(),
-        offloads: false,
+        ..LabSpec::default()
     };
     let lab = Lab::new(&spec)?;
     for wan in lab.wans() {

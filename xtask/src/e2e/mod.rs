@@ -15,6 +15,14 @@
 mod access;
 mod accounts;
 mod agent;
+mod bond_accounts;
+mod bond_attacks;
+mod bond_audit;
+mod bond_cuts;
+mod bond_mtu;
+mod bond_restarts;
+mod bond_scene;
+mod bond_traffic;
 mod change;
 mod checks;
 mod config;
@@ -138,6 +146,13 @@ pub fn cases() -> Vec<Case> {
         why::cases(),
         doctor::cases(),
         access::cases(),
+        bond_traffic::cases(),
+        bond_cuts::cases(),
+        bond_restarts::cases(),
+        bond_attacks::cases(),
+        bond_audit::cases(),
+        bond_mtu::cases(),
+        bond_accounts::cases(),
     ]
     .into_iter()
     .flatten()

@@ -10,6 +10,15 @@
 //!        outside of WAN n (NPTv6): 2001:db8:10n::/48
 //! ```
 //! `i` counts from 0, `n = i + 1` is the number in names and IPv6 prefixes.
+//!
+//! With a server, the Internet has one more neighbour, and what is inside the bond
+//! has addresses of its own:
+//!
+//! ```text
+//! net srv0                         srv eth0          inside
+//! 203.0.113.129/30 ─────────────── .130              srv  10.100.0.1/16, 2001:db8:5f::1
+//! 2001:db8:5e::1 ───────────────── ::2               gw   10.100.0.2,    2001:db8:a:f::1
+//! ```
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -34,6 +43,29 @@ pub const NET4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 250);
 pub const NET4_SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 251);
 /// The server on the Internet, reached through every provider.
 pub const NET6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+
+/// The Internet's side of its link to the server.
+pub const NET_SERVER4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 129);
+/// The server (the concentrator) on the Internet.
+pub const SERVER4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 130);
+/// The Internet's side of its link to the server.
+pub const NET_SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x5e, 0, 0, 0, 0, 1);
+/// The server on the Internet.
+pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x5e, 0, 0, 0, 0, 2);
+/// UDP port of the bond at both ends.
+pub const BOND_PORT: u16 = 7000;
+/// The server inside the bond; the clients' addresses are of the same prefix.
+pub const INNER_SERVER4: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
+/// Length of that prefix.
+pub const INNER4_LENGTH: u8 = 16;
+/// The server inside the bond.
+pub const INNER_SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x5f, 0, 0, 0, 0, 1);
+/// The gateway inside the bond.
+pub const INNER_GATEWAY4: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
+/// The gateway inside the bond.
+pub const INNER_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0xf, 0, 0, 0, 1);
+/// The LAN's IPv4 prefix.
+pub const LAN4: &str = "192.0.2.0/26";
 
 /// Provider `i`'s side of its link to the gateway.
 #[must_use]

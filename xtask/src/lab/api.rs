@@ -93,7 +93,7 @@ pub struct WanStatus {
     pub next_hop6: bool,
     /// `xdp` or `tcx`; `None` while nothing is attached.
     pub hook: Option<String>,
-    /// `native`, `generic`, `tcx` or `clsact`.
+    /// `native`, `generic`, `tcx`, `clsact` or `routed`.
     pub hook_mode: Option<String>,
     /// Why that, or why none.
     pub hook_reason: String,

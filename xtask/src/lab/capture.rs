@@ -56,12 +56,13 @@ impl Capture {
         passing: Passing,
         filter: &str,
     ) -> Result<Self> {
-        let file = namespace.scratch().join(format!("{}-{device}.pcap", namespace.name()));
         let direction = match passing {
             Passing::In => "in",
             Passing::Out => "out",
             Passing::Both => "inout",
         };
+        let name = format!("{}-{device}-{direction}.pcap", namespace.name());
+        let file = namespace.scratch().join(name);
         let path = file.to_string_lossy().into_owned();
         let process = namespace.spawn(
             "tcpdump",

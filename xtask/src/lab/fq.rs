@@ -10,7 +10,7 @@ use super::{namespace::Namespace, qdisc};
 const LIMIT: u32 = 100_000;
 
 /// Has host and Internet pace what they send. Without fq TCP paces itself.
-pub(super) fn pace(host: &Namespace, net: &Namespace, wans: usize) -> Result<()> {
+pub(super) fn pace(host: &Namespace, net: &Namespace, wans: usize, server: bool) -> Result<()> {
     if !qdisc::is_available(host, "fq")? {
         return Ok(());
     }
@@ -18,5 +18,7 @@ pub(super) fn pace(host: &Namespace, net: &Namespace, wans: usize) -> Result<()>
         format!("qdisc replace dev {device} root fq limit {LIMIT} flow_limit {LIMIT}\n")
     };
     host.tc(&line("lan0"))?;
-    net.tc(&(0..wans).map(|index| line(&format!("isp{index}"))).collect::<String>())
+    let towards = (0..wans).map(|index| format!("isp{index}"));
+    let towards = towards.chain(server.then(|| "srv0".to_owned()));
+    net.tc(&towards.map(|device| line(&device)).collect::<String>())
 }

@@ -3,9 +3,12 @@
 //!
 //! ```text
 //!              ┌── wan0 ═ link ═ isp1 ──┐
-//! host ── gw ──┼── wan1 ═ link ═ isp2 ──┼── net
+//! host ── gw ──┼── wan1 ═ link ═ isp2 ──┼── net ── srv
 //!              └── …                    ┘
 //! ```
+//! `srv`, where a lab has it, is a server's: the far end of a bond, with an uplink to
+//! the Internet.
+//!
 //! Addresses are in [`address`]. A link is a veth pair, or has a rate, delay, loss
 //! and cuts ([`link`]), by netem where the kernel has it and by a relay of our own
 //! elsewhere; hosts pace what they send where the kernel has fq. Whatever happens
@@ -14,8 +17,12 @@
 //! Must not know: what a gateway does inside (it uses its binaries and its API).
 
 pub mod address;
+mod agent;
 pub mod api;
+mod bond;
 pub mod capture;
+mod concentrator;
+mod config;
 mod fq;
 mod gateway;
 mod janitor;
@@ -27,8 +34,11 @@ mod process;
 mod qdisc;
 pub(crate) mod raw;
 mod relay;
+mod server;
+mod settings;
 mod shaper;
 mod stun;
+mod tables;
 mod topology;
 pub mod traffic;
 mod tun;
@@ -44,12 +54,17 @@ use std::{
 use anyhow::Result;
 
 pub use self::{
+    agent::Agent,
+    bond::{BondConfig, Family, Key},
+    config::AgentConfig,
     gateway::{Gateway, GatewayConfig},
     link::{Direction, DirectionStats, LinkSpec, LinkStats, Loss},
     namespace::Namespace,
     plain::{KernelGateway, KernelRouting},
     process::Process,
+    server::Server,
     stun::{Dependence, NatBehaviour, StunServer},
+    tables::{BondTables, PathView},
     topology::{Lab, LabSpec, Shape, WanSpec, connect, kernel_release},
     wait::{wait_for, wait_until},
     wan::Wan,

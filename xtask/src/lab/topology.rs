@@ -10,10 +10,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     address::{self, MAX_WANS},
-    fq,
+    concentrator, fq,
     janitor::{Janitor, Litter},
     link::LinkSpec,
     namespace::{Namespace, feed, output_of},
+    settings::configure_kernels,
     wan::Wan,
 };
 
@@ -27,6 +28,9 @@ pub struct LabSpec {
     /// XDP redirects frames whose checksum is still to be made, and the
     /// receiver drops them.
     pub offloads: bool,
+    /// There is a server (a concentrator) on the Internet, for bonds. WANs are
+    /// without offloads then in any case.
+    pub server: bool,
 }
 
 /// One WAN.
@@ -63,7 +67,7 @@ impl LabSpec {
     /// `count` plain WANs.
     #[must_use]
     pub fn direct(count: usize) -> Self {
-        Self { wans: vec![WanSpec::default(); count], offloads: false }
+        Self { wans: vec![WanSpec::default(); count], ..Self::default() }
     }
 
     /// A relayed WAN for every shape.
@@ -71,19 +75,26 @@ impl LabSpec {
     pub fn shaped(shapes: impl IntoIterator<Item = Shape>) -> Self {
         let wans =
             shapes.into_iter().map(|shape| WanSpec { shape: Some(shape), tun: false }).collect();
-        Self { wans, offloads: false }
+        Self { wans, ..Self::default() }
     }
 
     /// `count` WANs without Ethernet.
     #[must_use]
     pub fn tun(count: usize) -> Self {
-        Self { wans: vec![WanSpec { shape: None, tun: true }; count], offloads: false }
+        Self { wans: vec![WanSpec { shape: None, tun: true }; count], ..Self::default() }
     }
 
     /// `count` relayed WANs that do nothing yet, but can be shaped and cut.
     #[must_use]
     pub fn relayed(count: usize) -> Self {
         Self::shaped((0..count).map(|_| Shape::default()))
+    }
+
+    /// The same with a server.
+    #[must_use]
+    pub fn with_server(mut self) -> Self {
+        self.server = true;
+        self
     }
 
     /// The same with the hosts' offloads left on.
@@ -102,6 +113,7 @@ pub struct Lab {
     gw: Namespace,
     net: Namespace,
     isps: Vec<Namespace>,
+    srv: Option<Namespace>,
     prefix: String,
     scratch: PathBuf,
     // Last: its drop sweeps what the handles above have let go.
@@ -123,18 +135,22 @@ impl Lab {
         let mut janitor = Janitor::start()?;
         let scratch = std::env::temp_dir().join(&prefix);
         janitor.announce(Litter::Directory(scratch.clone()))?;
-        janitor.announce(Litter::Directory(Path::new("/sys/fs/bpf/mwb").join(&prefix)))?;
+        for instance in [&prefix, &server_instance(&prefix)] {
+            janitor.announce(Litter::Directory(Path::new("/sys/fs/bpf/mwb").join(instance)))?;
+        }
         fs::create_dir(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
 
         let relayed = spec.wans.iter().any(|wan| wan.shape.is_some());
         let mut names = vec!["host".to_owned(), "gw".to_owned(), "net".to_owned()];
         names.extend((1..=spec.wans.len()).map(|number| format!("isp{number}")));
         names.extend(relayed.then(|| "relay".to_owned()));
+        names.extend(spec.server.then(|| "srv".to_owned()));
         let mut namespaces = make_namespaces(&mut janitor, &prefix, &names, &scratch)?.into_iter();
         let mut next = || namespaces.next().context("as many namespaces as names");
         let (host, gw, net) = (next()?, next()?, next()?);
         let isps = spec.wans.iter().map(|_| next()).collect::<Result<Vec<_>>>()?;
         let relay = if relayed { Some(next()?) } else { None };
+        let srv = if spec.server { Some(next()?) } else { None };
 
         configure_kernels(&host, &gw, &net, &isps)?;
         make_devices(spec, &host, &gw, &net, &isps, relay.as_ref())?;
@@ -144,13 +160,17 @@ impl Lab {
         for (index, wan) in spec.wans.iter().enumerate() {
             let isp = isps.get(index).context("one provider a WAN")?;
             let relay = wan.shape.as_ref().zip(relay.as_ref());
-            wans.push(Wan::build(index, &gw, isp, relay, spec.offloads, wan.tun)?);
+            let offloads = spec.offloads && !spec.server;
+            wans.push(Wan::build(index, &gw, isp, relay, offloads, wan.tun)?);
+        }
+        if let Some(srv) = &srv {
+            concentrator::join_internet(srv, &net)?;
         }
         if !spec.offloads {
             host.ethtool_features("lan0", &["tx", "off", "gro", "on"])?;
         }
-        fq::pace(&host, &net, spec.wans.len())?;
-        Ok(Self { wans, host, gw, net, isps, prefix, scratch, janitor })
+        fq::pace(&host, &net, spec.wans.len(), spec.server)?;
+        Ok(Self { wans, host, gw, net, isps, srv, prefix, scratch, janitor })
     }
 
     /// The LAN host.
@@ -169,6 +189,14 @@ impl Lab {
     #[must_use]
     pub fn net(&self) -> &Namespace {
         &self.net
+    }
+
+    /// The server's.
+    ///
+    /// # Errors
+    /// When the lab has none.
+    pub fn srv(&self) -> Result<&Namespace> {
+        self.srv.as_ref().context("this lab has no server: it was built without one")
     }
 
     /// Provider of WAN `index` (from 0).
@@ -201,6 +229,12 @@ impl Lab {
         &self.prefix
     }
 
+    /// Instance name of the server's agent.
+    #[must_use]
+    pub fn server_instance(&self) -> String {
+        server_instance(&self.prefix)
+    }
+
     /// Directory for files of this lab; it goes with it.
     #[must_use]
     pub fn scratch(&self) -> &Path {
@@ -222,6 +256,10 @@ impl Lab {
         let made = make_namespaces(&mut self.janitor, &self.prefix, &names, &self.scratch)?;
         made.into_iter().next().context("one namespace for one name")
     }
+}
+
+fn server_instance(prefix: &str) -> String {
+    format!("{prefix}-srv")
 }
 
 /// Joins two namespaces by a veth pair, both ends up.
@@ -272,38 +310,6 @@ fn make_namespaces(
     }
     feed_ip(&batch)?;
     names.iter().map(|name| Namespace::open(name, scratch)).collect()
-}
-
-/// Settings that must stand before there are devices.
-fn configure_kernels(
-    host: &Namespace,
-    gw: &Namespace,
-    net: &Namespace,
-    isps: &[Namespace],
-) -> Result<()> {
-    // Addresses work at once and stay when a device goes down.
-    let everywhere = [
-        ("net/ipv6/conf/default/accept_dad", "0"),
-        ("net/ipv6/conf/all/accept_dad", "0"),
-        ("net/ipv6/conf/default/accept_ra", "0"),
-        ("net/ipv6/conf/all/accept_ra", "0"),
-        ("net/ipv6/conf/all/keep_addr_on_down", "1"),
-        ("net/ipv6/conf/default/keep_addr_on_down", "1"),
-        ("net/ipv4/conf/all/rp_filter", "0"),
-        ("net/ipv4/conf/default/rp_filter", "0"),
-        // Tests send bursts that expire on the way; every one is answered.
-        ("net/ipv4/icmp_ratelimit", "0"),
-        ("net/ipv6/icmp/ratelimit", "0"),
-    ];
-    let forwarding = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
-    for namespace in [host, gw, net].into_iter().chain(isps) {
-        namespace.sysctl(&everywhere)?;
-    }
-    for namespace in [gw].into_iter().chain(isps) {
-        namespace.sysctl(&forwarding)?;
-    }
-    // As deploy/sysctl.d does: the gateway's own sockets stay below the NAT ports.
-    gw.sysctl(&[("net/ipv4/ip_local_port_range", "1024 9999")])
 }
 
 fn make_devices(

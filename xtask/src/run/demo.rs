@@ -1,4 +1,4 @@
-//! The run in the lab: three unlike WANs, a gateway, traffic, a story.
+//! The run in the lab: three unlike WANs, a gateway, for a bond a server, traffic, a story.
 
 use std::{
     net::TcpListener,
@@ -6,23 +6,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
-    Args, catch_interrupts, is_interrupted,
-    load::Load,
+    Args, catch_interrupts,
+    felt::{Felt, Sample},
+    is_interrupted,
+    load::{Downloading, Load},
+    scenario::Scenario,
     screen::{Scene, Screen},
     summary::{Acts, Summary},
 };
 use crate::{
     build,
-    lab::{Gateway, GatewayConfig, Lab, LabSpec, LinkSpec, Loss, Shape, api::Event},
+    lab::{
+        BondConfig, BondTables, Gateway, GatewayConfig, Lab, LabSpec, LinkSpec, Loss, Server,
+        Shape, api::Event, wait_until,
+    },
 };
 
 /// Where the API is meant to be.
 const LISTEN: &str = "127.0.0.1:9800";
 /// Time between two looks at the gateway.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a bond may take to come up.
+const START: Duration = Duration::from_secs(20);
 /// How finely the run watches for its end.
 const STEP: Duration = Duration::from_millis(50);
 
@@ -43,16 +51,28 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         };
         Shape { up: link(up, 1), down: link(down, 2), ..Shape::default() }
     }));
-    let lab = Lab::new(&spec)?;
+    let bonded = args.scenario == Scenario::Bond;
+    let lab = Lab::new(&if bonded { spec.with_server() } else { spec })?;
     // Until here Ctrl-C simply ends it all; the lab cleans up by itself.
     catch_interrupts()?;
-    let config = config(&lab);
-    let mut gateway = Gateway::launch_listening(&lab, &config, Some(listener))?;
-    gateway.wait_until_up()?;
+    let (mut gateway, server) = if bonded {
+        let (gateway, server) = bond(&lab, listener)?;
+        (gateway, Some(server))
+    } else {
+        let config = steering(GatewayConfig::new(&lab).with("balance", "adaptive"));
+        // What `auto` would not take for veth; the hosts of this lab make whole packets.
+        let config = config.with("hook", "xdp");
+        let mut gateway = Gateway::launch_listening(&lab, &config, Some(listener))?;
+        gateway.wait_until_up()?;
+        (gateway, None)
+    };
     let metrics = format!("http://{address}/metrics");
     screen
         .say(&format!("The gateway is up. Metrics: {metrics}  State: http://{address}/v1/status"));
     let summary = play(args, length, &lab, &mut gateway, &mut screen, &metrics)?;
+    if let Some(mut server) = server {
+        server.stop()?;
+    }
     screen.say(&format!("\n{}", summary.text()));
     if args.json {
         println!("{}", summary.json());
@@ -61,12 +81,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn config(lab: &Lab) -> GatewayConfig {
-    let config = GatewayConfig::new(lab)
-        .with("balance", "adaptive")
-        // What `auto` would not take for veth; the hosts of this lab make whole packets.
-        .with("hook", "xdp")
-        .with("api.listen", LISTEN);
+/// Names, capacities and weights of the WANs, and where the API is.
+fn steering(config: GatewayConfig) -> GatewayConfig {
+    let config = config.with("api.listen", LISTEN);
     WANS.iter().enumerate().fold(config, |config, (index, (name, down, up, ..))| {
         let capacity =
             serde_json::json!({"up": format!("{up}mbit"), "down": format!("{down}mbit")});
@@ -75,6 +92,23 @@ fn config(lab: &Lab) -> GatewayConfig {
             .with(&format!("wans.{index}.capacity"), capacity)
             .with(&format!("wans.{index}.weight"), *down)
     })
+}
+
+/// Both ends of a bond, once every path lives.
+fn bond(lab: &Lab, listener: TcpListener) -> Result<(Gateway, Server)> {
+    let config = BondConfig::new(lab)?;
+    let mut server = Server::launch(lab, &config.server)?;
+    let config = steering(config.gateway);
+    let mut gateway = Gateway::launch_listening(lab, &config, Some(listener))?;
+    wait_until("every path of the bond lives at both ends", START, || {
+        for (agent, what) in [(gateway.process(), "gateway"), (server.process(), "server")] {
+            ensure!(agent.is_running()?, "the {what}'s agent has ended");
+        }
+        let living = [BondTables::open(&gateway)?.living()?, BondTables::open(&server)?.living()?];
+        Ok(living == [WANS.len(); 2])
+    })
+    .with_context(|| format!("gateway:\n{}\nserver:\n{}", gateway.log(), server.log()))?;
+    Ok((gateway, server))
 }
 
 /// The socket for the API, on this machine's loopback.
@@ -100,9 +134,12 @@ fn play(
     metrics: &str,
 ) -> Result<Summary> {
     let scenario = args.scenario;
-    let load = Load::start(lab)?;
+    let bonded = scenario == Scenario::Bond;
+    let downloading = if bonded { Downloading::ONE } else { Downloading::MANY };
+    let load = Load::start(lab, downloading, bonded)?;
     let start = Instant::now();
-    let mut story = Story { acts: None, plan: scenario.acts(length), event: None };
+    let mut story =
+        Story { acts: None, plan: scenario.acts(length), event: None, samples: Vec::new() };
     let ended = loop {
         let at = start.elapsed();
         if is_interrupted() {
@@ -127,7 +164,12 @@ fn play(
         Ok(reason) => (reason.to_owned(), None),
         Err(error) => (format!("failed: {error:#}"), Some(error)),
     };
+    let felt = story.acts.filter(|_| bonded).map(|acts| {
+        let best = WANS.iter().map(|(_, down, ..)| *down).max().unwrap_or_default();
+        Felt::of(&story.samples, &figures, acts, best * 1_000_000)
+    });
     Ok(Summary {
+        felt,
         scenario: scenario.name(),
         took,
         acts: story.acts,
@@ -143,6 +185,7 @@ struct Story {
     acts: Option<Acts>,
     plan: Option<(Duration, Duration)>,
     event: Option<Event>,
+    samples: Vec<Sample>,
 }
 
 impl Story {
@@ -179,12 +222,14 @@ impl Story {
         if let Some(event) = gateway.api().events(since)?.pop() {
             self.event = Some(event);
         }
+        let figures = load.figures();
+        self.samples.push(Sample { at: Instant::now(), bytes: figures.download_bytes });
         screen.show(&Scene {
             at,
             scenario: scenario.name(),
             metrics,
             status: &status,
-            figures: &load.figures(),
+            figures: &figures,
             event: self.event.as_ref(),
         });
         Ok(())

@@ -1,10 +1,11 @@
-//! `cargo xtask run`: a real gateway on three WANs carries real traffic, loses
-//! a WAN, and shows what it does.
+//! `cargo xtask run`: a real gateway on three WANs, and for a bond a server, carry real
+//! traffic, lose a WAN, and show what they do.
 //!
 //! The gateway lives in the lab; its API and metrics are on this machine's
 //! loopback, by a socket that is opened here and handed in.
 
 mod demo;
+mod felt;
 mod load;
 mod machine;
 mod scenario;

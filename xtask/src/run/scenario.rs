@@ -9,8 +9,10 @@ use crate::lab::{Direction, Wan};
 /// A story for a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// The first WAN loses its carrier, and gets it back.
+    /// A bond to a server; its first WAN loses its carrier, and gets it back.
     #[default]
+    Bond,
+    /// The first WAN loses its carrier, and gets it back.
     Cut,
     /// The first WAN swallows everything upwards, carrier on, and heals.
     Blackhole,
@@ -26,6 +28,7 @@ impl Scenario {
     /// Name on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Scenario::Bond => "bond",
             Scenario::Cut => "cut",
             Scenario::Blackhole => "blackhole",
             Scenario::Steady => "steady",
@@ -47,7 +50,7 @@ impl Scenario {
     /// Cuts the WAN, or heals it.
     pub(super) fn apply(self, wan: &Wan, cut: bool) -> Result<()> {
         match self {
-            Scenario::Cut => wan.carrier(!cut),
+            Scenario::Bond | Scenario::Cut => wan.carrier(!cut),
             Scenario::Blackhole => wan.blackhole(&[Direction::Up], cut),
             Scenario::Steady => Ok(()),
         }
@@ -56,8 +59,8 @@ impl Scenario {
     /// What is done, for people.
     pub(super) fn tell(self, cut: bool) -> &'static str {
         match (self, cut) {
-            (Scenario::Cut, true) => "the first WAN loses its carrier",
-            (Scenario::Cut, false) => "the first WAN has its carrier back",
+            (Scenario::Bond | Scenario::Cut, true) => "the first WAN loses its carrier",
+            (Scenario::Bond | Scenario::Cut, false) => "the first WAN has its carrier back",
             (Scenario::Blackhole, true) => "the first WAN swallows everything upwards",
             (Scenario::Blackhole, false) => "the first WAN carries again",
             (Scenario::Steady, _) => "nothing happens",
@@ -72,7 +75,7 @@ mod tests {
     #[test]
     fn a_wan_is_cut_and_healed_within_the_run() {
         let length = Duration::from_secs(20);
-        for scenario in [Scenario::Cut, Scenario::Blackhole] {
+        for scenario in [Scenario::Bond, Scenario::Cut, Scenario::Blackhole] {
             let acts = scenario.acts(Some(length));
             assert!(acts.is_some_and(|(cut, heal)| cut < heal && heal < length.mul_f64(0.7)));
         }

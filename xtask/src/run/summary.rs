@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::load::Figures;
+use super::{felt::Felt, load::Figures};
 use crate::lab::{address::wan4, api::Status};
 
 /// Connections in a row that show that a failover is over.
@@ -23,6 +23,8 @@ pub(super) struct Summary {
     pub(super) scenario: &'static str,
     pub(super) took: Duration,
     pub(super) acts: Option<Acts>,
+    /// Of a bond.
+    pub(super) felt: Option<Felt>,
     pub(super) figures: Figures,
     pub(super) status: Option<Status>,
     pub(super) exit_reason: String,
@@ -132,6 +134,7 @@ impl Summary {
             "failover_gap_ms": milliseconds(self.failover_gap()),
             "failback_ms": milliseconds(self.failback()),
             "wans": wans,
+            "felt": self.felt.as_ref().map(Felt::json),
             "exit_reason": self.exit_reason,
         })
     }
@@ -162,6 +165,7 @@ impl Summary {
         if let Some(back) = self.failback() {
             lines.push(format!("  back on the first WAN after {:.1} s", back.as_secs_f64()));
         }
+        lines.extend(self.felt.iter().flat_map(Felt::lines));
         lines.join("\n")
     }
 }
@@ -189,6 +193,7 @@ mod tests {
             scenario: "cut",
             took: Duration::from_secs(5),
             acts: Some(Acts { cut, healed: Some(healed) }),
+            felt: None,
             figures: Figures { attempts, ..Figures::default() },
             status: None,
             exit_reason: "the time is up".to_owned(),

@@ -91,7 +91,7 @@ fn kernel_side_clippy(toolchain: &str, root: &Path, target: &Path) -> Command {
         .env("RUSTC_BOOTSTRAP", "1")
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
-            format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+            format!("--cfg=bpf_target_arch=\"{}\"\x1f-Ctarget-cpu=v3", std::env::consts::ARCH),
         );
     command
 }
@@ -109,6 +109,8 @@ fn dependencies(record: &Record) -> Result<Option<String>> {
 
 /// The unit, as it is installed.
 const SERVICE: &str = "deploy/systemd/mwb-agent.service";
+/// What it has on a server beside that.
+const SERVER_PART: &str = "deploy/systemd/mwb-agent.service.d/server.conf";
 /// The most exposure that it may have, in tenths, as `systemd-analyze security`
 /// counts: what it lacks to 0 are the rights and address families that it needs.
 const EXPOSURE: u32 = 35;
@@ -124,6 +126,9 @@ fn service(_: &Record) -> Result<Option<String>> {
     fs::create_dir_all(&directory)?;
     let file = directory.join("mwb-agent.service");
     fs::write(&file, unit)?;
+    let parts = directory.join("mwb-agent.service.d");
+    fs::create_dir_all(&parts)?;
+    fs::copy(workspace::root()?.join(SERVER_PART), parts.join("server.conf"))?;
     let output = Command::new(analyze).args(["verify", "--man=no"]).arg(&file).output()?;
     // What it ignores it says and goes on; of other units it may say anything.
     let said = String::from_utf8_lossy(&output.stderr);

@@ -12,7 +12,10 @@ use crate::test::VERIFY;
 /// First part of the names in `cargo xtask test`.
 pub(crate) const PREFIX: &str = "vm/";
 /// A packet for each end, through every program, in both forms.
-const FIXTURES: [&str; 1] = ["mwb-agent/tests/prog_run::one_packet_comes_to_each_end"];
+const FIXTURES: [&str; 2] = [
+    "mwb-agent/tests/prog_run::one_packet_comes_to_each_end",
+    "mwb-agent/tests/prog_run::bond_reasons::one_packet_comes_to_each_end_of_a_bond",
+];
 /// Labs: real traffic, by each hook.
 const LABS: [&str; 2] =
     ["e2e/numbered_datagrams_arrive_once_by_xdp", "e2e/numbered_datagrams_arrive_once_by_tcx"];

@@ -3,6 +3,8 @@
 //! Servers are threads whose sockets live in a namespace; clients run in the
 //! namespace they speak from. Knows nothing of gateways.
 
+mod bulk;
+mod duplex;
 mod fleet;
 mod http;
 mod iperf;
@@ -15,6 +17,8 @@ mod udp;
 mod who;
 
 pub use self::{
+    bulk::{Bulk, Transport, download},
+    duplex::{Course, Duplex, DuplexReport},
     fleet::{Fleet, FleetServers, FlowRecord},
     http::{Download, FileServer, content_hash, curl, fetch},
     iperf::{Iperf, IperfReport, IperfRun, IperfServer},

@@ -1,0 +1,265 @@
+//! `bond-goodput`: what one TCP download gets of a bond over unlike links, as a fraction
+//! of what the same bond carries over its best link alone, and over all of them one
+//! after the other. A bond is never to be worse than its best link.
+//!
+//! Rates and delays are of each direction. Kernel MPTCP stands beside it, over the same
+//! links, from the gateway itself.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    Bench, mptcp,
+    report::{Better, Headline, Report, Row, figure},
+};
+use crate::lab::{
+    BondConfig, BondTables, Direction, Gateway, Lab, LabSpec, LinkSpec, Loss, Server, Shape,
+    address::NET4,
+    traffic::{Transport, download},
+    wait_until,
+};
+
+/// This benchmark in the registry.
+pub(super) const BENCH: Bench = Bench {
+    name: "bond-goodput",
+    about: "one TCP download by a bond of unlike links against its best link alone",
+    run,
+};
+
+/// What the worst fraction of the best link ought to be at least.
+const TARGET: f64 = 0.95;
+/// A link that loses this part of what it gets may carry no connection.
+const HOPELESS: f64 = 0.5;
+/// How long a bond may take to come up, or to hear of a cut.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A link: Mbit/s and ms, each way, and the part of packets that it loses.
+#[derive(Clone, Copy, Debug)]
+struct Link(u64, u64, f64);
+
+/// Links that are bonded.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    name: &'static str,
+    links: &'static [Link],
+    /// Length of a download in seconds.
+    seconds: u64,
+    /// What the last link has from the middle of every download on, in Mbit/s.
+    throttled: Option<u64>,
+}
+
+const CASES: [Case; 7] = [
+    Case {
+        name: "50/20 + 50/20",
+        links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
+        seconds: 4,
+        throttled: None,
+    },
+    Case {
+        name: "100/10 + 20/60",
+        links: &[Link(100, 10, 0.0), Link(20, 60, 0.0)],
+        seconds: 4,
+        throttled: None,
+    },
+    Case {
+        name: "30/30 + 10/80, 1 % lost",
+        links: &[Link(30, 30, 0.01), Link(10, 80, 0.01)],
+        seconds: 8,
+        throttled: None,
+    },
+    Case {
+        name: "100/5 + 5/300",
+        links: &[Link(100, 5, 0.0), Link(5, 300, 0.0)],
+        seconds: 4,
+        throttled: None,
+    },
+    Case {
+        name: "50/20 + 50/20, 50 % lost on one",
+        links: &[Link(50, 20, 0.0), Link(50, 20, 0.5)],
+        seconds: 4,
+        throttled: None,
+    },
+    Case {
+        name: "50/20 + 50/20, one at 5 from half time on",
+        links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
+        seconds: 5,
+        throttled: Some(5),
+    },
+    Case {
+        name: "four of 25/20",
+        links: &[Link(25, 20, 0.0), Link(25, 20, 0.0), Link(25, 20, 0.0), Link(25, 20, 0.0)],
+        seconds: 4,
+        throttled: None,
+    },
+];
+
+impl Case {
+    fn spec(&self) -> LabSpec {
+        LabSpec::shaped(self.links.iter().zip(1..).map(|(link, seed)| {
+            let &Link(rate, delay, loss) = link;
+            let loss = if loss > 0.0 { Loss::Random(loss) } else { Loss::None };
+            let spec = LinkSpec::new(rate * 1_000_000, Duration::from_millis(delay));
+            let spec = spec.with_loss(loss);
+            Shape {
+                up: LinkSpec { seed, ..spec.clone() },
+                down: LinkSpec { seed: seed + 100, ..spec },
+                ..Shape::default()
+            }
+        }))
+    }
+
+    fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    /// What is done to the links in the middle of a download.
+    fn turn(&self, lab: &Lab) -> Result<()> {
+        self.throttled.map_or(Ok(()), |rate| self.set_last(lab, rate))
+    }
+
+    /// Undoes it.
+    fn turn_back(&self, lab: &Lab) -> Result<()> {
+        let Some(&Link(rate, ..)) = self.links.last() else { return Ok(()) };
+        self.throttled.map_or(Ok(()), |_| self.set_last(lab, rate))
+    }
+
+    fn set_last(&self, lab: &Lab, rate: u64) -> Result<()> {
+        let last = lab.wan(self.links.len() - 1);
+        let set = |direction| last.change(direction, |spec| spec.rate = Some(rate * 1_000_000));
+        Direction::BOTH.into_iter().try_for_each(set)
+    }
+}
+
+/// Bits per second.
+struct Measured {
+    case: Case,
+    alone: Vec<f64>,
+    bond: f64,
+    mptcp: Option<f64>,
+}
+
+impl Measured {
+    fn best(&self) -> f64 {
+        self.alone.iter().copied().fold(0.0, f64::max)
+    }
+
+    fn of_best(&self) -> f64 {
+        self.bond / self.best()
+    }
+
+    fn row(&self) -> Row {
+        let megabits = |rate: f64| figure(rate / 1e6, 1);
+        let sum: f64 = self.alone.iter().sum();
+        let alone: Vec<String> =
+            self.alone.iter().map(|rate| format!("{:.1}", rate / 1e6)).collect();
+        let mptcp = self.mptcp.unwrap_or(f64::NAN);
+        Row(vec![
+            ("links", self.case.name.into()),
+            ("alone_mbit", alone.join(" ").as_str().into()),
+            ("bond_mbit", megabits(self.bond)),
+            ("of_best", figure(self.of_best(), 2)),
+            ("of_sum", figure(self.bond / sum, 2)),
+            ("mptcp_mbit", megabits(mptcp)),
+            ("mptcp_of_best", figure(mptcp / self.best(), 2)),
+            ("mptcp_of_sum", figure(mptcp / sum, 2)),
+        ])
+    }
+}
+
+fn run(_object: &[u8]) -> Result<Report> {
+    let mut results = Vec::new();
+    for case in CASES {
+        let result = measure(case).with_context(|| case.name)?;
+        let alone: Vec<u64> = result.alone.iter().map(|rate| (rate / 1e6) as u64).collect();
+        eprintln!(
+            "{}: {}: {:.2} of the best link ({:.0} Mbit/s, alone {alone:?})",
+            BENCH.name,
+            case.name,
+            result.of_best(),
+            result.bond / 1e6
+        );
+        results.push(result);
+    }
+    let worst = results.iter().map(Measured::of_best).fold(f64::INFINITY, f64::min);
+    Ok(Report {
+        bench: BENCH.name,
+        headline: Headline {
+            name: "worst fraction of what the best link alone gives, one TCP download".to_owned(),
+            value: (worst * 1000.0).round() / 1000.0,
+            target: TARGET,
+            better: Better::Higher,
+        },
+        rows: results.iter().map(Measured::row).collect(),
+    })
+}
+
+fn measure(case: Case) -> Result<Measured> {
+    let mut bond = Bond::start(&case)?;
+    let links = case.links.len();
+    let mut alone = Vec::new();
+    for only in 0..links {
+        let others = || (0..links).filter(|&index| index != only);
+        others().try_for_each(|index| bond.lab.wan(index).carrier(false))?;
+        bond.wait_for(1)?;
+        let Link(.., loss) = case.links[only];
+        alone.push(match bond.download(&case) {
+            // It may not even carry a handshake.
+            Err(_) if loss >= HOPELESS => 0.0,
+            result => result?,
+        });
+        others().try_for_each(|index| bond.lab.wan(index).carrier(true))?;
+        bond.wait_for(links)?;
+    }
+    let all = bond.download(&case)?;
+    drop(bond);
+    let mptcp = mptcp::measure(&case.spec(), case.length(), |lab| case.turn(lab))?;
+    Ok(Measured { case, alone, bond: all, mptcp: mptcp.map(|bulk| bulk.rate()) })
+}
+
+/// A bond at work.
+struct Bond {
+    gateway: Gateway,
+    server: Server,
+    // Last: what runs in the lab goes before it.
+    lab: Lab,
+}
+
+impl Bond {
+    fn start(case: &Case) -> Result<Self> {
+        let lab = Lab::new(&case.spec().with_server())?;
+        let config = BondConfig::new(&lab)?;
+        let server = Server::launch(&lab, &config.server)?;
+        let gateway = Gateway::launch(&lab, &config.gateway)?;
+        let mut bond = Self { gateway, server, lab };
+        bond.wait_for(case.links.len())?;
+        Ok(bond)
+    }
+
+    /// Waits until so many paths are there for data at both ends: joined, and not held
+    /// for down. Parked ones count, they are the bond's own choice.
+    fn wait_for(&mut self, paths: usize) -> Result<()> {
+        wait_until("the paths that are there live, and no others", PATIENCE, || {
+            ensure!(self.gateway.process().is_running()?, "the gateway's agent has ended");
+            ensure!(self.server.process().is_running()?, "the server's agent has ended");
+            let answered = |tables: BondTables| tables.answered();
+            let living = [
+                answered(BondTables::open(&self.gateway)?)?,
+                answered(BondTables::open(&self.server)?)?,
+            ];
+            ensure!(living == [paths; 2], "{living:?} live");
+            Ok(true)
+        })
+        .map(drop)
+        .with_context(|| format!("{}\n{}", self.gateway.log(), self.server.log()))
+    }
+
+    fn download(&self, case: &Case) -> Result<f64> {
+        let Self { lab, .. } = self;
+        let turn = || case.turn(lab);
+        let bulk =
+            download(lab.host(), lab.net(), NET4.into(), Transport::Tcp, case.length(), turn)?;
+        case.turn_back(lab)?;
+        Ok(bulk.rate())
+    }
+}

@@ -1,0 +1,124 @@
+//! Traffic of all kinds crosses a bond unharmed: both families inside and outside,
+//! every suite, one path or many, and that of the two ends themselves.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use super::{
+    Case,
+    bond_scene::{BondScene, End, bonded, play},
+    checks,
+};
+use crate::lab::{
+    Family, LabSpec,
+    address::{
+        HOST4, HOST6, INNER_GATEWAY4, INNER_GATEWAY6, INNER_SERVER4, INNER_SERVER6, SERVER4,
+    },
+    traffic::{EchoServer, EchoStream, FileServer, curl, ping},
+};
+
+const SUITES: [&str; 3] = ["chacha20poly1305", "siphash", "crc32"];
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![bonded(
+        "a_ping_crosses_a_bond",
+        || LabSpec::direct(1),
+        |config| config,
+        |scene| checks::pings_pass(&scene.lab),
+    )];
+    for family in Family::BOTH {
+        for suite in SUITES {
+            let name = format!("all_traffic_crosses_a_bond_of_{suite}_over_ip{family:?}");
+            cases.push(Case::new(&name.to_lowercase(), move || {
+                let scene = BondScene::new(LabSpec::direct(2), |config| {
+                    config.over(family).with_suite(suite)
+                })?;
+                play(scene, all_traffic_crosses)
+            }));
+        }
+    }
+    cases.push(bonded(
+        "the_ends_of_a_bond_reach_each_other_and_the_internet",
+        || LabSpec::direct(2),
+        |config| config,
+        the_ends_reach_each_other,
+    ));
+    for paths in [3, 8] {
+        cases.push(Case::new(&format!("datagrams_arrive_once_over_{paths}_paths"), move || {
+            let scene = BondScene::new(LabSpec::direct(paths), |config| {
+                config.with_gateway("balance", "round_robin")
+            })?;
+            play(scene, |scene| all_paths_carry(scene, paths))
+        }));
+    }
+    cases
+}
+
+fn all_traffic_crosses(scene: &mut BondScene) -> Result<()> {
+    checks::pings_pass(&scene.lab)?;
+    checks::transfers_are_whole(&scene.lab, 5 << 20)?;
+    checks::downloads_are_whole(&scene.lab, 10 << 20)?;
+    for to in checks::FAMILIES {
+        scene.datagrams_arrive_once(to, 1000)?;
+    }
+    for end in End::BOTH {
+        for wrong in ["bad_check", "bond_malformed", "unknown_session", "replayed", "inner_source"]
+        {
+            let count = scene.counted(end, wrong)?;
+            ensure!(count == 0, "{count} packets {wrong} at the {end:?}");
+        }
+    }
+    Ok(())
+}
+
+/// By ping and by TCP, with the addresses that they have inside.
+fn the_ends_reach_each_other(scene: &mut BondScene) -> Result<()> {
+    let BondScene { lab, .. } = scene;
+    let srv = lab.srv()?;
+    let ways = [
+        (lab.gw(), INNER_SERVER4.into()),
+        (lab.gw(), INNER_SERVER6.into()),
+        (srv, INNER_GATEWAY4.into()),
+        (srv, INNER_GATEWAY6.into()),
+        (srv, HOST4.into()),
+        (srv, HOST6.into()),
+        (lab.host(), INNER_SERVER4.into()),
+        (lab.host(), INNER_SERVER6.into()),
+        (lab.gw(), checks::FAMILIES[0]),
+        (lab.gw(), checks::FAMILIES[1]),
+    ];
+    for (from, to) in ways {
+        let report = ping(from, to, 5, Duration::from_millis(10), &[])?;
+        ensure!(report.received == 5, "{} to {to}: {}", from.name(), report.output);
+    }
+    const BYTES: u64 = 5 << 20;
+    for to in checks::FAMILIES {
+        let files = FileServer::start(lab.net(), SocketAddr::new(to, 80))?;
+        curl(lab.gw(), &files.url(BYTES), &[])?.expect_content(BYTES)?;
+    }
+    // What the gateway sends to the Internet comes out at the server.
+    let server = EchoServer::start(lab.net(), SocketAddr::new(checks::FAMILIES[0], 7))?;
+    let stream = EchoStream::connect(lab.gw(), server.address(), Duration::from_secs(5))?;
+    ensure!(stream.seen_as().ip() == SERVER4, "the Internet sees {}", stream.seen_as());
+    Ok(())
+}
+
+fn all_paths_carry(scene: &mut BondScene, paths: usize) -> Result<()> {
+    const COUNT: u64 = 4000;
+    let sent = |scene: &BondScene, end: End| -> Result<Vec<u64>> {
+        (0..paths).map(|wan| Ok(scene.path(end, wan)?.state.sent)).collect()
+    };
+    let before = [sent(scene, End::Gateway)?, sent(scene, End::Server)?];
+    for to in checks::FAMILIES {
+        scene.datagrams_arrive_once(to, COUNT / 2)?;
+    }
+    for (end, before) in End::BOTH.into_iter().zip(before) {
+        let share = COUNT / paths as u64;
+        for (wan, (after, before)) in sent(scene, end)?.into_iter().zip(before).enumerate() {
+            let carried = after - before;
+            ensure!(carried * 10 >= share * 9, "WAN {wan} carried {carried} from the {end:?}");
+        }
+    }
+    Ok(())
+}

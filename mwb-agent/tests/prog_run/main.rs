@@ -15,7 +15,6 @@
 mod admission;
 mod answers;
 mod bond_choice_of_path;
-mod bond_cost;
 mod bond_order;
 mod bond_probes;
 mod bond_reasons;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use mwb_agent::config::{self, Config};
+use mwb_agent::config::{self, Config, Mode, Role};
 use mwb_agent::daemon;
-use mwb_agent::dataplane::{DataPlane, Options};
+use mwb_agent::dataplane::{DataPlane, Options, Programs};
 use mwb_agent::net::{Bonded, Requests};
 use mwb_agent::rights;
 use tracing_subscriber::EnvFilter;
@@ -75,6 +75,11 @@ fn run(config: Config, file: &Path, instance: &str) -> Result<()> {
         flow_entries: config.nat.flows.saturating_mul(2),
         mapping_entries: config.nat.flows,
         session_slots: config.session_slots(),
+        programs: match (config.role, config.mode) {
+            (Role::Server, _) => Programs::All,
+            (Role::Gateway, Mode::Bond) => Programs::Bond,
+            (Role::Gateway, Mode::Steer) => Programs::Steering,
+        },
         ..Options::new(instance)
     };
     let prepared = daemon::prepare(&config, &options)?;

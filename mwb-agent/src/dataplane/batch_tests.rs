@@ -7,7 +7,7 @@ use mwb_common::maps::{Direction, Flow, FlowKey4, counter_index};
 use mwb_common::reason::Reason;
 
 use super::super::testing::in_network;
-use super::super::{DataPlane, Options};
+use super::super::{DataPlane, Options, Programs};
 use super::*;
 
 fn key(number: u32) -> FlowKey4 {
@@ -16,7 +16,8 @@ fn key(number: u32) -> FlowKey4 {
 
 /// A data plane whose IPv4 flow table holds `count` flows.
 fn filled(count: u32) -> DataPlane {
-    let options = Options { flow_entries: count, ..Options::new("batch") };
+    let options =
+        Options { flow_entries: count, programs: Programs::None, ..Options::new("batch") };
     let plane = DataPlane::open_unpinned(&options).expect("a data plane");
     let tables = plane.tables();
     let fd = tables.flows4().fd().try_clone_to_owned().expect("a descriptor");
@@ -93,7 +94,12 @@ fn removing_skips_what_is_gone_already() {
 #[test]
 fn counters_are_summed_over_all_cpus() {
     in_network("counters_are_summed_over_all_cpus", || {
-        let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new("counters") };
+        let options = Options {
+            flow_entries: 64,
+            mapping_entries: 64,
+            programs: Programs::Steering,
+            ..Options::new("counters")
+        };
         let plane = DataPlane::open_unpinned(&options).expect("a data plane");
         assert_eq!(plane.counters().expect("a read"), []);
         // An ARP packet through an unconfigured device, on every CPU in turn.

@@ -27,13 +27,17 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::super::testing::in_network;
-    use super::super::{DataPlane, Options, ProgramId};
+    use super::super::{DataPlane, Options, ProgramId, Programs};
 
     #[test]
     fn only_the_counters_of_that_path_are_forgotten() {
         in_network("only_the_counters_of_that_path_are_forgotten", || {
-            let options =
-                Options { flow_entries: 64, mapping_entries: 64, ..Options::new("forget") };
+            let options = Options {
+                flow_entries: 64,
+                mapping_entries: 64,
+                programs: Programs::Steering,
+                ..Options::new("forget")
+            };
             let plane = DataPlane::open_unpinned(&options).expect("a data plane");
             // A frame from nowhere is counted for path 0.
             plane.test_run(ProgramId::OutsideTc, &[0; 64], None, 3).expect("a run");

@@ -152,7 +152,7 @@ pub(super) fn load(
         return Err(Error::MapsDiffer { instance, differences: differing });
     }
     let mut object = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
-    for id in programs() {
+    for id in programs().filter(|&id| options.programs.contain(id)) {
         let program = object.program_mut(id.name()).ok_or(Error::Missing(id.name()))?;
         load_program(program).map_err(|error| refusal(id, error))?;
     }

@@ -201,14 +201,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::super::testing::in_network;
-    use super::super::{DataPlane, Options};
+    use super::super::{DataPlane, Options, Programs};
     use super::*;
 
     #[test]
     fn prefix_tables_become_what_is_asked_for() {
         in_network("prefix_tables_become_what_is_asked_for", || {
-            let options =
-                Options { flow_entries: 64, mapping_entries: 64, ..Options::new("prefixes") };
+            let options = Options {
+                flow_entries: 64,
+                mapping_entries: 64,
+                programs: Programs::None,
+                ..Options::new("prefixes")
+            };
             let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
             let rule = |last: u8, length, class| PrefixRule {
                 address: Ipv4Addr::new(192, 0, 2, last),
@@ -249,8 +253,12 @@ mod tests {
     #[test]
     fn a_device_beyond_the_table_is_refused() {
         in_network("a_device_beyond_the_table_is_refused", || {
-            let options =
-                Options { flow_entries: 64, mapping_entries: 64, ..Options::new("devices") };
+            let options = Options {
+                flow_entries: 64,
+                mapping_entries: 64,
+                programs: Programs::None,
+                ..Options::new("devices")
+            };
             let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
             let limit = u32::try_from(DEVICE_SLOTS).expect("a small table");
             assert!(plane.set_device(limit - 1, Device::default()).is_ok());

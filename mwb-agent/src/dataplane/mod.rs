@@ -47,7 +47,7 @@ pub use rulebook::{Rulebook, Rules};
 pub use runs::{ProgramRuns, measure_runs};
 pub use spec::{
     Attachment, CounterRow, DeviceSpec, Hook, HookChoice, Mode, Options, PIN_ROOT, PrefixRule,
-    ProgramId, Role,
+    ProgramId, Programs, Role,
 };
 pub use tables::{Tables, Waiting};
 pub use test_run::TestOutcome;
@@ -128,13 +128,14 @@ impl DataPlane {
         let mut settings = Settings::take(&mut object)?;
         // Every program is loaded: what was there goes on until it is replaced,
         // and nothing is attached yet that would find a place empty.
-        for id in load::programs() {
+        for id in load::programs().filter(|&id| options.programs.contain(id)) {
             if let Some(index) = id.slow() {
                 settings.set_slow(index, load::descriptor(&object, id)?)?;
             }
+            if id == ProgramId::OutsideXdp {
+                settings.set_next(next::OUTSIDE, load::descriptor(&object, id)?)?;
+            }
         }
-        let outside = load::descriptor(&object, ProgramId::OutsideXdp)?;
-        settings.set_next(next::OUTSIDE, outside)?;
         let tables = settings.tables(&mut object)?;
         let bond = BondMaps::take(&mut object)?;
         let ticks = Ticks::take(&mut object)?;

@@ -10,6 +10,36 @@ use mwb_common::reason::Reason;
 /// Where bpffs is, and what we keep under it.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/mwb";
 
+/// Which programs are loaded: to verify one takes the kernel a while, and a device of some
+/// other role never comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Programs {
+    /// All there are: those of a server, or for a look at what the verifier says.
+    All,
+    /// Those of a gateway that steers.
+    Steering,
+    /// Those of a gateway with a bond.
+    Bond,
+    /// None: for tests of what is in maps.
+    #[cfg(test)]
+    None,
+}
+
+impl Programs {
+    /// Whether a program is one of them.
+    #[must_use]
+    pub(super) fn contain(self, id: ProgramId) -> bool {
+        let of_the_bond = matches!(id, ProgramId::BondInside | ProgramId::BondOutside);
+        match self {
+            Self::All => true,
+            Self::Steering => !of_the_bond,
+            Self::Bond => of_the_bond,
+            #[cfg(test)]
+            Self::None => false,
+        }
+    }
+}
+
 /// How to open the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -24,10 +54,12 @@ pub struct Options {
     /// Slots of sessions of the bond: a power of two, at least
     /// [`maps::SESSION_SLOTS`].
     pub session_slots: u32,
+    /// What devices there will be.
+    pub programs: Programs,
 }
 
 impl Options {
-    /// The defaults of the map layout for one instance.
+    /// The defaults of the map layout for one instance, and all programs.
     #[must_use]
     pub fn new(instance: &str) -> Self {
         Self {
@@ -36,6 +68,7 @@ impl Options {
             flow_entries: u32::try_from(maps::FLOW_ENTRIES).unwrap_or(u32::MAX),
             mapping_entries: u32::try_from(maps::MAPPING_ENTRIES).unwrap_or(u32::MAX),
             session_slots: u32::try_from(maps::SESSION_SLOTS).unwrap_or(u32::MAX),
+            programs: Programs::All,
         }
     }
 }

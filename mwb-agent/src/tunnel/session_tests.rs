@@ -5,10 +5,15 @@ use mwb_common::maps::{BondPath, SessionState};
 use super::*;
 use crate::bond::{Os, PrivateKey};
 use crate::dataplane::testing::in_network;
-use crate::dataplane::{DataPlane, Options};
+use crate::dataplane::{DataPlane, Options, Programs};
 
 fn maps(name: &str) -> (DataPlane, BondMaps) {
-    let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new(name) };
+    let options = Options {
+        flow_entries: 64,
+        mapping_entries: 64,
+        programs: Programs::None,
+        ..Options::new(name)
+    };
     let plane = DataPlane::open_unpinned(&options).expect("a data plane");
     let maps = plane.bond();
     (plane, maps)

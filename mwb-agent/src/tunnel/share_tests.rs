@@ -9,7 +9,7 @@ use super::*;
 use crate::bond::{Established, Os, PrivateKey};
 use crate::config::{self, Config};
 use crate::dataplane::testing::in_network;
-use crate::dataplane::{DataPlane, Options};
+use crate::dataplane::{DataPlane, Options, Programs};
 use crate::events::Bus;
 use crate::tunnel::estimate::Reason;
 use crate::tunnel::settings::Settings;
@@ -27,7 +27,12 @@ fn config() -> Config {
 /// A session with paths 1 to 3 that all live, path 3 with the worse priority.
 fn in_session(name: &str, test: impl FnOnce(&Core, &mut Session) + Send) {
     in_network(name, || {
-        let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new("share") };
+        let options = Options {
+            flow_entries: 64,
+            mapping_entries: 64,
+            programs: Programs::None,
+            ..Options::new("share")
+        };
         let plane = DataPlane::open_unpinned(&options).expect("a data plane");
         let maps = plane.bond();
         let settings = Settings::of(&config()).expect("a bond");

@@ -3,7 +3,7 @@
 
 use bytemuck::Pod;
 use mwb_agent::dataplane::{
-    CounterRow, DataPlane, Error, Hook, Options, PrefixRule, ProgramId, Role, Table,
+    CounterRow, DataPlane, Error, Hook, Options, PrefixRule, ProgramId, Programs, Role, Table,
 };
 use mwb_common::maps::{
     Control, Device, Direction, Family, HANDOVER, Path, Prefix, Selection, hook, index, path_flag,
@@ -220,7 +220,12 @@ impl Engine {
     /// `lan` is the index of the device that inside hosts are behind.
     pub(crate) fn open(form: Hook, lan: u32, setting: Setting) -> Result<Self, String> {
         let (flow_entries, mapping_entries) = ENTRIES;
-        let options = Options { flow_entries, mapping_entries, ..Options::new("fuzz") };
+        let options = Options {
+            flow_entries,
+            mapping_entries,
+            programs: Programs::Steering,
+            ..Options::new("fuzz")
+        };
         let plane = DataPlane::open_unpinned(&options).map_err(|error| error.to_string())?;
         Ok(Engine { plane, form, lan, setting, entered: None })
     }

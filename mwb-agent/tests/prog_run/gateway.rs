@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use bytemuck::{Pod, Zeroable as _};
 use mwb_agent::dataplane::{
-    CounterRow, DataPlane, Error, Forward, Hook, Options, ProgramId, Role, Table, Tables,
+    CounterRow, DataPlane, Error, Forward, Hook, Options, ProgramId, Programs, Role, Table, Tables,
     TestOutcome,
 };
 use mwb_common::maps::{
@@ -71,7 +71,12 @@ impl Gateways {
         let gateway = match self.open.entry((form.name(), flow_entries, mapping_entries)) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => {
-                let options = Options { flow_entries, mapping_entries, ..Options::new("prog-run") };
+                let options = Options {
+                    flow_entries,
+                    mapping_entries,
+                    programs: Programs::Steering,
+                    ..Options::new("prog-run")
+                };
                 let plane =
                     DataPlane::open_unpinned(&options).map_err(|error| error.to_string())?;
                 place.insert(Gateway { plane, form, under_xdp: false })

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::bond::{Os, PrivateKey, PublicKey};
 use crate::config::{self, Config};
 use crate::dataplane::testing::{in_network, run};
-use crate::dataplane::{BondMaps, DataPlane, Options};
+use crate::dataplane::{BondMaps, DataPlane, Options, Programs};
 use crate::events::Bus;
 use crate::tunnel::{self, Network, Settings, Start, Uplink};
 
@@ -163,7 +163,12 @@ fn parse(text: &str) -> Config {
 
 impl End {
     fn new(test: &str, name: &str) -> (Self, i32) {
-        let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new(name) };
+        let options = Options {
+            flow_entries: 64,
+            mapping_entries: 64,
+            programs: Programs::None,
+            ..Options::new(name)
+        };
         let (orders, inbox) = mpsc::channel::<Order>();
         let (outbox, answers) = mpsc::channel();
         let (first, begun) = mpsc::channel();

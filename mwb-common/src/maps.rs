@@ -18,7 +18,7 @@ pub use flow::*;
 pub use crate::counters::{COUNTER_SLOTS, Counter, Direction, PROTOCOLS, counter_index};
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;

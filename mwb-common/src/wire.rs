@@ -57,6 +57,13 @@ impl Kind {
             _ => return None,
         })
     }
+
+    /// Whether packets of this kind are the agents', which count them apart.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_the_agents(self) -> bool {
+        matches!(self, Self::Control | Self::Ack | Self::Handshake)
+    }
 }
 
 /// Bits of [`Header::flags`].
@@ -106,6 +113,10 @@ pub struct Header {
     pub sequence: u64,
     /// Hash of the inner flow.
     pub bucket: u16,
+    /// How many packets of this path the sender has taken from the receiver, in the low
+    /// bits: one that is another than before says that something has arrived. 0 in types
+    /// that are the agents'.
+    pub taken: u16,
     /// Number of the packet in its bucket.
     pub flow_sequence: u32,
 }
@@ -115,8 +126,8 @@ pub struct Header {
 pub enum NoHeader {
     /// Of another version.
     Version,
-    /// A type, a flag or an inner protocol that this version does not have, a
-    /// reserved field in use, or a path or sequence of 0.
+    /// A type, a flag or an inner protocol that this version does not have, a field in
+    /// use that the type does not have, or a path or sequence of 0.
     Malformed,
 }
 
@@ -129,7 +140,7 @@ pub struct Fields {
     session: [u8; 4],
     sequence: [u8; 8],
     bucket: [u8; 2],
-    reserved: [u8; 2],
+    taken: [u8; 2],
     flow_sequence: [u8; 4],
 }
 
@@ -146,7 +157,7 @@ impl Header {
             session: self.session.to_be_bytes(),
             sequence: self.sequence.to_be_bytes(),
             bucket: self.bucket.to_be_bytes(),
-            reserved: [0; 2],
+            taken: self.taken.to_be_bytes(),
             flow_sequence: self.flow_sequence.to_be_bytes(),
         }
     }
@@ -189,8 +200,8 @@ impl Fields {
         let inner = matches!(inside, inner::NONE | inner::IPV4 | inner::IPV6);
         let sequence = u64::from_be_bytes(self.sequence);
         let numbered = path != 0 && sequence != 0;
-        let unused = flags & !flag::ALL == 0 && self.reserved[0] == 0 && self.reserved[1] == 0;
-        if !inner || !unused || !numbered {
+        let taken = u16::from_be_bytes(self.taken);
+        if !inner || flags & !flag::ALL != 0 || !numbered || taken != 0 && kind.is_the_agents() {
             return Err(NoHeader::Malformed);
         }
         Ok(Header {
@@ -201,6 +212,7 @@ impl Fields {
             session: u32::from_be_bytes(self.session),
             sequence,
             bucket: u16::from_be_bytes(self.bucket),
+            taken,
             flow_sequence: u32::from_be_bytes(self.flow_sequence),
         })
     }
@@ -220,6 +232,7 @@ mod tests {
         session: 0x0102_0304,
         sequence: 0x1112_1314_1516_1718,
         bucket: 0x2122,
+        taken: 0x2324,
         flow_sequence: 0x3132_3334,
     };
 
@@ -227,7 +240,7 @@ mod tests {
     fn every_field_has_its_place() {
         let bytes = [
             0x11, 0x11, 3, 6, 1, 2, 3, 4, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21,
-            0x22, 0, 0, 0x31, 0x32, 0x33, 0x34,
+            0x22, 0x23, 0x24, 0x31, 0x32, 0x33, 0x34,
         ];
         assert_eq!(bytemuck::bytes_of(&HEADER.encode()), bytes);
     }
@@ -241,7 +254,9 @@ mod tests {
         };
         assert_eq!(with(0, 0x21), Err(NoHeader::Version));
         assert_eq!(with(0, 0x01), Err(NoHeader::Version));
-        for (at, value) in [(0, 0x17), (0, 0x1f), (1, 0x20), (1, 0x80), (2, 0), (3, 5), (18, 1)] {
+        for (at, value) in
+            [(0, 0x17), (0, 0x1f), (1, 0x20), (1, 0x80), (2, 0), (3, 5), (0, 0x14), (0, 0x16)]
+        {
             assert_eq!(with(at, value), Err(NoHeader::Malformed), "{value} at {at}");
         }
         let zero = Header { sequence: 0, ..HEADER };
@@ -252,11 +267,13 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             kind in 0u8..7, flags in 0u8..32, path in 1u8.., inner in prop::sample::select(vec![0u8, 4, 6]),
-            session: u32, sequence in 1u64.., bucket: u16, flow_sequence: u32,
+            session: u32, sequence in 1u64.., bucket: u16, taken: u16, flow_sequence: u32,
         ) {
             let kind = Kind::from_number(kind).ok_or_else(|| TestCaseError::fail("a kind"))?;
-            let header =
-                Header { kind, flags, path, inner, session, sequence, bucket, flow_sequence };
+            let taken = if kind.is_the_agents() { 0 } else { taken };
+            let header = Header {
+                kind, flags, path, inner, session, sequence, bucket, taken, flow_sequence,
+            };
             prop_assert_eq!(header.encode().decode(), Ok(header));
         }
 

@@ -82,6 +82,7 @@ impl Head {
             session: 0,
             sequence: 1,
             bucket: 0,
+            taken: 0,
             flow_sequence: 0,
         }
     }

@@ -90,6 +90,7 @@ fn header(packet: &[u8]) -> Result<Header, Refused> {
         flags: header.flags & flag::EPOCH,
         inner: inner::NONE,
         bucket: 0,
+        taken: 0,
         flow_sequence: 0,
         ..header
     };
@@ -120,6 +121,7 @@ impl Keys {
             session: session.get(),
             sequence,
             bucket: 0,
+            taken: 0,
             flow_sequence: 0,
         };
         let mut buffer = vec![0; FRONT];

@@ -28,6 +28,7 @@ fn data(sequence: u64, path: u8) -> Header {
         session: AT_SERVER,
         sequence,
         bucket: 9,
+        taken: 0,
         flow_sequence: sequence as u32,
     }
 }

@@ -151,6 +151,7 @@ fn probe_to(
         session: side.session(),
         sequence,
         bucket: 0,
+        taken: 0,
         flow_sequence: 0,
     };
     Sealed { side: side.other(), suite, header, text, is_v6 }
@@ -178,7 +179,9 @@ fn a_probe_comes_back_as_its_reply_to_where_it_came_from() {
                         );
                         assert_eq!((row.path, row.bytes), (1, frame.len() as u64 - 14));
                         let (header, text) = opened(side, suite, &back.packet, is_v6);
-                        assert_eq!(header, end.header(Kind::ProbeReply, 1, count));
+                        let taken = count as u16;
+                        let expected = Header { taken, ..end.header(Kind::ProbeReply, 1, count) };
+                        assert_eq!(header, expected);
                         let reply: ProbeReply = bytemuck::pod_read_unaligned(&text);
                         let received_at = u64::from_be_bytes(reply.received_at);
                         assert!((before..=after).contains(&received_at));
@@ -308,26 +311,43 @@ fn an_answered_probe_makes_a_path_alive_and_says_what_it_is_like() {
 }
 
 #[test]
-fn data_alone_makes_no_path_alive() {
-    in_the_world("data_alone_makes_no_path_alive", |lan| {
+fn data_makes_a_path_alive_only_if_it_says_that_more_of_ours_was_taken() {
+    let name = "data_makes_a_path_alive_only_if_it_says_that_more_of_ours_was_taken";
+    in_the_world(name, |lan| {
         let side = Side::Gateway;
         let mut end = End::new(lan, side);
-        end.change_state(1, |state| state.alive_until = 3);
         let packet = host_udp(PORT);
-        let header = Header {
-            kind: Kind::Data,
-            inner: inner::IPV4,
-            ..probe_to(side, Suite::ChaCha20Poly1305, false, 1, 0).header
-        };
-        let sealed = Sealed {
-            side: side.other(),
-            suite: Suite::ChaCha20Poly1305,
-            header,
-            text: &inner_of(&packet),
-            is_v6: false,
-        };
-        assert_eq!(end.reason(Door::Wan(1), &sealed.arriving()), Reason::ToDevice);
-        assert_eq!((end.state(1).alive_until, end.state(1).received), (3, 1));
+        let text = inner_of(&packet);
+        let suite = Suite::ChaCha20Poly1305;
+        // Its own sequence, what it says, and whether that is news. The first has heard of
+        // nothing; one that was overtaken says how it was before; and the count wraps.
+        for (sequence, taken, alive) in [
+            (1, 0, false),
+            (3, 7, true),
+            (4, 7, false),
+            (2, 6, false),
+            (5, 7, false),
+            (6, u16::MAX, true),
+            (7, 0, true),
+        ] {
+            end.change_state(1, |state| state.alive_until = 3);
+            let header = Header {
+                kind: Kind::Data,
+                inner: inner::IPV4,
+                taken,
+                ..probe_to(side, suite, false, sequence, 0).header
+            };
+            let sealed = Sealed { side: side.other(), suite, header, text: &text, is_v6: false };
+            assert_eq!(end.reason(Door::Wan(1), &sealed.arriving()), Reason::ToDevice);
+            let state = end.state(1);
+            let until = if alive { state.heard + DEAD_AFTER } else { 3 };
+            assert_eq!(state.alive_until, until, "{taken} in {sequence}");
+        }
+        // What we send says what was taken: seven packets.
+        let door = Door::Lan;
+        let out = end.run(door, &packet.bytes());
+        let said = [out.packet[14 + 28 + 18], out.packet[14 + 28 + 19]];
+        assert_eq!(u16::from_be_bytes(said), 7);
     });
 }
 

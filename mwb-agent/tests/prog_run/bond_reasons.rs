@@ -33,6 +33,7 @@ fn from_far(side: Side, change: impl FnOnce(&mut Header), text: &[u8]) -> Vec<u8
         session: side.session(),
         sequence: 5_000,
         bucket: 9,
+        taken: 0,
         flow_sequence: 5,
     };
     change(&mut header);

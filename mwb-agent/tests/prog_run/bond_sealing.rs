@@ -66,6 +66,7 @@ fn data(end: &End, packet: &Packet, sequence: u64, flow_sequence: u32) -> Header
     Header {
         inner: family(packet),
         bucket: bucket_of(packet),
+        taken: 0,
         flow_sequence,
         ..end.header(Kind::Data, 1, sequence)
     }
@@ -199,6 +200,7 @@ impl Far {
             session: self.0.session(),
             sequence,
             bucket: bucket_of(packet),
+            taken: 0,
             flow_sequence: sequence as u32,
         }
     }

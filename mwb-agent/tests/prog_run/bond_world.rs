@@ -15,7 +15,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use ipnet::IpNet;
-use mwb_agent::dataplane::{BondMaps, CounterRow, DataPlane, Options, ProgramId, TestOutcome};
+use mwb_agent::dataplane::{
+    BondMaps, CounterRow, DataPlane, Options, ProgramId, Programs, TestOutcome,
+};
 use mwb_common::integrity::Suite;
 use mwb_common::integrity::seal::{Key, Sender, open, seal};
 use mwb_common::maps::{
@@ -218,7 +220,13 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn new(lan: u32, side: Side) -> Self {
-        let options = Options { flow_entries: 64, mapping_entries: 64, ..Options::new("bond-run") };
+        let programs = match side {
+            Side::Gateway => Programs::Bond,
+            // What is not for the bond is the steering programme's.
+            Side::Server => Programs::All,
+        };
+        let options =
+            Options { flow_entries: 64, mapping_entries: 64, programs, ..Options::new("bond-run") };
         let plane = DataPlane::open_unpinned(&options).expect("a data plane");
         let mut end = Self { plane, side, lan };
         end.reset(Suite::ChaCha20Poly1305, false);
@@ -343,6 +351,7 @@ impl End {
             session: self.side.other().session(),
             sequence,
             bucket: 0,
+            taken: 0,
             flow_sequence: 0,
         }
     }

@@ -195,6 +195,7 @@ mod tests {
             session: 0x0a0b_0c0d,
             sequence: 77,
             bucket: 5,
+            taken: 0,
             flow_sequence: 6,
         };
         let mut packet = vec![0xee; AT];

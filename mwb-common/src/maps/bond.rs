@@ -249,7 +249,8 @@ pub struct PathState {
     pub sent_bytes: u64,
     /// When the next probe is due. Odd: a packet is on its way round that makes one.
     pub probe_due: u64,
-    /// Until when the path counts as alive.
+    /// Until when the path counts as alive: some time after it was last known that
+    /// something of ours has arrived.
     pub alive_until: u64,
     /// When the last packet that was sent will have left, as far as is known.
     pub busy_until: u64,
@@ -295,6 +296,11 @@ pub struct PathState {
     pub via: u8,
     /// Times it has moved.
     pub moves: u32,
+    /// What the newest packet says of how many of ours were taken
+    /// ([`crate::wire::Header::taken`]).
+    pub taken: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The replay window of a path. The kernel side writes it, holding the lock; the agent
@@ -411,7 +417,7 @@ sizes!(
     BondPath = 40,
     Probe = 8,
     ProbeReply = 48,
-    PathState = 176,
+    PathState = 184,
     GuardedPathWindow = 528,
     GuardedFlowWindow = 144,
     Bucket = 96,

@@ -126,6 +126,7 @@ fn claim(context: *mut xdp_md) -> Result<(), Reason> {
     work.heading =
         Heading::new(header.kind, header.flags, header.path, header.inner, header.bucket);
     work.sequence = header.sequence;
+    work.taken = header.taken as u32;
     work.flow_sequence = header.flow_sequence;
     trim(&frame, work.end)
 }
@@ -187,8 +188,11 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
     renew(work.slot, session, (work.heading.flags & flag::EPOCH) as u32);
     // SAFETY: a map value.
     let state = unsafe { &mut *state };
-    if newest && session.flags & session_flag::ROAMS != 0 {
-        roam(&frame, work, path, state);
+    if newest {
+        arrived(state, work, bond);
+        if session.flags & session_flag::ROAMS != 0 {
+            roam(&frame, work, path, state);
+        }
     }
     if work.heading.kind == Kind::Probe as u8 {
         return reflect(&mut frame, work, state);
@@ -229,6 +233,17 @@ fn heard(state: *mut PathState, work: &Work) {
         fetch_add(&raw mut (*state).received, 1);
         fetch_add(&raw mut (*state).received_bytes, (work.end - ETHERNET) as u64);
         (*state).heard = work.now;
+    }
+}
+
+/// The newest packet says whether more of ours was taken: the path is alive. Replies to
+/// probes say so too, but come late from a queue that has just grown.
+#[inline(always)]
+fn arrived(state: &mut PathState, work: &Work, bond: &Bond) {
+    // Not written for each packet: other CPUs read it for each.
+    if state.taken != work.taken {
+        state.taken = work.taken;
+        state.alive_until = work.now + bond.dead_after;
     }
 }
 

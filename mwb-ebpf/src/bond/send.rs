@@ -46,11 +46,11 @@ fn send(context: *mut xdp_md) -> Result<(), Reason> {
     let parity = sealing(session, known) & 1;
     let mut frame = frame_of(context);
     // SAFETY: a map value.
-    let sequence = unsafe {
+    let (sequence, taken) = unsafe {
         let length = (opaque(frame.len()) as u32).wrapping_sub(ETHERNET) as u64;
         fetch_add(&raw mut (*state).sent_bytes, length);
-        fetch_add(&raw mut (*state).sent, 1)
-    } + 1;
+        (fetch_add(&raw mut (*state).sent, 1) + 1, (*state).received as u16)
+    };
     let epoch = if parity == 0 { 0 } else { flag::EPOCH };
     let heading = work.heading;
     let header = Header {
@@ -65,6 +65,7 @@ fn send(context: *mut xdp_md) -> Result<(), Reason> {
         session: session.theirs,
         sequence,
         bucket: heading.bucket,
+        taken,
         flow_sequence: work.flow_sequence,
     };
     let at = ETHERNET + outer_length(work.is_v6);

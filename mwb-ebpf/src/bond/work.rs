@@ -65,6 +65,8 @@ pub(crate) struct Work {
     pub(super) session: u32,
     pub(super) flow_sequence: u32,
     pub(super) sequence: u64,
+    /// What the packet says of how many of ours were taken.
+    pub(super) taken: u32,
     /// One of [`step`].
     pub(super) next: u32,
     /// Protocol of an inner packet.

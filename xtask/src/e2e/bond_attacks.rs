@@ -166,14 +166,14 @@ fn flipped_bits_are_refused(scene: &mut BondScene, header: usize) -> Result<()> 
 fn verdict(packet: &[u8], good: &[u8], opens: u8) -> &'static str {
     let [first, flags, path, inner] = [packet[0], packet[1], packet[2], packet[3]];
     let numbers = packet[8..16].iter().any(|&byte| byte != 0);
-    let reserved = packet[18] == 0 && packet[19] == 0;
+    let taken = packet[18] != 0 || packet[19] != 0;
     let fits = first >> 4 == 1
         && first & 0xf <= 6
         && flags < 32
         && [0, 4, 6].contains(&inner)
         && path != 0
         && numbers
-        && reserved;
+        && !(taken && first & 0xf >= 4);
     match first & 0xf {
         _ if !fits => "bond_malformed",
         3 => "bond_malformed",

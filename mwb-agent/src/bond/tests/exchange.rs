@@ -35,6 +35,7 @@ fn a_packet_of_one_end_is_opened_by_the_other() {
             session: from.theirs.get(),
             sequence: 1,
             bucket: 0,
+            taken: 0,
             flow_sequence: 0,
         };
         assert_eq!(from.theirs, to.ours);

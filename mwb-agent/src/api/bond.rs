@@ -59,6 +59,10 @@ pub struct BondSession {
     pub epoch: u32,
     /// Age of the newest keys in seconds.
     pub keys_age_seconds: Option<f64>,
+    /// They are older than 180 s, and kept because packets of the far end come, whose agent
+    /// has not agreed on new ones.
+    #[serde(default)]
+    pub keys_overdue: bool,
     /// For how long this agent has known the session, in seconds.
     pub age_seconds: f64,
     /// Largest inner packet that every path takes, in bytes.

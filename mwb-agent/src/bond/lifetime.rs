@@ -8,6 +8,9 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(120);
 pub const RENEW_AFTER_PACKETS: u64 = 1 << 60;
 /// Keys this old are thrown away.
 pub const OVER_AFTER: Duration = Duration::from_secs(180);
+/// But those that seal are kept while authentic packets come, the last one within this
+/// time: the agent of the far end is away, and its data plane goes on with them.
+pub const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Whether it is time for the next handshake. `packets` is how many the keys have
 /// sealed on the path that has most of them.

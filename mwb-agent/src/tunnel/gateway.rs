@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mwb_common::integrity::seal::Sender;
 use mwb_common::maps::BOND_PATHS;
 
+use super::aging::Age;
 use super::carriers;
 use super::core::{Core, elephant_bytes};
 use super::endpoints::Endpoints;
@@ -20,7 +21,7 @@ use super::share::{self, Wanted};
 use super::sockets::Received;
 use crate::bond::{Established, Initiator, PrivateKey, Suites, Taken};
 use crate::config::{Bond, suite_name};
-use crate::dataplane::Error;
+use crate::dataplane::{Error, monotonic};
 use crate::events::EventKind;
 
 /// The gateway's end.
@@ -135,20 +136,30 @@ impl Gateway {
 
     fn expire(&mut self, core: &mut Core, now: Instant) -> Result<(), Error> {
         if let Some(former) = &mut self.former
-            && former.expire(&core.maps, now)?
+            && former.expire(&core.maps, now, false)? == Age::Over
             && let Some(former) = self.former.take()
         {
             former.end(&core.maps)?;
         }
         let Some(session) = &mut self.session else { return Ok(()) };
-        if !session.expire(&core.maps, now)? {
-            return Ok(());
+        let hears = session.hears(monotonic());
+        match session.expire(&core.maps, now, hears)? {
+            Age::Good => return Ok(()),
+            Age::Overdue => {
+                let message = "the keys of the bond are older than 180 s".to_owned();
+                let why = "packets of the server come, so it goes on with them; but the \
+                           server's agent does not answer: does it run?";
+                core.publish(EventKind::BondSession, None, message, why.to_owned());
+                return Ok(());
+            }
+            Age::Over => {}
         }
         if let Some(session) = self.session.take() {
             session.end(&core.maps)?;
         }
         let message = "the bond's session has ended".to_owned();
-        let why = "its keys are older than 180 s, and the server has not agreed on new ones";
+        let why = "its keys are older than 180 s, the server has not agreed on new ones, and \
+                   no packets of it come";
         core.publish(EventKind::BondSession, None, message, why.to_owned());
         self.ask(core);
         Ok(())

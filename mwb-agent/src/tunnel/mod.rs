@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 mod address;
+mod aging;
 mod asking;
 mod carriers;
 mod clients;

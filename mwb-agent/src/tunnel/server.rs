@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use mwb_common::integrity::seal::Sender;
 use mwb_common::maps::session_flag;
 
+use super::aging::Age;
 use super::carriers;
 use super::core::Core;
 use super::gateway::is_path;
@@ -22,7 +23,7 @@ use crate::bond::{
     Answer, Client, Clients, Established, Os, PrivateKey, PublicKey, Question, Refusal, Responder,
 };
 use crate::config::{self, suite_name};
-use crate::dataplane::Error;
+use crate::dataplane::{Error, monotonic};
 use crate::events::EventKind;
 
 /// Initiations in a second from where on those who cannot be reached are not answered.
@@ -235,14 +236,23 @@ impl Server {
         let name = self.name(key).to_owned();
         let Some(of) = self.of.get_mut(key) else { return Ok(false) };
         if let Some(next) = &mut of.next
-            && next.expire(&core.maps, now)?
+            && next.expire(&core.maps, now, false)? == Age::Over
             && let Some(next) = of.next.take()
         {
             next.end(&core.maps)?;
         }
         let Some(current) = &mut of.current else { return Ok(false) };
-        if !current.expire(&core.maps, now)? {
-            return Ok(false);
+        let hears = current.hears(monotonic());
+        match current.expire(&core.maps, now, hears)? {
+            Age::Good => return Ok(false),
+            Age::Overdue => {
+                let message = format!("the keys of client {name} are older than 180 s");
+                let why = "its packets come, so the session goes on with them; but its agent \
+                           has not asked for new ones: does it run?";
+                core.publish(EventKind::BondSession, None, message, why.to_owned());
+                return Ok(false);
+            }
+            Age::Over => {}
         }
         let gone = of.current.take();
         self.settle(core)?;
@@ -250,7 +260,9 @@ impl Server {
             gone.end(&core.maps)?;
         }
         let message = format!("the session of client {name} has ended");
-        let why = "its keys are older than 180 s, and it has not asked for new ones".to_owned();
+        let why = "its keys are older than 180 s, it has not asked for new ones, and no \
+                   packets of it come"
+            .to_owned();
         core.publish(EventKind::BondSession, None, message, why);
         Ok(true)
     }

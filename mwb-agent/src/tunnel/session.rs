@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable as _;
 use mwb_common::integrity::Suite;
-use mwb_common::integrity::seal::{Key, Sender};
+use mwb_common::integrity::seal::Sender;
 use mwb_common::maps::{self, BOND_PATHS, bond_choice, bond_path_flag, session_flag};
 
 use super::carriers::Carriers;
@@ -16,7 +16,7 @@ use super::mtu;
 use super::paths::Link;
 use super::secure::{Envelope, Keys, Opened, Refused};
 use super::share::Shares;
-use crate::bond::lifetime::{OVER_AFTER, RENEW_AFTER, is_due, is_over};
+use crate::bond::lifetime::RENEW_AFTER;
 use crate::bond::{Established, PublicKey, Running, SessionId};
 use crate::config::Balance;
 use crate::dataplane::{BondMaps, Error, monotonic};
@@ -43,20 +43,24 @@ pub(super) struct Session {
     /// The entry as it is in the map.
     pub(super) entry: maps::Session,
     /// Keys for messages, by parity: those that this process has made.
-    keys: [Option<Keys>; 2],
+    pub(super) keys: [Option<Keys>; 2],
     /// When the keys of each parity were made, while there are some.
-    made: [Option<Instant>; 2],
+    pub(super) made: [Option<Instant>; 2],
+    /// No keys are thrown away before this.
+    pub(super) spared_until: Option<Instant>,
+    /// Those that seal are older than they should be, and kept.
+    pub(super) overdue: bool,
     /// The newest epoch of which a packet was opened.
     heard: Option<u32>,
     /// Packets of each path when the newest keys were made.
-    sent_before: BTreeMap<u8, u64>,
+    pub(super) sent_before: BTreeMap<u8, u64>,
 }
 
 fn bit(epoch: u32) -> u8 {
     1 << (epoch & 1)
 }
 
-fn parity(epoch: u32) -> usize {
+pub(super) fn parity(epoch: u32) -> usize {
     (epoch & 1) as usize
 }
 
@@ -103,6 +107,8 @@ impl Session {
             entry,
             keys: [None, None],
             made: [None, None],
+            spared_until: None,
+            overdue: false,
             heard: None,
             sent_before: BTreeMap::new(),
         };
@@ -131,7 +137,7 @@ impl Session {
         }
         let now = Instant::now();
         let age = Duration::from_nanos(monotonic().saturating_sub(entry.established));
-        let before = |age: Duration| now.checked_sub(age.min(OVER_AFTER.saturating_sub(GRACE)));
+        let before = |age: Duration| Some(now.checked_sub(age).unwrap_or(now));
         let mut made = [None, None];
         let newest = parity(entry.epoch);
         if entry.opens & bit(entry.epoch) != 0 {
@@ -164,6 +170,8 @@ impl Session {
             entry,
             keys: [None, None],
             made,
+            spared_until: Some(now + GRACE),
+            overdue: false,
             heard,
             sent_before: BTreeMap::new(),
         }))
@@ -191,6 +199,7 @@ impl Session {
         (self.entry.seal[place], self.entry.open[place]) = (seal, open);
         self.keys[place] = Some(Keys::new(epoch, suite, self.sender(), [first, second]));
         self.made[place] = Some(now);
+        self.overdue = false;
     }
 
     /// Takes new keys of the session. The end that asked seals with them at once.
@@ -284,43 +293,12 @@ impl Session {
     }
 
     /// Parity of the keys that seal.
-    fn sealing(&self) -> usize {
+    pub(super) fn sealing(&self) -> usize {
         if self.heard == Some(self.entry.epoch) {
             parity(self.entry.epoch)
         } else {
             usize::from(self.entry.seals & 1)
         }
-    }
-
-    /// Throws away keys whose time is over. Whether there are none left that seal: the
-    /// session has ended then, and is not there for packets any more.
-    pub(super) fn expire(&mut self, maps: &BondMaps, now: Instant) -> Result<bool, Error> {
-        let mut wiped = false;
-        for place in 0..2 {
-            if self.made[place].is_some_and(|made| is_over(made, now)) {
-                (self.made[place], self.keys[place]) = (None, None);
-                self.entry.opens &= !(1 << place);
-                (self.entry.seal[place], self.entry.open[place]) = (Key::default(), Key::default());
-                wiped = true;
-            }
-        }
-        let over = self.made[self.sealing()].is_none();
-        if over {
-            self.entry.flags &= !session_flag::PRESENT;
-        }
-        if wiped {
-            self.write(maps)?;
-        }
-        Ok(over)
-    }
-
-    /// Whether it is time for new keys.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        let sent = self.paths.iter().map(|(path, link)| {
-            link.state.sent.saturating_sub(self.sent_before.get(path).copied().unwrap_or(0))
-        });
-        let made = self.made[parity(self.entry.epoch)];
-        made.is_none_or(|made| is_due(made, now, sent.max().unwrap_or(0)))
     }
 
     /// Whether this process has made the newest keys: without them there are no messages.
@@ -351,11 +329,6 @@ impl Session {
     /// Number of the newest keys.
     pub(super) fn epoch(&self) -> u32 {
         self.entry.epoch
-    }
-
-    /// Age of the newest keys.
-    pub(super) fn keys_age(&self, now: Instant) -> Option<Duration> {
-        self.made[parity(self.entry.epoch)].map(|made| now.saturating_duration_since(made))
     }
 
     /// Largest inner packet that every path takes, in bytes.

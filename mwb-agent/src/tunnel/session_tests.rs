@@ -1,8 +1,11 @@
 use std::num::NonZeroU32;
 
+use mwb_common::integrity::seal::Key;
 use mwb_common::maps::{BondPath, SessionState};
 
+use super::super::aging::Age;
 use super::*;
+use crate::bond::lifetime::OVER_AFTER;
 use crate::bond::{Os, PrivateKey};
 use crate::dataplane::testing::in_network;
 use crate::dataplane::{DataPlane, Options, Programs};
@@ -99,16 +102,67 @@ fn keys_are_wiped_when_their_time_is_over_and_with_the_last_the_session_ends() {
         session.look(&maps).expect("a read");
         let now = Instant::now();
         session.made = [now.checked_sub(OVER_AFTER), Some(now)];
-        assert!(!session.expire(&maps, now).expect("a write"));
+        assert_eq!(session.expire(&maps, now, false).expect("a write"), Age::Good);
         let entry = maps.session(2).expect("a read");
         assert_eq!(entry.opens, 2);
         assert_eq!((bytes(&entry.seal[0]), bytes(&entry.open[0])), (&key(0)[..], &key(0)[..]));
         assert_eq!(bytes(&entry.open[1]), key(0x11));
-        assert!(session.expire(&maps, now + OVER_AFTER).expect("a write"));
+        assert_eq!(session.expire(&maps, now + OVER_AFTER, false).expect("a write"), Age::Over);
         let entry = maps.session(2).expect("a read");
         assert_eq!((entry.opens, entry.flags & session_flag::PRESENT), (0, 0));
         assert_eq!(bytes(&entry.seal[1]), key(0));
         assert_eq!(session.seal(1, b"text"), None, "nothing is sealed any more");
+    });
+}
+
+/// A path that an authentic packet came by so long ago.
+fn hear_by(maps: &BondMaps, session: &mut Session, ago: Duration) {
+    let remote = std::net::SocketAddr::from(([198, 51, 100, 1], 7_000));
+    session.join(maps, 1, remote, 1).expect("a write");
+    let link = session.paths.get_mut(&1).expect("a path");
+    link.state.heard = monotonic() - ago.as_nanos() as u64;
+}
+
+#[test]
+fn keys_that_seal_are_kept_beyond_their_time_while_packets_come_and_no_others_are() {
+    in_network("keys_that_seal_are_kept_beyond_their_time", || {
+        let (_plane, maps) = maps("kept");
+        let mut session = responder(&maps);
+        assert!(!session.hears(monotonic()), "nothing ever came");
+        hear_by(&maps, &mut session, Duration::from_secs(9));
+        assert!(session.hears(monotonic()));
+        assert!(!session.hears(monotonic() + 2_000_000_000), "that was too long ago");
+        heard(&maps, 0);
+        session.hear(&maps, Some(0)).expect("a write");
+        session.renew(&maps, &established(1)).expect("a write");
+        session.hear(&maps, Some(1)).expect("a write");
+        // The client never heard of the keys of epoch 2: those of epoch 1 seal.
+        session.renew(&maps, &established(2)).expect("a write");
+        let now = Instant::now();
+        session.made = [Some(now), now.checked_sub(OVER_AFTER)];
+        assert_eq!(session.expire(&maps, now, true).expect("a write"), Age::Overdue);
+        assert_eq!(session.expire(&maps, now, true).expect("a write"), Age::Good, "told once");
+        assert!(session.is_overdue() && session.is_due(now + OVER_AFTER));
+        // Hours later; what does not seal went when its time was over.
+        let later = now + 100 * OVER_AFTER;
+        assert_eq!(session.expire(&maps, later, true).expect("a write"), Age::Good);
+        let entry = maps.session(2).expect("a read");
+        assert_eq!((entry.opens, entry.seals), (2, 1));
+        assert_eq!((bytes(&entry.open[0]), bytes(&entry.open[1])), (&key(0)[..], &key(0x11)[..]));
+        assert_ne!(entry.flags & session_flag::PRESENT, 0);
+        // New ones that the client has heard of end it, and the old ones.
+        session.renew(&maps, &established(2)).expect("a write");
+        session.hear(&maps, Some(2)).expect("a write");
+        assert!(!session.is_overdue());
+        session.made[0] = Some(later);
+        assert_eq!(session.expire(&maps, later, true).expect("a write"), Age::Good);
+        assert_eq!(maps.session(2).expect("a read").opens, 1);
+        // And when nothing comes any more the session ends.
+        let end = later + OVER_AFTER;
+        assert_eq!(session.expire(&maps, end, true).expect("a write"), Age::Overdue);
+        assert_eq!(session.expire(&maps, end, false).expect("a write"), Age::Over);
+        let entry = maps.session(2).expect("a read");
+        assert_eq!((entry.opens, entry.flags & session_flag::PRESENT), (0, 0));
     });
 }
 
@@ -133,8 +187,11 @@ fn a_session_is_taken_over_without_its_keys_and_lasts_for_a_handshake() {
         assert!(taken.is_heard() && !taken.has_keys());
         assert_eq!(taken.seal(7, b"text"), None, "what was counted with these keys is not known");
         let now = Instant::now();
-        assert!(!taken.expire(&maps, now + GRACE - Duration::from_secs(1)).expect("a write"));
-        assert!(taken.expire(&maps, now + OVER_AFTER).expect("a write"));
+        let soon = now + GRACE - Duration::from_secs(1);
+        assert_eq!(taken.expire(&maps, soon, false).expect("a write"), Age::Good);
+        // From then on it is kept if its packets come, as by whoever made the keys.
+        assert_eq!(taken.expire(&maps, now + 2 * GRACE, true).expect("a write"), Age::Overdue);
+        assert_eq!(taken.expire(&maps, now + 2 * GRACE, false).expect("a write"), Age::Over);
         // Not in another slot than its number says, and not one that has ended.
         assert!(Session::take_over(&maps, 2).expect("a read").is_none());
         entry.ours = 0x1001;

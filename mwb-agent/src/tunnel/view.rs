@@ -87,6 +87,7 @@ fn show(core: &Core, session: &Session, client: Option<String>, balance: Balance
         suite: suite_name(session.suite).to_owned(),
         epoch: session.epoch(),
         keys_age_seconds: session.keys_age(now).map(|age| age.as_secs_f64()),
+        keys_overdue: session.is_overdue(),
         age_seconds: now.saturating_duration_since(session.since).as_secs_f64(),
         mtu: session.mtu(),
         balance: balance.name().to_owned(),

@@ -67,6 +67,13 @@ pub(super) fn cases() -> Vec<Case> {
             |config| config,
             keys_are_renewed,
         ));
+        for (name, end) in [("gateways", End::Gateway), ("servers", End::Server)] {
+            let name = format!("streams_outlive_the_keys_while_the_{name}_agent_is_dead");
+            cases.push(Case::new(&name, move || {
+                let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
+                play(scene, |scene| streams_outlive_the_keys(scene, end))
+            }));
+        }
     }
     cases
 }
@@ -111,6 +118,31 @@ fn streams_go_on(scene: &mut BondScene, who: &[End], killed: bool) -> Result<()>
         Ok(true)
     })?;
     scene.wait_for_paths(2)?;
+    duplex.go_on(500, EVERY)?;
+    let report = duplex.stop()?;
+    for (way, course) in [("there", &report.there), ("back", &report.back)] {
+        went_on(course, way, Duration::from_millis(200))?;
+    }
+    lives(scene)
+}
+
+/// The one that lives goes on with keys that are older than they should be, says so, and
+/// has new ones once the other is back.
+fn streams_outlive_the_keys(scene: &mut BondScene, dead: End) -> Result<()> {
+    let living = if dead == End::Gateway { End::Server } else { End::Gateway };
+    let duplex = streams(scene)?;
+    scene.agent(dead).kill()?;
+    // 180 s and what is left of the last second.
+    duplex.go_on(200_000, EVERY)?;
+    let said = scene.agent(living).log();
+    ensure!(said.contains("older than 180 s"), "the {living:?} says: {said}");
+    scene.agent(dead).relaunch()?;
+    let epoch = |scene: &BondScene| -> Result<(u32, u32)> {
+        let sessions = scene.tables(living)?.sessions()?;
+        sessions.first().map(|(_, session)| (session.ours, session.epoch)).context("a session")
+    };
+    let before = epoch(scene)?;
+    wait_until("there are new keys", Duration::from_secs(40), || Ok(epoch(scene)? != before))?;
     duplex.go_on(500, EVERY)?;
     let report = duplex.stop()?;
     for (way, course) in [("there", &report.there), ("back", &report.back)] {

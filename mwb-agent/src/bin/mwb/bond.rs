@@ -58,7 +58,8 @@ pub(crate) fn brief(bond: &BondStatus) -> String {
         if !others.is_empty() {
             let _ = write!(out, " ({})", others.join(", "));
         }
-        let _ = writeln!(out, ", {}, MTU {}", session.suite, session.mtu);
+        let keys = if session.keys_overdue { ", keys too old" } else { "" };
+        let _ = writeln!(out, ", {}, MTU {}{keys}", session.suite, session.mtu);
     }
     out
 }
@@ -90,6 +91,10 @@ fn called(path: &BondPathStatus) -> String {
     if path.wan.is_empty() { format!("path {}", path.path) } else { path.wan.clone() }
 }
 
+/// Behind a session whose keys are too old.
+const OVERDUE: &str = "\nIts keys are too old: packets of the far end come, but its agent does \
+                       not answer. Does it run there?";
+
 fn title(session: &BondSession) -> String {
     // Whole seconds are enough.
     let age = |seconds: f64| span(seconds.max(0.0) as u64);
@@ -97,8 +102,9 @@ fn title(session: &BondSession) -> String {
         || "no keys".to_owned(),
         |seconds| format!("keys {} of {} ago", session.epoch, age(seconds)),
     );
+    let overdue = if session.keys_overdue { OVERDUE } else { "" };
     format!(
-        "{} {}\n{}, {keys}, known for {}, MTU {}, {}",
+        "{} {}\n{}, {keys}, known for {}, MTU {}, {}{overdue}",
         peer(session),
         session.peer,
         session.suite,
@@ -243,6 +249,16 @@ mod tests {
              The server has not answered for 12s\n  \
              server: 1 of 2 paths alive (lte dead), chacha20poly1305, MTU 1432\n"
         );
+    }
+
+    #[test]
+    fn keys_that_are_too_old_are_named_with_what_to_do() {
+        let mut bond = bond();
+        bond.sessions[0].keys_overdue = true;
+        let text = show(Some(&bond), &PLAIN);
+        assert!(text.contains("adaptive\nIts keys are too old: packets of the far end"), "{text}");
+        assert!(text.contains("Does it run there?\nPATH"), "{text}");
+        assert!(brief(&bond).ends_with("MTU 1432, keys too old\n"));
     }
 
     #[test]

@@ -23,6 +23,15 @@ pub(super) struct Carriers {
     serial: u32,
     epoch: u32,
     newest: Newest,
+    /// What the maps have, and what the far end was told, is of an agent before us.
+    inherited: bool,
+}
+
+impl Carriers {
+    /// Of a session that was taken over.
+    pub(super) fn inherited() -> Self {
+        Self { inherited: true, ..Self::default() }
+    }
 }
 
 /// Sees which paths have lost their carrier or have it back, and tells the far end.
@@ -38,7 +47,8 @@ pub(super) fn watch(core: &mut Core, session: &mut Session) -> Result<(), Error>
     };
     let paths = session.paths.iter().filter(|(path, link)| is_down(path, link));
     let ours: BTreeSet<u8> = paths.map(|(path, _)| *path).collect();
-    if ours == *before {
+    let inherited = std::mem::take(&mut session.carriers.inherited);
+    if ours == session.carriers.ours && !inherited {
         return Ok(());
     }
     session.carriers.ours = ours;
@@ -98,7 +108,8 @@ pub(super) fn take(
     Ok(())
 }
 
-fn apply(core: &Core, session: &mut Session) -> Result<(), Error> {
+/// Writes down of every path whether it may be used.
+pub(super) fn apply(core: &Core, session: &mut Session) -> Result<(), Error> {
     let paths: Vec<u8> = session.paths.keys().copied().collect();
     for path in paths {
         let Carriers { ours, theirs, .. } = &session.carriers;

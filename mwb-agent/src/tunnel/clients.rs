@@ -143,17 +143,15 @@ fn join_path(
         return Ok(());
     }
     let is_new = !session.paths.contains_key(&path);
-    let news = match session.paths.get_mut(&path) {
-        Some(link) => link.newest.take(epoch, serial),
-        None => News::New,
-    };
-    if news == News::Old {
+    if session.newest.entry(path).or_default().take(epoch, serial) == News::Old {
         return Ok(());
     }
     session.join(&core.maps, path, received.from, received.via)?;
     if let Some(link) = session.paths.get_mut(&path) {
-        link.newest.take(epoch, serial);
         link.join = Some(join);
+    }
+    if is_new {
+        carriers::apply(core, session)?;
     }
     answer(core, session, Verdict::Taken);
     carriers::remind(core, session, path, received.via, received.from);
@@ -173,12 +171,75 @@ fn leave_path(
     leave: Leave,
 ) -> Result<(), Error> {
     let Leave { path, serial } = leave;
-    let Some(link) = session.paths.get_mut(&path) else { return Ok(()) };
-    if link.newest.take(epoch, serial) != News::New {
+    if !is_path(path) || session.newest.entry(path).or_default().take(epoch, serial) != News::New {
+        return Ok(());
+    }
+    if !session.paths.contains_key(&path) {
         return Ok(());
     }
     session.leave(&core.maps, path)?;
     let message = format!("path {path} of client {name} has left");
     core.publish(EventKind::BondPath, None, message, String::new());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mwb_common::maps::bond_path_flag;
+
+    use super::super::message::Down;
+    use super::share::tests::in_session;
+    use super::*;
+    use crate::config::Balance;
+
+    fn join(serial: u32) -> Join {
+        Join {
+            path: 2,
+            serial,
+            priority: 0,
+            balance: Balance::Adaptive,
+            weight: 1,
+            capacity: 0,
+            elephant_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_join_that_was_overtaken_brings_no_path_back_that_has_left() {
+        let name = "a_join_that_was_overtaken_brings_no_path_back_that_has_left";
+        in_session(name, |core, session| {
+            let from = ([198, 51, 100, 2], 7_000).into();
+            let received = Received { via: 2, from, packet: Vec::new() };
+            let mut says = |core: &mut Core, serial, leaves: bool| {
+                let said = if leaves {
+                    leave_path(core, session, "site1", 0, Leave { path: 2, serial })
+                } else {
+                    join_path(core, session, "site1", 0, join(serial), &received)
+                };
+                said.expect("a write");
+                core.maps.path(0, 2).expect("a read").flags & bond_path_flag::PRESENT != 0
+            };
+            assert!(says(core, 2, false));
+            assert!(!says(core, 3, true));
+            assert!(!says(core, 2, false), "it was sent before the path left");
+            assert!(!says(core, 3, true), "once more");
+            assert!(says(core, 4, false));
+            assert!(says(core, 3, true), "so was this");
+        });
+    }
+
+    #[test]
+    fn a_path_that_comes_back_is_held_for_down_while_the_far_end_says_so() {
+        let name = "a_path_that_comes_back_is_held_for_down_while_the_far_end_says_so";
+        in_session(name, |core, session| {
+            let from = ([198, 51, 100, 2], 7_000).into();
+            let received = Received { via: 2, from, packet: Vec::new() };
+            let down = Down { serial: 1, paths: [2].into_iter().collect() };
+            carriers::take(core, session, 0, down).expect("a write");
+            leave_path(core, session, "site1", 0, Leave { path: 2, serial: 1 }).expect("a write");
+            join_path(core, session, "site1", 0, join(2), &received).expect("a write");
+            let flags = core.maps.path(0, 2).expect("a read").flags;
+            assert_eq!(flags, bond_path_flag::PRESENT | bond_path_flag::DOWN);
+        });
+    }
 }

@@ -136,6 +136,7 @@ impl Gateway {
         if session.join(&core.maps, path, to, path)? {
             core.probe(session.slot, path);
             if is_new {
+                carriers::apply(core, session)?;
                 let message = format!("{name} has joined the bond");
                 core.publish(EventKind::BondPath, Some(&name), message, format!("server at {to}"));
             }

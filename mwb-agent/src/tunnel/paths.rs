@@ -9,7 +9,7 @@ use mwb_common::maps::{BondPath, PathState, bond_path_flag, session_flag};
 use super::address;
 use super::estimate::PathVerdict;
 use super::measure::{SizedProbes, Told};
-use super::message::{Join, Newest};
+use super::message::Join;
 use super::mtu::{self, Outer, Search};
 use super::rate::Rate;
 use super::session::Session;
@@ -36,8 +36,6 @@ pub(super) struct Link {
     pub(super) searched: Option<(SocketAddr, u32)>,
     /// What the gateway wants of it; of a server's path only.
     pub(super) join: Option<Join>,
-    /// What the gateway has said of it last.
-    pub(super) newest: Newest,
 }
 
 impl Link {
@@ -69,6 +67,11 @@ impl Link {
     }
 }
 
+/// A path that is not there, as one is left behind.
+fn blank(before: &BondPath) -> BondPath {
+    BondPath { generation: before.generation, ..BondPath::default() }
+}
+
 impl Session {
     /// A path with this far end by this WAN, new or another than before. Whether anything
     /// is different now.
@@ -83,7 +86,11 @@ impl Session {
         if before.is_some_and(|link| (link.remote(), link.via()) == (remote, via)) {
             return Ok(false);
         }
-        let mut link = before.cloned().unwrap_or_default();
+        let mut link = match before {
+            Some(before) => before.clone(),
+            // Where a path that was here before had moved to is not where this one is.
+            None => Link { entry: blank(&maps.path(self.slot, path)?), ..Link::default() },
+        };
         link.entry = address::with_remote(&link.entry, remote);
         link.entry.via = via;
         link.entry.flags |= bond_path_flag::PRESENT;
@@ -99,11 +106,9 @@ impl Session {
 
     /// Takes a path away.
     pub(super) fn leave(&mut self, maps: &BondMaps, path: u8) -> Result<(), Error> {
-        if self.paths.remove(&path).is_none() {
-            return Ok(());
-        }
+        let Some(gone) = self.paths.remove(&path) else { return Ok(()) };
         // Its sequences and its window stay: a path that comes back goes on with them.
-        maps.set_path(self.slot, path, &BondPath::default())?;
+        maps.set_path(self.slot, path, &blank(&gone.entry))?;
         self.fit(maps)
     }
 

@@ -12,6 +12,7 @@ use mwb_common::maps::{self, BOND_PATHS, bond_choice, bond_path_flag, session_fl
 
 use super::carriers::Carriers;
 use super::estimate::Estimator;
+use super::message::Newest;
 use super::mtu;
 use super::paths::Link;
 use super::secure::{Envelope, Keys, Opened, Refused};
@@ -36,6 +37,9 @@ pub(super) struct Session {
     /// When the session began, or this process took it over.
     pub(super) since: Instant,
     pub(super) carriers: Carriers,
+    /// What the gateway has said of each path last, of those that have left too: what was
+    /// overtaken must not bring one back. Of a server's session only.
+    pub(super) newest: BTreeMap<u8, Newest>,
     pub(super) shares: Shares,
     pub(super) estimator: Estimator,
     /// Among which paths elephants may be striped, as far as they were measured.
@@ -101,6 +105,7 @@ impl Session {
             paths: BTreeMap::new(),
             since: now,
             carriers: Carriers::default(),
+            newest: BTreeMap::new(),
             shares: Shares::default(),
             estimator: Estimator::new(),
             stripe: 0,
@@ -163,7 +168,8 @@ impl Session {
             peer,
             paths,
             since: now,
-            carriers: Carriers::default(),
+            carriers: Carriers::inherited(),
+            newest: BTreeMap::new(),
             shares: Shares::default(),
             estimator: Estimator::new(),
             stripe: 0,

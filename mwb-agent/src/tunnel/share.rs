@@ -98,4 +98,4 @@ fn member(path: u8, link: &Link, wanted: Wanted, now: u64) -> Member {
 
 #[cfg(test)]
 #[path = "share_tests.rs"]
-mod tests;
+pub(super) mod tests;

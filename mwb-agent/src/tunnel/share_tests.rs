@@ -25,7 +25,10 @@ fn config() -> Config {
 }
 
 /// A session with paths 1 to 3 that all live, path 3 with the worse priority.
-fn in_session(name: &str, test: impl FnOnce(&Core, &mut Session) + Send) {
+pub(in crate::tunnel) fn in_session(
+    name: &str,
+    test: impl FnOnce(&mut Core, &mut Session) + Send,
+) {
     in_network(name, || {
         let options = Options {
             flow_entries: 64,
@@ -37,7 +40,7 @@ fn in_session(name: &str, test: impl FnOnce(&Core, &mut Session) + Send) {
         let maps = plane.bond();
         let settings = Settings::of(&config()).expect("a bond");
         let sockets = Sockets::new(7_000, mpsc::channel(1).0);
-        let core =
+        let mut core =
             Core::new(maps, Bus::default(), settings, sockets, watch::channel(Beat::default()).0);
         let id = NonZeroU32::new(4).expect("not 0");
         let established = Established {
@@ -59,7 +62,7 @@ fn in_session(name: &str, test: impl FnOnce(&Core, &mut Session) + Send) {
         for link in session.paths.values_mut() {
             link.state.alive_until = u64::MAX;
         }
-        test(&core, &mut session);
+        test(&mut core, &mut session);
     });
 }
 

@@ -177,6 +177,29 @@ fn a_carrier_that_goes_is_known_at_the_other_end_at_once() {
 }
 
 #[test]
+fn what_an_agent_held_for_down_is_looked_at_anew_by_the_next_one() {
+    in_world("what_an_agent_held_for_down_is_looked_at_anew_by_the_next_one", |world| {
+        world.start();
+        wait_for_bond(world);
+        let down = |end: &End, path| {
+            let (slot, _) = sessions(end)[0];
+            end.maps.path(slot, path).expect("a read").flags & bond_path_flag::DOWN != 0
+        };
+        world.gateway.network.uplinks[0].carrier = false;
+        world.gateway.tell();
+        wait_until("the path is used at neither end", || {
+            down(&world.gateway, 1) && down(&world.server, 1)
+        });
+        // The carrier comes back while nobody looks.
+        world.gateway.stop();
+        world.gateway.network.uplinks[0].carrier = true;
+        world.start_gateway();
+        wait_until("the path is not held here any more", || !down(&world.gateway, 1));
+        wait_until("nor there", || !down(&world.server, 1));
+    });
+}
+
+#[test]
 fn a_wan_that_is_none_any_more_leaves_the_session() {
     in_world("a_wan_that_is_none_any_more_leaves_the_session", |world| {
         world.start();

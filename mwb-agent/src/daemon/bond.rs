@@ -7,6 +7,7 @@ use mwb_common::maps::path_flag;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::carriers;
 use super::control::Control;
 use crate::api::bond::BondStatus;
 use crate::bond::PrivateKey;
@@ -50,11 +51,12 @@ impl Bond {
         }
         let running = settings.map(|(settings, private)| {
             let (sender, network) = watch::channel(network(control, first));
+            let lost = carriers::watch(network.clone());
             let maps = control.plane.with(|plane| plane.bond());
             let (view, seen) = watch::channel(Arc::default());
             shown = Some(seen);
             let bus = control.bus.clone();
-            let start = Start { maps, bus, settings, private, network, view };
+            let start = Start { maps, bus, settings, private, network, lost, view };
             Running { network: sender, task: tokio::spawn(tunnel::run(start)) }
         });
         (Self { running }, shown)

@@ -20,6 +20,7 @@ mod beat;
 mod bond;
 mod bonded;
 mod bucket_view;
+mod carriers;
 mod changes;
 mod control;
 mod differences;

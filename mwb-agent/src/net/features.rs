@@ -103,7 +103,7 @@ fn text(words: &[u32]) -> String {
 }
 
 /// `buffer` begins with a command and has room for its answer.
-fn ask(socket: &Socket, device: &str, buffer: &mut [u32]) -> io::Result<()> {
+pub(super) fn ask(socket: &Socket, device: &str, buffer: &mut [u32]) -> io::Result<()> {
     // SAFETY: all zero is a valid `ifreq`: plain bytes and a null pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if device.len() >= request.ifr_name.len() {

@@ -12,6 +12,7 @@ mod bonded;
 mod bonded_routes;
 #[cfg(test)]
 mod bonded_tests;
+mod carrier;
 mod driver;
 mod dump;
 mod features;
@@ -25,6 +26,7 @@ mod watcher;
 
 pub use bonded::{Bonded, BondedSpec};
 pub use bonded_routes::{BondedRoute, ROUTE_PROTOCOL};
+pub use carrier::CarrierSocket;
 pub use driver::driver;
 pub use dump::Requests;
 pub use features::features;

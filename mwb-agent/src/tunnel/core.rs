@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) bus: Bus,
     pub(super) settings: Settings,
     pub(super) network: Network,
+    /// WANs that have no carrier, whatever the network says.
+    pub(super) lost: BTreeSet<u8>,
     pub(super) sockets: Sockets,
     pub(super) counts: Counts,
     beats: watch::Sender<Beat>,
@@ -79,6 +81,7 @@ impl Core {
             bus,
             settings,
             network: Network::default(),
+            lost: BTreeSet::new(),
             sockets,
             counts: Counts::default(),
             beats,
@@ -91,6 +94,9 @@ impl Core {
     /// Follows the network: sockets, ticks.
     pub(super) fn follow(&mut self, network: Network) {
         self.network = network;
+        for uplink in &mut self.network.uplinks {
+            uplink.carrier &= !self.lost.contains(&uplink.path);
+        }
         let unfit: Vec<String> = self
             .network
             .uplinks

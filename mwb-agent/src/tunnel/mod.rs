@@ -11,7 +11,7 @@
 //!
 //! Must not know: YAML, netlink, how packets are forwarded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,9 @@ pub struct Start {
     pub private: PrivateKey,
     /// The network, again with every change.
     pub network: watch::Receiver<Network>,
+    /// WANs that have no carrier, by path id, whatever the network says: it hears of that
+    /// later.
+    pub lost: watch::Receiver<BTreeSet<u8>>,
     /// Where it shows what it is.
     pub view: watch::Sender<Arc<BondStatus>>,
 }
@@ -105,7 +108,7 @@ pub fn forget(maps: &BondMaps) -> Result<(), Error> {
 /// Runs the bond until nobody tells of the network any more. What was made stays in the
 /// maps.
 pub async fn run(start: Start) {
-    let Start { maps, bus, settings, private, mut network, view } = start;
+    let Start { maps, bus, settings, private, mut network, mut lost, view } = start;
     let (sender, mut received) = mpsc::channel(WAITING);
     let sockets = Sockets::new(settings.port, sender);
     let (beats, beat) = watch::channel(Beat::default());
@@ -135,6 +138,12 @@ pub async fn run(start: Start) {
                     break;
                 }
                 core.follow(network.borrow_and_update().clone());
+                end.follow(&mut core)
+            }
+            // Who told of them may have ended.
+            Ok(()) = lost.changed() => {
+                core.lost.clone_from(&lost.borrow_and_update());
+                core.follow(network.borrow().clone());
                 end.follow(&mut core)
             }
             () = until(later) => {

@@ -1,5 +1,6 @@
 //! The two ends and what is between them.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -274,7 +275,9 @@ fn serve(plane: &DataPlane, inbox: &mpsc::Receiver<Order>, outbox: &mpsc::Sender
                 let settings = Settings::of(&config).expect("a bond");
                 let (sender, network) = watch::channel(first);
                 let (view, _) = watch::channel(Arc::default());
-                let start = Start { maps: plane.bond(), bus, settings, private, network, view };
+                let lost = watch::channel(BTreeSet::new()).1;
+                let maps = plane.bond();
+                let start = Start { maps, bus, settings, private, network, lost, view };
                 agent = Some((sender, runtime.spawn(tunnel::run(start))));
             }
             Some(Order::Tell(network)) => {

@@ -175,6 +175,14 @@ impl Initiator {
         self.handshake = None;
     }
 
+    /// The server's host answers, if not its agent: the next initiation is to be sent no later
+    /// than after this time.
+    pub fn hurry(&mut self, now: Instant, most: Duration) {
+        if let Some(handshake) = &mut self.handshake {
+            handshake.due = handshake.due.min(now + most);
+        }
+    }
+
     /// What to do at `now`, which is `time` on the clock on the wall. `paths` are the
     /// numbers of those that can be used, in any order.
     ///

@@ -11,10 +11,14 @@ use super::network::Network;
 use super::session::Session;
 use super::sockets::Received;
 use crate::bond::{Ignored, Os, Poll, Sending, SessionId, Wish};
+use crate::dataplane::monotonic;
 use crate::events::EventKind;
 
 /// An operator hears of a server that does not answer for so long.
 const SILENT: Duration = Duration::from_secs(10);
+/// While probes are answered the server's host is there, and an initiation that its agent has
+/// not answered is sent again after no longer than this.
+const HURRY: Duration = Duration::from_secs(2);
 /// Of a clock that is behind by less nobody needs to know.
 const CLOCK: Duration = Duration::from_secs(5);
 
@@ -49,6 +53,11 @@ impl Gateway {
 
     /// Sends the initiations that are due.
     pub(super) fn poll(&mut self, core: &mut Core, now: Instant) {
+        let at = monotonic();
+        let mut links = self.session.iter().flat_map(|session| session.paths.values());
+        if links.any(|link| link.is_alive(at)) {
+            self.initiator.hurry(now, HURRY);
+        }
         let reachable = self.reachable(&core.network);
         let paths: Vec<u8> = reachable.keys().copied().collect();
         loop {

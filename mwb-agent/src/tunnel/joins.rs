@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use mwb_common::maps::bond_path_flag;
+
 use super::carriers;
 use super::core::{Core, elephant_bytes};
 use super::gateway::{Gateway, is_path};
@@ -14,10 +16,15 @@ use super::paths::Link;
 use crate::dataplane::{Error, monotonic};
 use crate::events::EventKind;
 
-/// Between two messages that nobody has answered.
+/// Between two messages that nobody has answered: of a path whose probes are not either, and
+/// of one whose probes are, which takes two round trips, but this at least.
 const UNANSWERED: Duration = Duration::from_secs(1);
+const ALIVE: Duration = Duration::from_millis(500);
 /// Between two messages otherwise.
 const ANSWERED: Duration = Duration::from_secs(15);
+/// The same of one of the paths that live: a server's agent that was restarted can say
+/// nothing, for it has no keys, and is to be noticed.
+const SPEAKS: Duration = Duration::from_millis(1_500);
 /// So many without an answer, and the next goes to another address of the server.
 const TRIES: u32 = 3;
 /// When a message that is not answered is said once more.
@@ -33,8 +40,23 @@ pub(super) struct Joins {
 struct OfPath {
     said: Join,
     to: SocketAddr,
-    due: Instant,
+    /// When it was said last, or answered.
+    at: Instant,
+    /// How often it was said since it was answered.
     tries: u32,
+}
+
+impl OfPath {
+    /// How long after [`Self::at`] it is said again.
+    fn wait(&self, link: Option<&Link>, speaks: bool) -> Duration {
+        if self.tries == 0 {
+            return if speaks { SPEAKS } else { ANSWERED };
+        }
+        match link.filter(|link| link.is_alive(monotonic())) {
+            Some(link) => (2 * link.rtt().unwrap_or_default()).clamp(ALIVE, UNANSWERED),
+            None => UNANSWERED,
+        }
+    }
 }
 
 impl Joins {
@@ -52,24 +74,25 @@ impl Gateway {
             return Ok(());
         }
         let mut lost_keys = false;
+        let speaker = self.speaker(core);
         for uplink in core.network.uplinks.clone() {
             let path = uplink.path;
             let Some(to) = self.join_to(&uplink) else { continue };
             let said = self.join_of(core, &uplink);
             let (said, tries) = match self.joins.of.get_mut(&path) {
                 Some(of) if Join { serial: of.said.serial, ..said } == of.said && of.to == to => {
-                    if now < of.due {
+                    let link = self.session.as_ref().and_then(|s| s.paths.get(&path));
+                    if now < of.at + of.wait(link, speaker == Some(path)) {
                         continue;
                     }
-                    of.tries += 1;
-                    of.due = now + UNANSWERED;
+                    (of.at, of.tries) = (now, of.tries + 1);
                     (of.said, of.tries)
                 }
                 other => {
                     self.joins.serial += 1;
                     let said = Join { serial: self.joins.serial, ..said };
                     let tries = other.map_or(1, |of| of.tries + 1);
-                    let of = OfPath { said, to, due: now + UNANSWERED, tries };
+                    let of = OfPath { said, to, at: now, tries };
                     self.joins.of.insert(path, of);
                     (said, tries)
                 }
@@ -86,6 +109,17 @@ impl Gateway {
             self.ask(core);
         }
         Ok(())
+    }
+
+    /// The path that is spoken by most: the best one that lives.
+    fn speaker(&self, core: &Core) -> Option<u8> {
+        let (session, now) = (self.session.as_ref()?, monotonic());
+        let aside = bond_path_flag::DOWN | bond_path_flag::PARKED;
+        let living = core.network.uplinks.iter().filter_map(|uplink| {
+            let link = session.paths.get(&uplink.path).filter(|link| link.is_alive(now))?;
+            Some((link.has(aside), uplink.priority, uplink.path))
+        });
+        living.min().map(|(_, _, path)| path)
     }
 
     /// Where a path's messages go: where its packets do, or may.
@@ -120,7 +154,7 @@ impl Gateway {
         if joined.serial != of.said.serial || via != path {
             return Ok(());
         }
-        (of.tries, of.due) = (0, Instant::now() + ANSWERED);
+        (of.tries, of.at) = (0, Instant::now());
         let to = of.to;
         let name = core.name(path).unwrap_or_default();
         if joined.verdict == Verdict::NoRoom {

@@ -112,7 +112,8 @@ fn streams_go_on(scene: &mut BondScene, who: &[End], killed: bool) -> Result<()>
         scene.agent(end).relaunch()?;
     }
     // Keys are made in the life of each process: there is another epoch, or session.
-    wait_until("there are new keys at both ends", Duration::from_secs(20), || {
+    let soon = Duration::from_secs(if is_emulated() { 30 } else { 6 });
+    wait_until("there are new keys at both ends", soon, || {
         let now = [heard(scene, End::Gateway)?, heard(scene, End::Server)?];
         ensure!(now[0] != before[0] && now[1] != before[1], "{before:?}, then {now:?}");
         Ok(true)

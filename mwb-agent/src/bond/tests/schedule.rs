@@ -47,6 +47,25 @@ fn an_initiation_is_sent_again_at_growing_intervals_by_each_path_in_turn() {
 }
 
 #[test]
+fn a_server_whose_host_answers_is_asked_more_often() {
+    let mut world = World::new();
+    world.gateway.start(world.now, Wish::New(id(100)));
+    let hurry = Duration::from_secs(2);
+    let mut sent = Vec::new();
+    for _ in 0..120 {
+        if world.now - world.start < Duration::from_secs(8) {
+            world.gateway.hurry(world.now, hurry);
+        }
+        if matches!(world.poll(&[1]), Poll::Send(_)) {
+            sent.push((world.now - world.start).as_millis());
+        }
+        world.pass(Duration::from_millis(200));
+    }
+    // And as seldom as ever when it is gone.
+    assert_eq!(sent, [0, 1_000, 3_000, 5_200, 7_400, 9_600]);
+}
+
+#[test]
 fn without_a_path_it_waits_for_one() {
     let mut world = World::new();
     world.gateway.start(world.now, Wish::New(id(100)));

@@ -1,8 +1,9 @@
 //! Sessions: how they begin, go on and take each other's place.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use mwb_common::maps::{Session, SessionState, bond_path_flag, session_flag};
+use mwb_common::maps::{PathState, Session, SessionState, bond_path_flag, session_flag};
 
 use super::world::{End, World, in_world, wait_until};
 use crate::bond::{Os, PrivateKey};
@@ -109,6 +110,33 @@ fn an_agent_that_is_restarted_goes_on_with_the_session() {
 }
 
 #[test]
+fn a_servers_agent_that_is_restarted_has_keys_soon() {
+    in_world("a_servers_agent_that_is_restarted_has_keys_soon", |world| {
+        world.start();
+        wait_for_bond(world);
+        // As if the kernel sides were at work: probes are answered, and packets opened.
+        let (slot, _) = sessions(&world.gateway)[0];
+        for path in [1, 2] {
+            let state = PathState { alive_until: u64::MAX, ..PathState::default() };
+            world.gateway.maps.put_path_state(slot, path, &state).expect("a write");
+        }
+        let (slot, _) = sessions(&world.server)[0];
+        let state = SessionState { heard: 1, cursor: 0 };
+        world.server.maps.set_session_state(slot, &state).expect("a write");
+        world.server.stop();
+        let stopped = Instant::now();
+        world.start_server();
+        wait_until("new keys at both ends", || {
+            [&world.gateway, &world.server]
+                .iter()
+                .all(|end| matches!(&sessions(end)[..], [(_, session)] if session.epoch == 1))
+        });
+        let took = stopped.elapsed();
+        assert!(took < Duration::from_secs(8), "{took:?}");
+    });
+}
+
+#[test]
 fn a_server_that_has_lost_its_sessions_gets_new_ones() {
     in_world("a_server_that_has_lost_its_sessions_gets_new_ones", |world| {
         world.start();
@@ -171,7 +199,7 @@ fn a_carrier_that_goes_is_known_at_the_other_end_at_once() {
         // It is back once its probes are answered, which nobody does here.
         world.gateway.network.uplinks[0].carrier = true;
         world.gateway.tell();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         assert!(down(&world.gateway, 1) && down(&world.server, 1));
     });
 }

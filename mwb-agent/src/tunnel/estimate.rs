@@ -13,8 +13,9 @@
 //! without one is its least. It is not forgotten: one that has become wrong shows itself
 //! when it is used. The operator's figure is only a bound.
 //!
-//! **Parked** ([`parking`]) is a path that loses much without a queue, or is so far
-//! behind the others that it is of no use.
+//! **Parked** ([`parking`]) is a path that loses much without a queue, is so far behind the
+//! others that it is of no use, or dies again and again. What is lost while a path is dead is
+//! no loss of it: when it lives it is used.
 //!
 //! **Elephants** ([`stripe`]) have a home, the path that gives one flow of TCP most. They
 //! go by several paths only if those are known, clean, and near to each other in delay,

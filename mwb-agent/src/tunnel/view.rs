@@ -144,6 +144,7 @@ fn state(core: &Core, link: &Link) -> (BondPathState, String) {
         Some(Reason::Loss) => "it loses too much",
         Some(Reason::Small) => "it carries next to nothing",
         Some(Reason::Long) => "it is far longer than the others",
+        Some(Reason::Unsteady) => "it has died again and again: used when it stays alive",
         None => "a path of a better priority lives",
     };
     (BondPathState::Parked, why.to_owned())

@@ -29,6 +29,8 @@ pub enum Reason {
     Small,
     /// It is far longer than the shortest.
     Long,
+    /// It dies again and again, while another path lives.
+    Unsteady,
 }
 
 impl Reason {
@@ -39,6 +41,7 @@ impl Reason {
             Self::Loss => "loss",
             Self::Small => "small",
             Self::Long => "long",
+            Self::Unsteady => "unsteady",
         }
     }
 }
@@ -50,6 +53,11 @@ pub(super) struct Parking {
     /// Since when a parked path has been good, or another one not been parked.
     since: u64,
     hold: u64,
+    /// [`Track::holes`] at the last look, and when the last was that another path outlived.
+    holes: u32,
+    hole_at: Option<u64>,
+    /// Another path has lived since it died.
+    outlived: bool,
 }
 
 impl Parking {
@@ -61,25 +69,44 @@ impl Parking {
     /// Looks at it. `most` is the capacity of the largest that lives, `quickest` the
     /// one-way delay of the shortest.
     pub(super) fn consider(&mut self, now: u64, track: &Track, most: f64, quickest: f64) {
+        // When all die at once it is nobody's fault.
+        if track.holes > self.holes && self.outlived {
+            self.comes_back(now);
+        }
+        self.holes = track.holes;
+        self.outlived = track.dead && (self.outlived || quickest.is_finite());
         match self.reason {
             None => {
-                self.reason = fault(track, most, quickest, 1.0, LOSES);
-                if self.reason.is_some() {
-                    let calm = now.saturating_sub(self.since) > LONGEST_HOLD;
-                    let hold = if calm { HOLD } else { (2 * self.hold).max(HOLD) };
-                    (self.hold, self.since) = (hold.min(LONGEST_HOLD), now);
+                if let Some(reason) = fault(track, most, quickest, 1.0, LOSES) {
+                    self.park(now, reason);
                 }
             }
-            Some(_) => {
-                // What has no answers at all is no better.
+            Some(reason) => {
                 let fault = fault(track, most, quickest, BETTER, LOSES_LITTLE);
-                if fault.is_some() || track.short.sent < COUNTED {
+                // What has no answers at all is no better.
+                let unknown = reason != Reason::Unsteady && track.short.sent < COUNTED;
+                if fault.is_some() || unknown || track.dead {
                     (self.reason, self.since) = (fault.or(self.reason), now);
                 } else if now.saturating_sub(self.since) >= self.hold {
                     (self.reason, self.since) = (None, now);
                 }
             }
         }
+    }
+
+    /// It was dead, and lives. Once is no reason: it carries packets at once.
+    fn comes_back(&mut self, now: u64) {
+        let before = self.hole_at.replace(now);
+        if before.is_some_and(|before| now.saturating_sub(before) <= LONGEST_HOLD) {
+            self.park(now, self.reason.unwrap_or(Reason::Unsteady));
+        }
+    }
+
+    fn park(&mut self, now: u64, reason: Reason) {
+        let calm = self.reason.is_none() && now.saturating_sub(self.since) > LONGEST_HOLD;
+        let hold = if calm { HOLD } else { (2 * self.hold).max(HOLD) };
+        (self.hold, self.since) = (hold.min(LONGEST_HOLD), now);
+        self.reason = Some(reason);
     }
 }
 

@@ -30,6 +30,10 @@ const SHORT: f64 = 0.95;
 const LONG: f64 = 0.9967;
 /// A train took so long at least, in ns: times are not better known than this.
 const LEAST_TRAIN: f64 = 500_000.0;
+/// A path that was dead and lost less than this part was only slow.
+const HOLE: f64 = 0.15;
+/// Two looks can lie so far apart, in ns.
+const LATE: u64 = 200_000_000;
 /// Ticks that are remembered.
 const HISTORY: usize = 32;
 
@@ -61,6 +65,8 @@ struct Look {
     packets: u64,
     bytes: u64,
     received_at: u64,
+    /// When it came.
+    at: u64,
     /// Waiting time of its probe.
     queue: f64,
 }
@@ -94,6 +100,12 @@ pub(super) struct Track {
     pub(super) lost: u64,
     /// The newest probe waited, and the one before.
     pub(super) full: bool,
+    /// It was alive, and is not.
+    pub(super) dead: bool,
+    /// How often it was dead and lost packets meanwhile, as of the first reply after that.
+    pub(super) holes: u32,
+    /// It was seen dead since the newest reply.
+    gap: bool,
     train: Option<Train>,
 }
 
@@ -112,6 +124,9 @@ impl Track {
         if self.before.is_some_and(|before| is_another(&before, state)) {
             *self = Self::default();
         }
+        let dead = state.reply_sequence != 0 && state.alive_until <= now;
+        self.gap |= dead;
+        self.dead = dead;
         self.queues.push_front((now, state.busy_until.saturating_sub(now) as f64));
         self.sent.push_front((now, state.sent_bytes));
         self.queues.truncate(HISTORY);
@@ -147,6 +162,7 @@ impl Track {
             packets: state.reply_packets,
             bytes: state.reply_bytes,
             received_at: state.reply_received_at,
+            at: state.reply_at,
             queue: self.queue,
         });
     }
@@ -162,7 +178,13 @@ impl Track {
         let grown = GROWN + GROWN_BY_JITTER * self.jitter;
         let least = before.queue.min(self.queue);
         self.full = least > grown;
-        if before.queue.max(self.queue) <= grown {
+        // What was lost while the path was dead says nothing of what it loses when it lives.
+        let dead_after = state.alive_until.saturating_sub(state.reply_at);
+        let silent = state.reply_at.saturating_sub(before.at) > dead_after + LATE;
+        let gap = std::mem::take(&mut self.gap) || silent;
+        if gap {
+            self.holes += u32::from(sent - taken > HOLE * sent);
+        } else if before.queue.max(self.queue) <= grown {
             self.short.count(SHORT, sent, sent - taken);
             self.long.count(LONG, sent, sent - taken);
         }

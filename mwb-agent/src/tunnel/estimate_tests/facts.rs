@@ -169,6 +169,72 @@ fn a_path_that_loses_is_parked_and_comes_back_later_each_time() {
     }
 }
 
+/// Path 2 answers nothing for so many ticks, then all for so many, under a stream; how many
+/// of these it was parked for, and why.
+fn dies(
+    session: &mut Session,
+    paths: &mut [Path; 2],
+    dead: u32,
+    alive: u32,
+) -> (u32, Option<Reason>) {
+    for _ in 0..dead {
+        session.tick(paths, |index, now, path| match index {
+            0 => path.goes_on(now, 100, 100, 20 * MS, 0),
+            _ => path.state.sent += 100,
+        });
+    }
+    let (mut parked, mut why) = (0, None);
+    for _ in 0..alive {
+        session.tick(paths, |_, now, path| {
+            path.goes_on(now, 100, 100, 20 * MS, 0);
+        });
+        let reason = session.verdict.paths[1].parked;
+        assert_eq!(session.verdict.paths[0].parked, None);
+        parked += u32::from(reason.is_some());
+        why = why.or(reason);
+    }
+    (parked, why)
+}
+
+#[test]
+fn a_path_that_was_dead_is_used_when_it_lives_and_later_each_time_if_it_dies_again() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 2];
+    assert_eq!(dies(&mut session, &mut paths, 0, 50), (0, None));
+    // All that was lost is counted, and not held against it.
+    assert_eq!(dies(&mut session, &mut paths, 20, 100), (0, None));
+    assert_eq!((session.verdict.paths[1].lost, session.verdict.paths[1].loss), (2_000, 0.0));
+    for hold in [5, 10, 20, 40] {
+        let (parked, why) = dies(&mut session, &mut paths, 20, 1_000);
+        assert_eq!(why, Some(Reason::Unsteady));
+        assert!((hold * 10 - 2..=hold * 10 + 2).contains(&parked), "{parked} of {hold} s");
+    }
+    // It does not come back before it has lived for that long.
+    assert_eq!(dies(&mut session, &mut paths, 20, 500).0, 500);
+    assert!(dies(&mut session, &mut paths, 20, 2_000).0 > 1_200);
+    // And begins anew after some calm minutes.
+    assert_eq!(dies(&mut session, &mut paths, 0, 4_000), (0, None));
+    assert_eq!(dies(&mut session, &mut paths, 20, 100), (0, None));
+}
+
+#[test]
+fn paths_that_all_die_at_once_are_not_to_blame() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 2];
+    for _ in 0..3 {
+        for alive in [true; 20].into_iter().chain([false; 20]) {
+            session.tick(&mut paths, |_, now, path| {
+                if alive {
+                    path.goes_on(now, 10, 10, 20 * MS, 0);
+                } else {
+                    path.state.sent += 10;
+                }
+            });
+            assert!(session.verdict.paths.iter().all(|path| path.parked.is_none()));
+        }
+    }
+}
+
 #[test]
 fn a_path_that_is_far_behind_is_parked() {
     let mut session = Session::new();

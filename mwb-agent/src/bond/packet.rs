@@ -1,7 +1,7 @@
 //! The layout of packets of type 6 (docs/protocol.md, Handshake). Must not know:
 //! keys, what a message says.
 
-use mwb_common::wire::{FIELDS, Fields, Header, Kind, NoHeader, inner};
+use mwb_common::wire::{FIELDS, Fields, Header, Kind, NoHeader, VERSION, inner};
 
 /// Bytes in front of the body: the header, message, reserved bytes, index.
 pub const HEAD: usize = FIELDS as usize + 8;
@@ -101,6 +101,9 @@ impl Head {
 /// Why bytes are no handshake packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
+    /// It is of another version of the protocol, which has this number.
+    #[error("of version {0} of the protocol")]
+    Version(u8),
     /// The header is none of this version.
     #[error("not a header of this version")]
     Header(NoHeader),
@@ -169,6 +172,13 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// When it is no handshake packet of this version.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        // Only its first byte is known to be what it is in this version.
+        if let Some(first) = bytes.first()
+            && first >> 4 != VERSION
+            && first & 0xf == Kind::Handshake as u8
+        {
+            return Err(Malformed::Version(first >> 4));
+        }
         let short = Malformed::Length(bytes.len());
         let (fields, rest) = bytes.split_first_chunk::<{ FIELDS as usize }>().ok_or(short)?;
         let fields: Fields = bytemuck::cast(*fields);

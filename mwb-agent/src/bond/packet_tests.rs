@@ -61,7 +61,9 @@ fn what_a_handshake_has_no_use_for_is_refused() {
         Packet::decode(&bytes).err()
     };
     let wrong = |at, value| with(Message::Initiation, at, value);
-    assert_eq!(wrong(0, 0x26), Some(Malformed::Header(NoHeader::Version)));
+    assert_eq!(wrong(0, 0x24), Some(Malformed::Header(NoHeader::Version)));
+    assert_eq!(wrong(0, 0x26), Some(Malformed::Version(2)));
+    assert_eq!(Packet::decode(&[0xf6]).err(), Some(Malformed::Version(15)), "of any length");
     assert_eq!(wrong(0, 0x14), Some(Malformed::Kind));
     for (at, value) in [(1, 1), (1, 0x10), (3, 4), (7, 1), (14, 1), (15, 2), (17, 1), (23, 1)] {
         assert_eq!(wrong(at, value), Some(Malformed::Fields), "{value} at {at}");

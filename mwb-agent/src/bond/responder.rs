@@ -89,11 +89,13 @@ pub enum Refusal {
     NoSuite(PublicKey),
     /// There are no random bytes.
     NoRandomness,
+    /// It is of another version of the protocol, which has this number.
+    OtherVersion(u8),
 }
 
 impl Refusal {
     /// Names of all there are, as counters have them.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "malformed",
         "no_initiation",
         "wrong_mac",
@@ -103,6 +105,7 @@ impl Refusal {
         "replayed",
         "no_suite",
         "no_randomness",
+        "other_version",
     ];
 
     /// Its place in [`Self::NAMES`].
@@ -118,6 +121,7 @@ impl Refusal {
             Self::Replayed(..) => 6,
             Self::NoSuite(_) => 7,
             Self::NoRandomness => 8,
+            Self::OtherVersion(_) => 9,
         }
     }
 
@@ -125,6 +129,15 @@ impl Refusal {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         Self::NAMES[self.number()]
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Version(version) => Self::OtherVersion(version),
+            other => Self::Malformed(other),
+        }
     }
 }
 
@@ -162,7 +175,7 @@ impl Responder {
         clients: &mut Clients,
         random: &mut dyn Random,
     ) -> Result<Answer, Refusal> {
-        let initiation = match Packet::decode(question.packet).map_err(Refusal::Malformed)? {
+        let initiation = match Packet::decode(question.packet)? {
             Packet::Initiation(initiation) => initiation,
             Packet::Response(_) | Packet::Cookie(_) => return Err(Refusal::NoInitiation),
         };

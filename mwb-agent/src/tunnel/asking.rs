@@ -8,8 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use super::core::Core;
 use super::gateway::{Gateway, is_path};
 use super::network::Network;
+use super::refusals::other_version;
 use super::session::Session;
 use super::sockets::Received;
+use crate::bond::packet::Malformed;
 use crate::bond::{Ignored, Os, Poll, Sending, SessionId, Wish};
 use crate::dataplane::monotonic;
 use crate::events::EventKind;
@@ -123,7 +125,12 @@ impl Gateway {
     }
 
     pub(super) fn explain(&self, core: &mut Core, ignored: Ignored, received: &Received) {
+        let versions;
         let why = match ignored {
+            Ignored::Malformed(Malformed::Version(version)) => {
+                versions = other_version(version);
+                versions.as_str()
+            }
             Ignored::WrongMac | Ignored::BadNoise => {
                 "it is not sealed by the server whose `server_public_key` we have"
             }

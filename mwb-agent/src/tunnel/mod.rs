@@ -36,6 +36,7 @@ pub mod mtu;
 mod network;
 mod paths;
 mod rate;
+mod refusals;
 mod secure;
 mod server;
 mod session;

@@ -6,7 +6,6 @@
 //! has recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -20,7 +19,7 @@ use super::gateway::is_path;
 use super::session::Session;
 use super::sockets::Received;
 use crate::bond::{
-    Answer, Client, Clients, Established, Os, PrivateKey, PublicKey, Question, Refusal, Responder,
+    Answer, Client, Clients, Established, Os, PrivateKey, PublicKey, Question, Responder,
 };
 use crate::config::{self, suite_name};
 use crate::dataplane::{Error, monotonic};
@@ -28,8 +27,6 @@ use crate::events::EventKind;
 
 /// Initiations in a second from where on those who cannot be reached are not answered.
 const LOAD: u32 = 100;
-/// A client whose clock is behind by more should hear why it gets no answer.
-const CLOCK: Duration = Duration::from_secs(5);
 /// Where the path of a handshake packet stands.
 const PATH_AT: usize = 2;
 
@@ -347,38 +344,6 @@ impl Server {
         session.present(&core.maps)?;
         of.next = Some(session);
         Ok(())
-    }
-
-    /// Tells the operator of who gets no answer, if anything can be done about it.
-    fn explain(&self, core: &mut Core, refusal: Refusal, from: SocketAddr) {
-        let why = match refusal {
-            Refusal::UnknownClient(key) => {
-                format!("an initiation by an unknown key {key}: no client has it")
-            }
-            Refusal::WrongMac => {
-                "an initiation for another key: its `server_public_key` is not ours".to_owned()
-            }
-            Refusal::BadNoise => "an initiation that is not made for our key".to_owned(),
-            Refusal::BadPayload(key) => {
-                format!("client {} says what this version does not know", self.name(&key))
-            }
-            Refusal::Malformed(what) => format!("no initiation of this version: {what}"),
-            Refusal::Replayed(key, behind) if behind >= CLOCK => format!(
-                "an initiation of client {} is {} s older than its last: it was recorded by \
-                 somebody, or the client's clock was set back",
-                self.name(&key),
-                behind.as_secs()
-            ),
-            // Overtaken by a later one.
-            Refusal::Replayed(..) | Refusal::NoInitiation => return,
-            Refusal::NoSuite(key) => {
-                format!("client {} accepts no suite that it may have", self.name(&key))
-            }
-            Refusal::NoRandomness => "the system gives no random bytes".to_owned(),
-        };
-        if core.may_say(&format!("refused {} {}", refusal.name(), from.ip())) {
-            tracing::warn!(%from, why, "a handshake is not answered");
-        }
     }
 }
 

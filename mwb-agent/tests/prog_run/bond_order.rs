@@ -285,6 +285,9 @@ fn what_is_inside_is_an_ip_packet_of_just_that_length() {
     });
 }
 
+/// Where the header begins in a frame of IPv4.
+const AT: usize = 14 + 20 + 8;
+
 #[test]
 fn messages_are_the_agent_s_up_to_a_rate() {
     in_the_world("messages_are_the_agent_s_up_to_a_rate", |lan| {
@@ -307,6 +310,13 @@ fn messages_are_the_agent_s_up_to_a_rate() {
         let handshake = message(Kind::Handshake, 0);
         let (came, row) = end.counted(Door::Wan(1), &handshake);
         assert_eq!((came.verdict, row.reason), (XDP_PASS, Reason::BondMessage));
+        // Who speaks another version is the agent's to name; what else it sends is nothing.
+        let [mut other, mut data] = [handshake.clone(), handshake.clone()];
+        (other[AT], data[AT]) = (0x26, 0x20);
+        let (came, row) = end.counted(Door::Wan(1), &other);
+        assert_eq!((came.verdict, row.reason), (XDP_PASS, Reason::BondMessage));
+        assert_eq!(came.packet, other);
+        assert_eq!(end.reason(Door::Wan(1), &data), Reason::BondMalformed);
         let before = end.counters();
         let program = end.enter(Door::Wan(1));
         // All on one CPU, and within far less than a second.

@@ -11,7 +11,7 @@ use mwb_common::{
     nat::protocol,
     parse::{Bytes as _, ETHERNET, Ipv4Header, Ipv6Header, ethertype, parse_ethernet, parse_ipv4},
     reason::Reason,
-    wire::{FIELDS, Fields, Kind, flag, header_length},
+    wire::{FIELDS, Fields, Kind, NoHeader, flag, header_length},
 };
 
 use super::{
@@ -91,7 +91,14 @@ fn claim(context: *mut xdp_md) -> Result<(), Reason> {
     }
     work.account.bytes = work.end - ETHERNET;
     let fields: Fields = frame.read(work.at).ok_or(Reason::BondMalformed)?;
-    let header = fields.decode().map_err(|_| Reason::BondMalformed)?;
+    let header = match fields.decode() {
+        Ok(header) => header,
+        // The agent can say who speaks another version.
+        Err(NoHeader::Version) if fields.kind() == Some(Kind::Handshake) => {
+            return Err(message(work, 0));
+        }
+        Err(_) => return Err(Reason::BondMalformed),
+    };
     if header.kind == Kind::Parity {
         return Err(Reason::BondMalformed);
     }

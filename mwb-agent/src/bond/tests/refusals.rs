@@ -57,6 +57,7 @@ fn a_bit_flipped_anywhere_in_an_initiation_is_refused() {
         let refusal = reason(&mut world, &wrong);
         match at {
             2 | 28.. => assert_eq!(refusal, Some(Refusal::WrongMac), "bit {bit}"),
+            0 if bit >= 4 => assert_eq!(refusal, Some(Refusal::OtherVersion(wrong[0] >> 4))),
             _ => assert!(matches!(refusal, Some(Refusal::Malformed(_))), "bit {bit}: {refusal:?}"),
         }
     }
@@ -255,6 +256,7 @@ fn every_refusal_has_a_name_of_its_own() {
         Refusal::Replayed(key, Duration::ZERO),
         Refusal::NoSuite(key),
         Refusal::NoRandomness,
+        Refusal::OtherVersion(2),
     ];
     assert_eq!(all.map(|refusal| refusal.name()), Refusal::NAMES);
     let names = std::collections::BTreeSet::from(Refusal::NAMES);

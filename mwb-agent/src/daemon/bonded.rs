@@ -39,6 +39,9 @@ pub(super) fn spec(
         mtu: largest(&tunnel, network),
         addresses: tunnel.addresses.to_vec(),
         routes: Some(routes(config, mtus)),
+        // What of a server's prefix is no client's would go back to the provider, who would
+        // send it here again.
+        owned: config.server.as_ref().and(config.ipv6_prefix).into_iter().collect(),
     })
 }
 

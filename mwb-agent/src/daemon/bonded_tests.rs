@@ -48,6 +48,8 @@ fn a_server_routes_to_each_client_what_its_session_carries() {
     let spec = spec(&config, "test", &fixture::network(), &mtus).expect("a server");
     let expected = ["192.0.2.0/26 1380", "2001:db8:a::/52 1380", "192.0.2.64/26 -"];
     assert_eq!(shown(&spec.routes), expected);
+    // What is left of its prefix is nobody's.
+    assert_eq!(spec.owned, ["2001:db8:a::/48".parse().expect("a prefix")]);
 }
 
 #[test]

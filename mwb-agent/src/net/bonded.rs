@@ -10,7 +10,7 @@
 //! know: sessions, who is at the far end.
 
 use futures_util::TryStreamExt;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -56,6 +56,9 @@ pub struct BondedSpec {
     /// Routes that lead to it. Any others that we have made go. `None`: they stay as they
     /// are.
     pub routes: Option<Vec<BondedRoute>>,
+    /// Prefixes that are ours as a whole: addresses there that no route leads to are
+    /// unreachable, for everybody.
+    pub owned: Vec<Ipv6Net>,
 }
 
 /// The device of a bond, as it is there.
@@ -109,6 +112,7 @@ impl Bonded {
         if let Some(routes) = &spec.routes {
             bonded_routes::set(requests, kernel.ifindex, &spec.device, routes).await?;
         }
+        bonded_routes::set_unreachable(requests, &spec.instance, &spec.owned).await?;
         Ok(Self {
             kernel_end: kernel.ifindex,
             data_plane_end: data_plane.ifindex,
@@ -137,6 +141,7 @@ impl Bonded {
             request.execute().await.map_err(change(format!("removing {name}")))?;
             removed.push(name);
         }
+        bonded_routes::set_unreachable(requests, instance, &[]).await?;
         Ok(removed)
     }
 }

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -48,6 +48,53 @@ impl BondedRoute {
         let halves = HALVES.into_iter().map(|(address, length)| IpNet::new_assert(address, length));
         halves.map(|destination| Self { destination, mtu }).collect()
     }
+}
+
+/// Metric of the routes of an instance to what is nobody's: worse than any that leads to
+/// somebody, and of that instance alone, for such a route has no device that tells whose it
+/// is (FNV-1a).
+fn metric(instance: &str) -> u32 {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    instance.bytes().fold(0x811c_9dc5, step) | 1 << 31
+}
+
+/// Makes the prefixes of which an instance answers for the rest those that are wanted: what
+/// no other route leads to is unreachable there, and does not go back to where it came from.
+pub(super) async fn set_unreachable(
+    requests: &Requests,
+    instance: &str,
+    wanted: &[Ipv6Net],
+) -> Result<(), Error> {
+    let metric = metric(instance);
+    let all = requests.main_routes(RouteMessageBuilder::<Ipv6Addr>::new().build()).await?;
+    let is_its = |route: &There| {
+        route.is_ours && route.message.header.kind == RouteType::Unreachable && route.metric == metric
+    };
+    let there: Vec<IpNet> = all.into_iter().filter(is_its).map(|route| route.destination).collect();
+    for net in wanted.iter().filter(|net| !there.contains(&IpNet::V6(**net))) {
+        match requests.handle.route().add(unreachable(*net, metric)).execute().await {
+            Err(error) if has_no_ipv6(&error) => {}
+            result => result.map_err(change(format!("adding the unreachable route {net}")))?,
+        }
+    }
+    for net in there {
+        let IpNet::V6(net) = net else { continue };
+        if !wanted.contains(&net) {
+            let request = requests.handle.route().del(unreachable(net, metric));
+            let result = request.execute().await;
+            result.map_err(change(format!("removing the unreachable route {net}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn unreachable(net: Ipv6Net, metric: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(net.addr(), net.prefix_len())
+        .kind(RouteType::Unreachable)
+        .priority(metric)
+        .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
+        .build()
 }
 
 /// A route of the main table.

@@ -68,7 +68,9 @@ pub(super) async fn set_unreachable(
     let metric = metric(instance);
     let all = requests.main_routes(RouteMessageBuilder::<Ipv6Addr>::new().build()).await?;
     let is_its = |route: &There| {
-        route.is_ours && route.message.header.kind == RouteType::Unreachable && route.metric == metric
+        route.is_ours
+            && route.message.header.kind == RouteType::Unreachable
+            && route.metric == metric
     };
     let there: Vec<IpNet> = all.into_iter().filter(is_its).map(|route| route.destination).collect();
     for net in wanted.iter().filter(|net| !there.contains(&IpNet::V6(**net))) {

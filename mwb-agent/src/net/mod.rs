@@ -16,6 +16,8 @@ mod carrier;
 mod driver;
 mod dump;
 mod features;
+#[cfg(test)]
+mod owned_tests;
 mod peer;
 mod snapshot;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::lab::{
     address::{
         HOST4, HOST6, INNER_GATEWAY4, INNER_GATEWAY6, INNER_SERVER4, INNER_SERVER6, SERVER4,
     },
+    capture::{Capture, Passing, addresses},
     traffic::{EchoServer, EchoStream, FileServer, curl, ping},
 };
 
@@ -44,6 +45,12 @@ pub(super) fn cases() -> Vec<Case> {
         |config| config,
         the_ends_reach_each_other,
     ));
+    cases.push(Case::new("an_address_of_no_client_is_unreachable_and_asked_for_once", || {
+        let scene = BondScene::new(LabSpec::direct(2), |config| {
+            config.with_server("server.clients.0.prefixes.2", "2001:db8:a::/52")
+        })?;
+        play(scene, |scene| what_is_nobodys_is_unreachable(scene))
+    }));
     for paths in [3, 8] {
         cases.push(Case::new(&format!("datagrams_arrive_once_over_{paths}_paths"), move || {
             let scene = BondScene::new(LabSpec::direct(paths), |config| {
@@ -53,6 +60,22 @@ pub(super) fn cases() -> Vec<Case> {
         }));
     }
     cases
+}
+
+/// What of the server's prefix no client owns is answered there, and does not go round
+/// between it and its provider.
+fn what_is_nobodys_is_unreachable(scene: &BondScene) -> Result<()> {
+    let nobody = "2001:db8:a:f000::1".parse()?;
+    let capture = Capture::start(scene.lab.net(), "srv0", Passing::In, "ip6 and icmp6")?;
+    let report = ping(scene.lab.host(), nobody, 1, Duration::from_secs(1), &[])?;
+    ensure!(report.received == 0, "{}", report.output);
+    let told = report.output.to_lowercase().matches("unreachable").count();
+    ensure!(told == 1, "told {told} times: {}", report.output);
+    let frames = capture.finish()?;
+    let towards = frames.frames.iter().filter_map(|frame| addresses(frame));
+    let left = towards.filter(|(_, to)| *to == nobody).count();
+    ensure!(left == 0, "{left} packets went to the provider");
+    checks::pings_pass(&scene.lab)
 }
 
 fn all_traffic_crosses(scene: &mut BondScene) -> Result<()> {

@@ -60,6 +60,9 @@ impl Cut {
     }
 }
 
+/// A path that can be used again is, within this time.
+const BACK: Duration = Duration::from_secs(5);
+
 /// A busy machine may hold up the ends of a stream for so long besides.
 const NOISE: Duration = Duration::from_millis(100);
 
@@ -118,6 +121,10 @@ fn streams_survive(scene: &mut BondScene, cut: Cut, agents: bool) -> Result<()> 
         }
         healed = Some(wan);
     }
+    // One that has died twice comes back later.
+    if let (Some(wan), [_]) = (healed, cut.hits()) {
+        heal(scene, &duplex, cut, wan, agents)?;
+    }
     duplex.stop().map(drop)
 }
 
@@ -125,8 +132,11 @@ fn streams_survive(scene: &mut BondScene, cut: Cut, agents: bool) -> Result<()> 
 /// (its link watch), so that the next cut comes later than that.
 fn heal(scene: &mut BondScene, duplex: &Duplex, cut: Cut, wan: usize, agents: bool) -> Result<()> {
     cut.apply(scene.lab.wan(wan), false)?;
+    let healed = Instant::now();
     if agents {
         scene.wait_for_paths(2).context("after the cut was healed")?;
+        let took = healed.elapsed();
+        ensure!(is_emulated() || took <= BACK, "used again only after {took:?}");
     }
     duplex.go_on(1200, EVERY)
 }

@@ -52,6 +52,7 @@ impl Source for Small {
         Ok(Status {
             version: "9.9.9".to_owned(),
             instance: "test".to_owned(),
+            role: "gateway".to_owned(),
             mode: "steer".to_owned(),
             balance: "failover".to_owned(),
             uptime_seconds: 61.0,

@@ -167,6 +167,18 @@ reasons! {
     Ticked = 56, Forward, "ticked";
 }
 
+impl Reason {
+    /// Whether it is given by the programs of a bond. What is counted under it has a path of
+    /// the bond, which on a server is none of its own: its clients number them.
+    #[must_use]
+    pub const fn is_of_bond(self) -> bool {
+        self as u8 >= Self::Bonded as u8
+    }
+}
+
+// Whoever adds one that is no bond's has to say so there.
+const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::Ticked as u8);
+
 /// Slots kept for reasons in the counter map; numbers stay below it.
 pub const REASON_SLOTS: usize = 64;
 

@@ -16,7 +16,10 @@ pub struct Status {
     pub version: String,
     /// Its instance name.
     pub instance: String,
-    /// `steer`.
+    /// `gateway` or `server`.
+    #[serde(default)]
+    pub role: String,
+    /// `steer` or `bond`; what a server does with packets that are not for a bond.
     pub mode: String,
     /// How new flows are shared.
     pub balance: String,

@@ -12,7 +12,7 @@ use super::control::Control;
 use super::rates::Totals;
 use super::start::random;
 use super::{DECIDE, SWEEP};
-use crate::config::{Balance, Config};
+use crate::config::{Balance, Config, Role};
 use crate::dataplane::Tables;
 use crate::flows::{Sweeper, Timeouts, Usage};
 use crate::health::icmp::IcmpChecker;
@@ -62,7 +62,7 @@ impl Followers {
         let mut tasks = JoinSet::new();
         let sweeper = Sweeper::new(tables.clone(), self::timeouts(config));
         tasks.spawn(sweeper.run(SWEEP, timeouts_now, usage_sender));
-        let samples = count(&mut tasks, tables.clone(), counted_now);
+        let samples = count(&mut tasks, tables.clone(), counted_now, config.role == Role::Gateway);
         let probed = BTreeSet::new();
         let mut followers = Self { tasks, schedules, timeouts, counted, devices, reports, probed };
         followers.follow(control);
@@ -152,11 +152,12 @@ fn needs_rates(config: &Config) -> bool {
 }
 
 /// Reads what was forwarded by the paths that are wanted, again and again, on a
-/// thread for blocking work.
+/// thread for blocking work. `bonded`: by a bond too.
 fn count(
     tasks: &mut JoinSet<()>,
     tables: Tables,
     mut wanted: watch::Receiver<Vec<u8>>,
+    bonded: bool,
 ) -> mpsc::Receiver<Sample> {
     let (sender, receiver) = mpsc::channel(1);
     let mut ticks = interval(DECIDE);
@@ -168,7 +169,7 @@ fn count(
                 return;
             }
             let (reader, paths) = (tables.clone(), wanted.borrow().clone());
-            let read = move || (Instant::now(), Totals::read(&reader, &paths));
+            let read = move || (Instant::now(), Totals::read(&reader, &paths, bonded));
             let sample = match tokio::task::spawn_blocking(read).await {
                 Ok((at, Ok(totals))) => (at, totals),
                 Ok((_, Err(error))) => {

@@ -63,7 +63,7 @@ use view::{Answers, View};
 use crate::api::change::{self, Change, Done, Refusal};
 use crate::api::{self, ListenError, TokenError};
 use crate::bond::keys::KeyFileError;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::dataplane::{self, DataPlane, Tables};
 use crate::events::{Bus, EventKind};
 use crate::net::{self, Bonded, BondedSpec, Requests, Snapshot, Watched, Watcher};
@@ -154,7 +154,9 @@ pub async fn run(
 
     let (view_sender, view) = watch::channel(Arc::new(View::default()));
     let mode = config.mode.name();
-    let running = format!("mode {mode}, balance {}", config.balance.name());
+    let role = config.role;
+    let what = if role == Role::Server { "role server".to_owned() } else { format!("mode {mode}") };
+    let running = format!("{what}, balance {}", config.balance.name());
     let mut control = Control::new(config, plane.clone(), bus.clone(), &first, view_sender)?;
     control.begin(&first)?;
     plane.start().map_err(system("starting the liveness thread"))?;
@@ -177,6 +179,7 @@ pub async fn run(
     let look = Look::new(&plane, view.clone(), network.clone(), usage.clone());
     let answers = Answers {
         instance: options.instance.clone(),
+        role,
         mode,
         started,
         view,

@@ -32,12 +32,13 @@ impl Totals {
         Self { up: [Total::default(); PATH_SLOTS], down: [Total::default(); PATH_SLOTS] }
     }
 
-    /// Reads those of the paths with these ids.
-    pub(super) fn read(tables: &Tables, paths: &[u8]) -> Result<Self, Error> {
+    /// Reads those of the paths with these ids. `bonded`: their numbers are those of a bond's
+    /// paths too.
+    pub(super) fn read(tables: &Tables, paths: &[u8], bonded: bool) -> Result<Self, Error> {
         let mut totals = Self::zero();
         for &path in paths {
             for direction in Direction::ALL {
-                let Counter { packets, bytes } = tables.forwarded(direction, path)?;
+                let Counter { packets, bytes } = tables.forwarded(direction, path, bonded)?;
                 if let Some(total) = totals.of_direction(direction).get_mut(usize::from(path)) {
                     *total = Total { packets, bytes };
                 }
@@ -53,10 +54,13 @@ impl Totals {
         }
     }
 
-    /// Sums up what counters say.
-    pub(super) fn of(rows: &[CounterRow]) -> Self {
+    /// Sums up what counters say. `bonded` as for [`Self::read`].
+    pub(super) fn of(rows: &[CounterRow], bonded: bool) -> Self {
         let mut totals = Self::zero();
-        for row in rows.iter().filter(|row| row.reason.verdict() == Verdict::Forward) {
+        let counts = |row: &&CounterRow| {
+            row.reason.verdict() == Verdict::Forward && (bonded || !row.reason.is_of_bond())
+        };
+        for row in rows.iter().filter(counts) {
             if let Some(total) = totals.of_direction(row.direction).get_mut(usize::from(row.path)) {
                 total.packets += row.packets;
                 total.bytes += row.bytes;
@@ -135,16 +139,19 @@ mod tests {
 
     #[test]
     fn only_what_was_forwarded_counts() {
-        let totals = Totals::of(&[
+        let rows = [
             row(Direction::Out, 1, Reason::Forwarded, 3000),
             row(Direction::Out, 1, Reason::NeighbourUnresolved, 1000),
             row(Direction::Out, 1, Reason::TooBig, 9000),
             row(Direction::In, 1, Reason::Forwarded, 5000),
             row(Direction::In, 2, Reason::Unsolicited, 7000),
-        ]);
+            row(Direction::Out, 1, Reason::Bonded, 2000),
+        ];
+        let totals = Totals::of(&rows, false);
         assert_eq!(totals.up[1], Total { packets: 4, bytes: 4000 });
         assert_eq!(totals.down[1], Total { packets: 5, bytes: 5000 });
         assert_eq!(totals.down[2], Total::default());
+        assert_eq!(Totals::of(&rows, true).up[1], Total { packets: 6, bytes: 6000 });
     }
 
     #[test]
@@ -154,7 +161,7 @@ mod tests {
         for tick in 0..100u32 {
             // 1,000,000 bytes a second for five seconds, then nothing.
             bytes += if tick < 50 { 100_000 } else { 0 };
-            let totals = Totals::of(&[row(Direction::Out, 3, Reason::Forwarded, bytes)]);
+            let totals = Totals::of(&[row(Direction::Out, 3, Reason::Forwarded, bytes)], true);
             rates.sample(start + Duration::from_millis(100) * tick, totals);
             if tick == 49 {
                 assert!((rates.up[3].now - 8e6).abs() < 8e4, "{:?}", rates.up[3]);
@@ -169,7 +176,7 @@ mod tests {
     fn counters_that_begin_anew_are_no_rate() {
         let (mut rates, start) = (Rates::new(), Instant::now());
         for (second, bytes) in [(0, 5000), (1, 100)] {
-            let totals = Totals::of(&[row(Direction::In, 1, Reason::Forwarded, bytes)]);
+            let totals = Totals::of(&[row(Direction::In, 1, Reason::Forwarded, bytes)], true);
             rates.sample(start + Duration::from_secs(second), totals);
         }
         assert_eq!(rates.down[1], Rate::default());

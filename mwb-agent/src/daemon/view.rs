@@ -19,6 +19,7 @@ use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
 use crate::api::{Changes, Source, Unavailable};
+use crate::config::Role;
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
 use crate::explain::Packet;
@@ -48,6 +49,7 @@ pub(super) struct BondView {
 /// Answers for the API.
 pub(super) struct Answers {
     pub(super) instance: String,
+    pub(super) role: Role,
     pub(super) mode: &'static str,
     pub(super) started: Instant,
     pub(super) view: watch::Receiver<Arc<View>>,
@@ -104,7 +106,7 @@ impl Answers {
 
 impl Source for Answers {
     async fn status(&self) -> Result<Status, Unavailable> {
-        let totals = Totals::of(&self.rows().await?);
+        let totals = Totals::of(&self.rows().await?, self.role == Role::Gateway);
         let View { lan, mut wans, failover, balance, bond: _ } = View::clone(&self.view.borrow());
         for wan in &mut wans {
             let of =
@@ -117,6 +119,7 @@ impl Source for Answers {
             bond: self.bond.as_ref().map(|bond| BondStatus::clone(&bond.borrow())),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
+            role: self.role.name().to_owned(),
             mode: self.mode.to_owned(),
             balance: balance.to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -130,17 +133,13 @@ impl Source for Answers {
     async fn counters(&self) -> Result<Vec<CounterRow>, Unavailable> {
         let rows = self.rows().await?;
         let view = self.view.borrow();
-        let name = |path: u8| {
-            let wan = view.wans.iter().find(|wan| wan.path == path);
-            // A path of an earlier configuration has counters and no name.
-            wan.map_or_else(
-                || if path == 0 { "none".to_owned() } else { format!("path{path}") },
-                |wan| wan.name.clone(),
-            )
+        let name = |row: &dataplane::CounterRow| {
+            let wan = view.wans.iter().find(|wan| wan.path == row.path);
+            called(wan.map(|wan| wan.name.as_str()), self.role, row)
         };
         let row = |row: dataplane::CounterRow| CounterRow {
             direction: row.direction.name().to_owned(),
-            wan: name(row.path),
+            wan: name(&row),
             reason: row.reason.name().to_owned(),
             verdict: verdict(row.reason.verdict()).to_owned(),
             protocol: row.protocol.to_owned(),
@@ -172,6 +171,21 @@ impl Source for Answers {
     }
 }
 
+/// What people call that which has carried the packets of a row; `wan` is the name of the
+/// WAN that has its path id.
+fn called(wan: Option<&str>, role: Role, row: &dataplane::CounterRow) -> String {
+    let path = row.path;
+    if path == 0 {
+        return "none".to_owned();
+    }
+    // The paths of all clients are counted by their numbers, which are no WAN's here.
+    if role == Role::Server && row.reason.is_of_bond() {
+        return format!("path {path}");
+    }
+    // A path of an earlier configuration has counters and no name.
+    wan.map_or_else(|| format!("path{path}"), str::to_owned)
+}
+
 fn traffic(total: Total) -> Traffic {
     Traffic { packets: total.packets, bytes: total.bytes }
 }
@@ -181,5 +195,36 @@ const fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Forward => "forward",
         Verdict::Kernel => "kernel",
         Verdict::Drop => "drop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mwb_common::maps::Direction;
+    use mwb_common::reason::Reason;
+
+    use super::*;
+
+    #[test]
+    fn what_a_server_counts_of_its_clients_paths_is_no_uplinks() {
+        let row = |path, reason| dataplane::CounterRow {
+            direction: Direction::Out,
+            path,
+            reason,
+            protocol: "udp4",
+            packets: 1,
+            bytes: 100,
+        };
+        let uplink = |path: u8| (path == 1).then_some("uplink");
+        for (role, path, reason, expected) in [
+            (Role::Server, 1, Reason::Forwarded, "uplink"),
+            (Role::Server, 1, Reason::Bonded, "path 1"),
+            (Role::Server, 2, Reason::BadCheck, "path 2"),
+            (Role::Server, 0, Reason::BondMessage, "none"),
+            (Role::Server, 3, Reason::Forwarded, "path3"),
+            (Role::Gateway, 1, Reason::Bonded, "uplink"),
+        ] {
+            assert_eq!(called(uplink(path), role, &row(path, reason)), expected);
+        }
     }
 }

@@ -246,13 +246,20 @@ impl Tables {
     }
 
     /// What was forwarded in one direction by one path, ever: a few look-ups,
-    /// for who asks many times a second.
+    /// for who asks many times a second. `bonded`: what a bond has forwarded counts.
     ///
     /// # Errors
     /// When the kernel refuses to read.
-    pub fn forwarded(&self, direction: Direction, path: u8) -> Result<Counter, Error> {
+    pub fn forwarded(
+        &self,
+        direction: Direction,
+        path: u8,
+        bonded: bool,
+    ) -> Result<Counter, Error> {
         let mut total = Counter::default();
-        let forwarded = |reason: &&Reason| reason.verdict() == Verdict::Forward;
+        let forwarded = |reason: &&Reason| {
+            reason.verdict() == Verdict::Forward && (bonded || !reason.is_of_bond())
+        };
         for reason in Reason::ALL.iter().filter(forwarded) {
             for protocol in 0..u8::try_from(PROTOCOLS.len()).unwrap_or(u8::MAX) {
                 let index = counter_index(direction, path, *reason, protocol);

@@ -25,10 +25,7 @@ fn config() -> Config {
 }
 
 /// A session with paths 1 to 3 that all live, path 3 with the worse priority.
-pub(in crate::tunnel) fn in_session(
-    name: &str,
-    test: impl FnOnce(&mut Core, &mut Session) + Send,
-) {
+pub(in crate::tunnel) fn in_session(name: &str, test: impl FnOnce(&mut Core, &mut Session) + Send) {
     in_network(name, || {
         let options = Options {
             flow_entries: 64,

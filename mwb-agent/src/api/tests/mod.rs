@@ -205,6 +205,7 @@ fn sample() -> (Status, Vec<CounterRow>) {
         redirect_losses: [("wan0".to_owned(), 6)].into(),
         version: "0.1.0".to_owned(),
         instance: "default".to_owned(),
+        role: "gateway".to_owned(),
         mode: "steer".to_owned(),
         balance: "adaptive".to_owned(),
         uptime_seconds: 7_440.0,

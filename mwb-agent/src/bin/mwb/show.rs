@@ -34,9 +34,10 @@ pub(crate) fn status(
 ) -> String {
     // Whole seconds are enough.
     let uptime = span(status.uptime_seconds.max(0.0) as u64);
+    let what = if status.role == "server" { &status.role } else { &status.mode };
     let mut out = format!(
-        "mwb {}, instance {}: {} by {}, agent up {uptime}\n\n",
-        status.version, status.instance, status.mode, status.balance
+        "mwb {}, instance {}: {what} by {}, agent up {uptime}\n\n",
+        status.version, status.instance, status.balance
     );
     out.push_str(&wans(&status.wans, style));
     out.push('\n');
@@ -301,6 +302,16 @@ mod tests {
             packets,
             bytes: 7,
         }
+    }
+
+    #[test]
+    fn a_server_is_called_one() -> Result {
+        let mut server: Status = serde_json::from_str(STATUS)?;
+        server.role = "server".to_owned();
+        let text = status(&server, Ok(&[]), &[], &PLAIN);
+        let first = "mwb 0.1.0, instance default: server by adaptive, agent up 2h 4m\n";
+        assert!(text.starts_with(first), "{text}");
+        Ok(())
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::maps::{MAX_PATHS, SLOTS, Selection};
 
 pub mod arrival;
+pub mod pace;
 
 #[cfg(not(target_arch = "bpf"))]
 mod compile;

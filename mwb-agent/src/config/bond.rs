@@ -106,6 +106,29 @@ pub struct Tunnel<'c> {
     pub probe_interval: Duration,
 }
 
+/// How a metered path is probed while it carries nothing, at both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Every so many of the rounds in which others are probed.
+    pub every: u32,
+    /// Time between two probes: as near to a second as rounds allow.
+    pub interval: Duration,
+    /// It counts as alive for so long after an answered probe: two may have none, and the
+    /// third has half of the interval to come. No less than other paths have.
+    pub dead_after: Duration,
+}
+
+impl Idle {
+    /// Where other paths are probed and die as said.
+    #[must_use]
+    pub fn of(probe_interval: Duration, dead_after: Duration) -> Self {
+        let (interval, second) = (probe_interval.as_micros().max(1), 1_000_000);
+        let every = u32::try_from((second + interval / 2) / interval).unwrap_or(u32::MAX).max(1);
+        let interval = probe_interval * every;
+        Self { every, interval, dead_after: dead_after.max(interval * 7 / 2) }
+    }
+}
+
 impl Tunnel<'_> {
     /// Name of the data plane's end of the device.
     #[must_use]
@@ -133,6 +156,13 @@ impl Config {
             probe_interval: server.probe_interval,
         });
         of_gateway.or(of_server)
+    }
+
+    /// How metered paths are probed while they carry nothing; `None` without a bond.
+    #[must_use]
+    pub fn idle(&self) -> Option<Idle> {
+        let tunnel = self.tunnel()?;
+        Some(Idle::of(tunnel.probe_interval, self.failover.dead_after))
     }
 
     /// Whether a key may be ours: not if it is one that the file has for another end.

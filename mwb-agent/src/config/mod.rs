@@ -29,7 +29,7 @@ mod tests;
 pub mod units;
 mod wans;
 
-pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Server, Tunnel, suite_name};
+pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, suite_name};
 pub use error::{ConfigError, Position};
 
 /// A whole, valid configuration.

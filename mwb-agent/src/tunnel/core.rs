@@ -239,10 +239,7 @@ impl Core {
     /// gateway; without `elephant_bytes` they stay as they were.
     pub(super) fn write_bond(&self, slot: u32, elephant_bytes: Option<u32>) -> Result<(), Error> {
         let before = self.maps.bond()?;
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let now = Bond {
-            probe_interval: nanos(self.settings.probe_interval),
-            dead_after: nanos(self.settings.dead_after),
             inner_device: self.network.inner_device.unwrap_or(0),
             outer_device: self.network.outer_device.unwrap_or(0),
             // The same over restarts, so that buckets are.
@@ -258,7 +255,7 @@ impl Core {
                 End::Gateway(_) => bond_role::GATEWAY,
                 End::Server(_) => bond_role::SERVER,
             },
-            reserved: [0; 5],
+            ..self.settings.paces()
         };
         if now == before { Ok(()) } else { self.maps.set_bond(&now) }
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::{self, Config};
+use mwb_common::maps::Bond;
+
+use crate::config::{self, Config, Idle};
 
 /// The bond at this end.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +15,8 @@ pub struct Settings {
     pub probe_interval: Duration,
     /// A path counts as alive for so long after an answered probe.
     pub dead_after: Duration,
+    /// The same two for a metered path that is idle.
+    pub idle: Idle,
     /// Which end this is.
     pub end: End,
 }
@@ -27,6 +31,18 @@ pub enum End {
 }
 
 impl Settings {
+    /// How paths are probed, as the kernel side is told, and nothing else.
+    pub(super) fn paces(&self) -> Bond {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Bond {
+            probe_interval: nanos(self.probe_interval),
+            dead_after: nanos(self.dead_after),
+            idle_interval: nanos(self.idle.interval),
+            idle_dead_after: nanos(self.idle.dead_after),
+            ..Bond::default()
+        }
+    }
+
     /// Of a configuration; none without a bond.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
@@ -40,6 +56,7 @@ impl Settings {
             port: tunnel.port,
             probe_interval: tunnel.probe_interval,
             dead_after: config.failover.dead_after,
+            idle: config.idle()?,
             end,
         })
     }

@@ -18,15 +18,15 @@ use crate::in_the_world;
 use crate::world::{PORT, host_udp};
 
 /// Bytes behind the header of the shortest probe, and of every reply.
-const LEAST: usize = 48;
+pub(crate) const LEAST: usize = 48;
 
-fn monotonic() -> u64 {
+pub(crate) fn monotonic() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
     Duration::from(now).as_nanos() as u64
 }
 
 /// A frame that makes a probe of the path.
-fn tick_for(side: Side, kind: [u8; 2], path: u8, length: usize) -> Vec<u8> {
+pub(crate) fn tick_for(side: Side, kind: [u8; 2], path: u8, length: usize) -> Vec<u8> {
     let to = tick::destination(kind, side.slot(), path);
     let mut frame = [&to[..], &MWB0_MAC, &tick::ETHERTYPE].concat();
     frame.resize(length, 0);
@@ -135,7 +135,7 @@ fn a_probe_is_sent_by_a_path_that_is_down_or_dead_but_not_by_one_that_cannot_be(
     });
 }
 
-fn probe_to(
+pub(crate) fn probe_to(
     side: Side,
     suite: Suite,
     is_v6: bool,
@@ -229,7 +229,7 @@ fn reply_to(side: Side, is_v6: bool, sequence: u64, reply: ProbeReply) -> Vec<u8
     Sealed { side: side.other(), suite: Suite::SipHash, header, text, is_v6 }.arriving()
 }
 
-fn saying(sent_at: u64, sequence: u64, length: u16) -> ProbeReply {
+pub(crate) fn saying(sent_at: u64, sequence: u64, length: u16) -> ProbeReply {
     ProbeReply {
         sent_at: sent_at.to_be_bytes(),
         received_at: 77_u64.to_be_bytes(),

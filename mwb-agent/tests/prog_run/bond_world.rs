@@ -56,6 +56,9 @@ pub(crate) const MTU: u32 = 1_400;
 pub(crate) const EPOCH: u32 = 6;
 pub(crate) const INTERVAL: u64 = 50_000_000;
 pub(crate) const DEAD_AFTER: u64 = 150_000_000;
+/// The same two for a metered path that is idle.
+pub(crate) const IDLE_INTERVAL: u64 = 1_000_000_000;
+pub(crate) const IDLE_DEAD_AFTER: u64 = 3_500_000_000;
 pub(crate) const SUITES: [Suite; 3] = [Suite::ChaCha20Poly1305, Suite::SipHash, Suite::Crc32];
 
 /// Which end of the bond.
@@ -365,6 +368,8 @@ pub(crate) fn bond(side: Side) -> Bond {
     Bond {
         probe_interval: INTERVAL,
         dead_after: DEAD_AFTER,
+        idle_interval: IDLE_INTERVAL,
+        idle_dead_after: IDLE_DEAD_AFTER,
         inner_device: INNER_DEVICE,
         outer_device: LOOPBACK,
         seed: 1,

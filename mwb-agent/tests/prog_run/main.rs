@@ -15,6 +15,7 @@
 mod admission;
 mod answers;
 mod bond_choice_of_path;
+mod bond_metered;
 mod bond_order;
 mod bond_probes;
 mod bond_reasons;

@@ -81,6 +81,10 @@ pub struct Bond {
     pub probe_interval: u64,
     /// A path counts as alive for so long after an answered probe, in ns.
     pub dead_after: u64,
+    /// The first of the two for a path that is idle ([`crate::select::pace`]).
+    pub idle_interval: u64,
+    /// The second.
+    pub idle_dead_after: u64,
     /// Interface index of the data plane's end of the device: what is sent by it comes
     /// in through the kernel's end.
     pub inner_device: u32,
@@ -181,6 +185,9 @@ pub mod bond_path_flag {
     pub const DOWN: u32 = 1 << 1;
     /// It is worse than nothing: it is probed, and carries data only if no other can.
     pub const PARKED: u32 = 1 << 2;
+    /// Each byte costs: while it carries nothing it is probed seldom
+    /// ([`crate::select::pace`]).
+    pub const METERED: u32 = 1 << 3;
 }
 
 /// A path of a session. The agent writes it.
@@ -256,6 +263,8 @@ pub struct PathState {
     pub busy_until: u64,
     /// When an authentic packet last came.
     pub heard: u64,
+    /// When data last went by the path, either way.
+    pub used_at: u64,
     /// Packets taken.
     pub received: u64,
     /// Bytes of them from the outer IP header on.
@@ -411,13 +420,13 @@ macro_rules! sizes {
 }
 
 sizes!(
-    Bond = 48,
+    Bond = 64,
     Session = 200,
     SessionState = 8,
     BondPath = 40,
     Probe = 8,
     ProbeReply = 48,
-    PathState = 184,
+    PathState = 192,
     GuardedPathWindow = 528,
     GuardedFlowWindow = 144,
     Bucket = 96,

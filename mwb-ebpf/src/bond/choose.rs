@@ -12,6 +12,7 @@ use mwb_common::{
     select::{
         self,
         arrival::{Choice, Facts, Flow, Weight, busy},
+        pace::{carry, is_idle, pace},
     },
 };
 
@@ -97,7 +98,9 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     (work.living, work.parked, work.usable, work.due) = (0, 0, 0, 0);
     let Some(bond) = BOND.get(0) else { return 0 };
     let Some(suite) = Suite::from_number(session.suite) else { return 0 };
-    (work.head, work.late) = (overhead(suite, false), now.wrapping_sub(bond.probe_interval / 2));
+    work.head = overhead(suite, false);
+    work.late = now.wrapping_sub(bond.probe_interval / 2);
+    work.late_idle = now.wrapping_sub(bond.idle_interval / 2);
     if work.present_of != slot || now.wrapping_sub(work.present_at) > LOOK {
         (work.present, work.present_of, work.present_at) = (bond_present(slot), slot, now);
     }
@@ -156,7 +159,8 @@ extern "C" fn bond_consider(index: u32, length: u32, now: u64) -> u32 {
     let path = index & (PATHS_OF_SESSION as u32 - 1);
     // SAFETY: a map value.
     let state = unsafe { &*way.state };
-    if state.probe_due < work.late {
+    let late = if is_idle(way.path, state, now) { work.late_idle } else { work.late };
+    if state.probe_due < late {
         work.due = path;
     }
     let outside = length + work.head + more(way.is_v6);
@@ -207,8 +211,9 @@ fn claim(index: u32, now: u64) -> bool {
     }
     // SAFETY: a map value.
     unsafe {
+        let next = now + pace(bond, way.path, &*way.state, now).interval;
         let due = (*way.state).probe_due;
-        change(&raw mut (*way.state).probe_due, due, (now + bond.probe_interval) | 1)
+        change(&raw mut (*way.state).probe_due, due, next | 1)
     }
 }
 
@@ -254,7 +259,7 @@ fn running(slot: u32) -> u32 {
 /// Puts a packet into the virtual queue of its path.
 #[inline(always)]
 fn queue(index: u32, length: u32, now: u64) {
-    let Some(way) = Way::of(index) else { return };
+    let (Some(way), Some(bond)) = (Way::of(index), BOND.get(0)) else { return };
     let outside = length + more(way.is_v6);
     // SAFETY: a map value.
     unsafe {
@@ -263,6 +268,7 @@ fn queue(index: u32, length: u32, now: u64) {
         if !Facts::of(way.path, state).lives(now) {
             fetch_add(&raw mut state.forced, 1);
         }
+        carry(bond, way.path, state, now);
     }
 }
 

@@ -11,6 +11,7 @@ use mwb_common::{
     nat::protocol,
     parse::{Bytes as _, ETHERNET, Ipv4Header, Ipv6Header, ethertype, parse_ethernet, parse_ipv4},
     reason::Reason,
+    select::pace::{carry, pace},
     wire::{FIELDS, Fields, Kind, NoHeader, flag, header_length},
 };
 
@@ -196,7 +197,7 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
     // SAFETY: a map value.
     let state = unsafe { &mut *state };
     if newest {
-        arrived(state, work, bond);
+        arrived(state, work, bond, path);
         if session.flags & session_flag::ROAMS != 0 {
             roam(&frame, work, path, state);
         }
@@ -205,9 +206,10 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
         return reflect(&mut frame, work, state);
     }
     if work.heading.kind == Kind::ProbeReply as u8 {
-        take_reply(&frame, work, bond, state)?;
+        take_reply(&frame, work, bond, path, state)?;
         return Err(Reason::ProbeAnswered);
     }
+    carry(bond, path, state, work.now);
     if work.heading.flags & flag::REPEATS != 0 {
         new_in_bucket(bucket_index(work.slot, work.heading.bucket), work.flow_sequence)?;
     }
@@ -246,11 +248,11 @@ fn heard(state: *mut PathState, work: &Work) {
 /// The newest packet says whether more of ours was taken: the path is alive. Replies to
 /// probes say so too, but come late from a queue that has just grown.
 #[inline(always)]
-fn arrived(state: &mut PathState, work: &Work, bond: &Bond) {
+fn arrived(state: &mut PathState, work: &Work, bond: &Bond, path: &BondPath) {
     // Not written for each packet: other CPUs read it for each.
     if state.taken != work.taken {
         state.taken = work.taken;
-        state.alive_until = work.now + bond.dead_after;
+        state.alive_until = work.now + pace(bond, path, state, work.now).dead_after;
     }
 }
 

@@ -10,11 +10,12 @@ use bytemuck::Zeroable as _;
 use mwb_common::{
     integrity::Suite,
     maps::{
-        BOND_PATHS as PATHS_OF_SESSION, Bond, PathState, Probe, ProbeReply, path_index,
+        BOND_PATHS as PATHS_OF_SESSION, Bond, BondPath, PathState, Probe, ProbeReply, path_index,
         session_flag, tick,
     },
     parse::{Bytes as _, ETHERNET},
     reason::Reason,
+    select::pace::pace,
     wire::{Kind, inner},
 };
 
@@ -102,7 +103,10 @@ fn probe(context: *mut xdp_md) -> Result<(), Reason> {
     let now = time();
     if !exact {
         // SAFETY: a map value.
-        unsafe { (*way.state).probe_due = (now + bond.probe_interval) & !1 };
+        unsafe {
+            let next = now + pace(bond, way.path, &*way.state, now).interval;
+            (*way.state).probe_due = next & !1;
+        }
     }
     frame.write(ETHERNET + head, ProbeReply::zeroed())?;
     frame.write(ETHERNET + head, Probe { sent_at: now.to_be_bytes() })?;
@@ -143,12 +147,13 @@ pub(super) fn reflect(
 }
 
 /// Takes what a reply says of its path, unless a later one was there before or its probe
-/// was not sent. `least` is the length of the shortest probe.
+/// was not sent.
 #[inline(always)]
 pub(super) fn take_reply(
     frame: &XdpFrame,
     work: &Work,
     bond: &Bond,
+    path: &BondPath,
     state: &mut PathState,
 ) -> Result<(), Reason> {
     let reply: ProbeReply = frame.read(work.text).ok_or(Reason::BondMalformed)?;
@@ -172,7 +177,7 @@ pub(super) fn take_reply(
     if sample <= LONG_AGO {
         smooth(state, max(sample, 1));
     }
-    state.alive_until = now + bond.dead_after;
+    state.alive_until = now + pace(bond, path, state, now).dead_after;
     Ok(())
 }
 

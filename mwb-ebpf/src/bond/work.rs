@@ -33,11 +33,12 @@ pub(crate) struct Work {
     pub(super) parked: u32,
     pub(super) usable: u32,
     /// A path whose probe the agent has let pass; 0 = none. One that was due before `late`
-    /// is such.
+    /// is such, or, if it is idle, before `late_idle`.
     pub(super) due: u32,
     /// What sealing adds to it, with an outer IPv4 header.
     pub(super) head: u32,
     pub(super) late: u64,
+    pub(super) late_idle: u64,
     /// Paths of session `present_of` that were there at `present_at`, by bit.
     pub(super) present: u32,
     pub(super) present_of: u32,

@@ -2,6 +2,7 @@
 //! arrivals, and what is told of paths that die, come back, are parked or move.
 
 use mwb_common::maps::{PathState, bond_path_flag};
+use mwb_common::select::pace::is_idle;
 
 use super::core::Core;
 use super::estimate::{PathFacts, PathVerdict, Reason, Train};
@@ -114,6 +115,7 @@ pub(super) fn search(core: &mut Core, session: &mut Session) -> Result<(), Error
         };
         let facts = Facts {
             alive: link.state.alive_until > now,
+            idle: is_idle(&link.entry, &link.state, now),
             rtt: link.state.rtt,
             sized: link.state.sized,
             sized_at: link.state.sized_at,

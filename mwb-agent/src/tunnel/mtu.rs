@@ -4,7 +4,7 @@
 //! A probe that is answered shows that its length passes in the direction that we send
 //! in. The search tries the MTU of the interface first, then halves what is left of the
 //! [`COMMON`] lengths, then the rest. What was found is looked at again every
-//! [`CHECK_EVERY`], and at once when the path loses many packets while short probes are
+//! [`check_every`], and at once when the path loses many packets while short probes are
 //! answered: if it does not pass any more, the path is a black hole for such packets, and
 //! takes none before the search has found what passes.
 //!
@@ -42,8 +42,10 @@ const LOSSY_PROBES: u32 = 8;
 const SUSPICIOUS: f64 = 0.1;
 /// But is looked at for that only so often, in ns.
 const SUSPECT_EVERY: u64 = 5_000_000_000;
-/// What was found is confirmed so often, in ns.
-pub const CHECK_EVERY: u64 = 30_000_000_000;
+/// What was found is confirmed so often, in ns; and so often on a path that is idle, where
+/// each byte costs and nobody waits: when it is in use again, what is overdue is done.
+const CHECK_EVERY: u64 = 30_000_000_000;
+const CHECK_IDLE: u64 = 600_000_000_000;
 /// It is looked for more after this time, in ns, and from then on after the second
 /// (PMTU_RAISE_TIMER).
 const RAISE_FIRST: u64 = 60_000_000_000;
@@ -56,6 +58,8 @@ const PATIENCE: (u64, u64) = (200_000_000, 3_000_000_000);
 pub struct Facts {
     /// Short probes are answered.
     pub alive: bool,
+    /// It is probed seldom ([`mwb_common::select::pace::is_idle`]).
+    pub idle: bool,
     /// [`mwb_common::maps::PathState::rtt`].
     pub rtt: u64,
     /// [`mwb_common::maps::PathState::sized`].
@@ -64,6 +68,12 @@ pub struct Facts {
     pub sized_at: u64,
     /// Part of the packets that were lost of late without a full queue, 0 to 1.
     pub loss: f64,
+}
+
+/// How often what was found is confirmed, in ns.
+#[must_use]
+pub const fn check_every(idle: bool) -> u64 {
+    if idle { CHECK_IDLE } else { CHECK_EVERY }
 }
 
 /// The search on one path.
@@ -81,7 +91,7 @@ pub struct Search {
     confirmed: bool,
     /// The search has ended since the last surprise.
     settled: bool,
-    check_at: u64,
+    checked_at: Option<u64>,
     suspect_at: u64,
     raise_at: u64,
     raise_after: u64,
@@ -109,7 +119,7 @@ impl Search {
             probe: None,
             confirmed: false,
             settled: false,
-            check_at: 0,
+            checked_at: None,
             suspect_at: 0,
             raise_at: 0,
             raise_after: RAISE_FIRST,
@@ -169,7 +179,7 @@ impl Search {
 
     fn passes(&mut self, now: u64, length: u32) {
         if length >= self.low {
-            (self.confirmed, self.check_at) = (true, now + CHECK_EVERY);
+            (self.confirmed, self.checked_at) = (true, Some(now));
         }
         self.low = self.low.max(length.min(self.most));
         if self.high <= self.low {
@@ -209,9 +219,10 @@ impl Search {
             self.raise_at = now + self.raise_after;
         }
         let suspicious = facts.loss >= SUSPICIOUS && now >= self.suspect_at;
-        if self.low > self.base && (suspicious || now >= self.check_at) {
+        let due = self.checked_at.is_none_or(|at| now >= at + check_every(facts.idle));
+        if self.low > self.base && (suspicious || due) {
             self.suspect_at = now + SUSPECT_EVERY;
-            self.check_at = now + CHECK_EVERY;
+            self.checked_at = Some(now);
             return Some(self.low);
         }
         None

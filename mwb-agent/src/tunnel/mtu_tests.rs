@@ -11,6 +11,7 @@ struct Path {
     now: u64,
     passes: u32,
     alive: bool,
+    idle: bool,
     loss: f64,
     answer: Option<(u64, u32)>,
     facts: (u32, u64),
@@ -24,6 +25,7 @@ impl Path {
             now: 1_000 * SECOND,
             passes,
             alive: true,
+            idle: false,
             loss: 0.0,
             answer: None,
             facts: (0, 0),
@@ -45,7 +47,8 @@ impl Path {
             self.facts = (length, at);
         }
         let (sized, sized_at) = self.facts;
-        let facts = Facts { alive: self.alive, rtt: RTT, sized, sized_at, loss };
+        let Self { alive, idle, .. } = *self;
+        let facts = Facts { alive, idle, rtt: RTT, sized, sized_at, loss };
         if let Some(length) = search.poll(self.now, &facts) {
             self.probes += 1;
             if length <= self.passes && self.alive && !self.lost() {
@@ -89,6 +92,24 @@ fn common_lengths_are_found_exactly_and_soon() {
         assert_eq!(search.mtu(), passes);
         assert!(took < 7.0, "{passes} after {took} s");
     }
+}
+
+#[test]
+fn an_idle_path_is_looked_at_seldom_and_at_once_when_it_is_in_use_again() {
+    let (mut path, mut search) = (Path::new(1_500), Search::new(false, 1_500));
+    path.settle(&mut search);
+    let probes = |path: &mut Path, search: &mut Search, seconds| {
+        let before = path.probes;
+        path.go(search, seconds, 0.0);
+        path.probes - before
+    };
+    assert_eq!(probes(&mut path, &mut search, 300), 9, "each comes after the last answer");
+    path.idle = true;
+    assert_eq!(probes(&mut path, &mut search, 3_000), 5);
+    probes(&mut path, &mut search, 60);
+    path.idle = false;
+    assert_eq!(probes(&mut path, &mut search, 1), 1);
+    assert_eq!((search.mtu(), search.is_settled()), (1_500, true));
 }
 
 #[test]
@@ -208,7 +229,7 @@ proptest! {
         let mut search = Search::new(false, most);
         for (number, (alive, rtt, sized, sized_at)) in (1u64..).zip(facts) {
             let (rtt, sized_at) = (u64::from(rtt), u64::from(sized_at));
-            let facts = Facts { alive, rtt, sized, sized_at, loss: 0.0 };
+            let facts = Facts { alive, idle: false, rtt, sized, sized_at, loss: 0.0 };
             let probe = search.poll(number * SECOND, &facts);
             prop_assert!(probe.is_none_or(|length| length <= most));
             prop_assert!(search.mtu() <= most);

@@ -15,9 +15,9 @@ pub struct BondStatus {
     pub role: String,
     /// UDP port of this end.
     pub port: u16,
-    /// Time between two probes of a path.
+    /// Time between two probes of a path that is not idle.
     pub probe_interval_ms: f64,
-    /// How long a path may leave probes without an answer and count as alive.
+    /// How long such a path may leave probes without an answer and count as alive.
     pub dead_after_ms: f64,
     /// Sessions in use: of a gateway one at most, of a server one for each client that
     /// has one.
@@ -146,7 +146,14 @@ pub struct BondPathStatus {
     pub forced: u64,
     /// How often the far end has come from another address.
     pub moves: u32,
+    /// Whether each byte of it costs, as the gateway says: then it is probed seldom while
+    /// it is idle.
+    #[serde(default)]
+    pub metered: bool,
+    /// Time between two probes of it at present.
+    #[serde(default)]
+    pub probe_interval_ms: f64,
     /// What probes of both ends and their answers come to in 30 days, in bytes both ways
-    /// together, if the far end probes as often.
+    /// together, if it is probed all the time as at present, and by the far end as often.
     pub probe_bytes_per_month: u64,
 }

@@ -64,6 +64,7 @@ families! {
     BOND_PATH_CAPACITY = "mwb_bond_path_capacity_bits_per_second" ["peer", "path", "wan"] "What the path can carry to the far end, as estimated.";
     BOND_PATH_MTU = "mwb_bond_path_mtu_bytes" ["peer", "path", "wan"] "Largest packet that passes, from the outer IP header on.";
     BOND_PATH_STRIPED = "mwb_bond_path_striped" ["peer", "path", "wan"] "Whether elephants go by the path and others.";
+    BOND_PATH_PROBE_INTERVAL = "mwb_bond_path_probe_interval_seconds" ["peer", "path", "wan"] "Time between two probes of the path at present.";
     BOND_PATH_PACKETS = "mwb_bond_path_packets_total" ["peer", "path", "wan", "direction"] "Packets of the path, probes included.";
     BOND_PATH_BYTES = "mwb_bond_path_bytes_total" ["peer", "path", "wan", "direction"] "Bytes of the path from the outer IP header on, probes included.";
     BOND_PATH_LOST = "mwb_bond_path_lost_packets_total" ["peer", "path", "wan"] "Packets that were sent by the path and did not arrive.";

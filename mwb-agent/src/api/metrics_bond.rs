@@ -6,9 +6,9 @@ use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use super::metrics::{
     BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE, BOND_MESSAGES_REFUSED, BOND_MTU,
     BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS,
-    BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_QUEUE,
-    BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_SESSIONS, BOND_UNANSWERED, counter,
-    float, gauge, whole,
+    BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_PROBE_INTERVAL,
+    BOND_PATH_QUEUE, BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_SESSIONS,
+    BOND_UNANSWERED, counter, float, gauge, whole,
 };
 
 /// What the far end is called at a gateway.
@@ -81,6 +81,7 @@ fn fill_quality(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
     let capacity = gauge(registry, &BOND_PATH_CAPACITY)?;
     let mtu = gauge(registry, &BOND_PATH_MTU)?;
     let striped = gauge(registry, &BOND_PATH_STRIPED)?;
+    let interval = float(registry, &BOND_PATH_PROBE_INTERVAL)?;
     for (labels, path) in paths(bond) {
         let labels = labels.each_ref().map(String::as_str);
         let [peer, number, wan] = labels;
@@ -100,6 +101,7 @@ fn fill_quality(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
         }
         mtu.with_label_values(&labels).set(path.mtu.into());
         striped.with_label_values(&labels).set(path.striped.into());
+        interval.with_label_values(&labels).set(path.probe_interval_ms / 1e3);
     }
     Ok(())
 }

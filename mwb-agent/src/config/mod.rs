@@ -162,6 +162,9 @@ pub struct Wan {
     pub weight: u16,
     /// What the link can carry, as far as the operator says.
     pub capacity: Capacity,
+    /// Each byte costs: while its path of a bond carries nothing it is probed as [`Idle`]
+    /// says. Only in a bond.
+    pub metered: bool,
     /// Its hook; the file's `hook` unless it has its own.
     pub hook: HookChoice,
     /// The file's `redirect_peer` unless it has its own.

@@ -144,6 +144,16 @@ impl<'n> Cursor<'n> {
         }
     }
 
+    /// The value as `true` or `false`.
+    pub(super) fn boolean(&self) -> Result<bool, Fault> {
+        match self.node {
+            Node::Bool(value) => Ok(*value),
+            Node::Text(_) | Node::Integer(_) | Node::Float(_) => Err(self
+                .fault(format!("`{}` is not true or false", self.show()), "write true or false")),
+            _ => Err(self.unexpected("true or false", "true")),
+        }
+    }
+
     /// The value as a whole number in `range`.
     pub(super) fn integer(&self, range: &RangeInclusive<u32>) -> Result<u32, Fault> {
         let &Node::Integer(value) = self.node else {

@@ -62,13 +62,14 @@ pub(super) const WAN: Section = Section {
         "priority",
         "weight",
         "capacity",
+        "metered",
         "hook",
         "redirect_peer",
         "ipv6_prefix",
         "failback",
         "forwards",
     ],
-    later: &["metered", "quota"],
+    later: &["quota"],
     example: "{name: fiber, device: wan0}",
 };
 

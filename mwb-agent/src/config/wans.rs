@@ -51,7 +51,7 @@ pub(super) fn read_wans(
 }
 
 fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<Wan, Fault> {
-    check_wan(wan, common.mode)?;
+    check_wan(wan, common.role, common.mode)?;
     let ipv6_prefix = match wan.get("ipv6_prefix") {
         Some(at) => Some(read_outside_prefix(at, common.inside)?),
         None if common.role == Role::Server => common.inside,
@@ -79,6 +79,7 @@ fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<
         priority: u8::try_from(priority).unwrap_or(u8::MAX),
         weight: u16::try_from(weight).unwrap_or(u16::MAX),
         capacity: Capacity { up: rate("up")?, down: rate("down")? },
+        metered: wan.or("metered", false, Cursor::boolean)?,
         hook: read_wan_hook(wan, common)?,
         redirect_peer: wan.or("redirect_peer", common.redirect_peer, read_peer_redirect)?,
         ipv6_prefix,

@@ -97,6 +97,7 @@ fn network(control: &Control, now: &Snapshot) -> Network {
             weight: configured.weight,
             capacity_up: configured.capacity.up,
             capacity_down: configured.capacity.down,
+            metered: configured.metered,
         }
     });
     Network {

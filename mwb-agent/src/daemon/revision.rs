@@ -155,6 +155,7 @@ fn compare_wan(out: &mut Vec<String>, old: &Wan, new: &Wan) {
         priority,
         weight,
         capacity,
+        metered,
         hook,
         redirect_peer,
         ipv6_prefix,
@@ -172,6 +173,7 @@ fn compare_wan(out: &mut Vec<String>, old: &Wan, new: &Wan) {
     let Capacity { up, down } = capacity;
     word(out, &key("capacity.up"), rate(old.capacity.up), rate(*up));
     word(out, &key("capacity.down"), rate(old.capacity.down), rate(*down));
+    word(out, &key("metered"), old.metered, *metered);
     word(out, &key("hook"), old.hook.name(), hook.name());
     word(out, &key("redirect_peer"), old.redirect_peer.name(), redirect_peer.name());
     word(out, &key("ipv6_prefix"), shown(old.ipv6_prefix), shown(*ipv6_prefix));

@@ -11,7 +11,7 @@ use super::server::{Server, client_name, tell_renewed};
 use super::session::Session;
 use super::share::{self, Wanted};
 use super::sockets::Received;
-use super::{carriers, measure, server};
+use super::{carriers, measure, pace, server};
 use crate::bond::PublicKey;
 use crate::dataplane::Error;
 use crate::events::EventKind;
@@ -63,6 +63,8 @@ impl Server {
     pub(super) fn measure_paths(&mut self, core: &mut Core) -> Result<(), Error> {
         for (key, of) in &mut self.of {
             let Some(session) = &mut of.current else { continue };
+            // Of a path that was taken over, what its client has said is in the maps.
+            pace::set_metered(core, session, |_, _, link| link.join.map(|join| join.metered))?;
             let capacity = |link: &Link| link.join.map(|join| join.capacity).filter(|c| *c > 0);
             measure::estimate(core, session, |_, link| capacity(link))?;
             measure::search(core, session)?;

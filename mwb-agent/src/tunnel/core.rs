@@ -15,7 +15,7 @@ use super::secure::Refused;
 use super::session::Session;
 use super::settings::{End, Settings};
 use super::sockets::Sockets;
-use super::ticks::{Beat, TickSocket};
+use super::ticks::{Beat, Target, TickSocket};
 use crate::bond::{Os, Random, Refusal, SessionId};
 use crate::dataplane::{BondMaps, Error};
 use crate::events::{Bus, EventKind};
@@ -222,7 +222,7 @@ impl Core {
     }
 
     /// Says which paths are probed.
-    pub(super) fn beat(&self, targets: Vec<(u32, u8)>) {
+    pub(super) fn beat(&self, targets: Vec<Target>) {
         let beat = Beat {
             device: self.network.outer_device,
             interval: self.settings.probe_interval,

@@ -15,6 +15,7 @@ use super::endpoints::Endpoints;
 use super::joins::Joins;
 use super::measure;
 use super::message::{Message, NoMessage};
+use super::pace;
 use super::secure::{Refused, envelope};
 use super::session::Session;
 use super::share::{self, Wanted};
@@ -114,11 +115,7 @@ impl Gateway {
         if let Some(session) = &mut self.session {
             measure_paths(core, session)?;
         }
-        let targets = self
-            .session
-            .iter()
-            .flat_map(|session| session.paths.keys().map(|path| (session.slot, *path)));
-        core.beat(targets.collect());
+        core.beat(pace::targets(&core.settings, self.session.iter()));
         Ok(())
     }
 
@@ -288,6 +285,9 @@ impl Gateway {
 fn measure_paths(core: &mut Core, session: &mut Session) -> Result<(), Error> {
     let capacities: BTreeMap<u8, Option<u64>> =
         core.network.uplinks.iter().map(|uplink| (uplink.path, uplink.capacity_up)).collect();
+    pace::set_metered(core, session, |network, path, _| {
+        network.uplink(path).map(|uplink| uplink.metered)
+    })?;
     measure::estimate(core, session, |path, _| capacities.get(&path).copied().flatten())?;
     measure::search(core, session)?;
     measure::tell(core, session, |path| {

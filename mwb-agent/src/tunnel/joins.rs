@@ -30,6 +30,10 @@ const TRIES: u32 = 3;
 /// When a message that is not answered is said once more.
 pub(super) const REPEATS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
 
+/// An answer to a probe that came longer ago, in ns, says nothing of what passes now: one
+/// of a path that is idle may count as alive for longer than the messages are tried.
+const PASSES: u64 = 2_000_000_000;
+
 /// What has been said of each path.
 #[derive(Default)]
 pub(super) struct Joins {
@@ -66,6 +70,11 @@ impl Joins {
     }
 }
 
+/// Whether packets of a path come through.
+fn passes(link: &Link, now: u64) -> bool {
+    link.is_alive(now) && now.saturating_sub(link.state.reply_at) < PASSES
+}
+
 impl Gateway {
     /// Says what is due of each path.
     pub(super) fn join_paths(&mut self, core: &mut Core, now: Instant) -> Result<(), Error> {
@@ -100,8 +109,8 @@ impl Gateway {
             if let Some(session) = &mut self.session {
                 core.tell_by(session, path, path, to, &Message::Join(said).encode());
                 carriers::remind(core, session, path, path, to);
-                let alive = session.paths.get(&path).is_some_and(|l| l.is_alive(monotonic()));
-                lost_keys |= alive && tries > TRIES;
+                let passes = session.paths.get(&path).is_some_and(|link| passes(link, monotonic()));
+                lost_keys |= passes && tries > TRIES;
             }
         }
         // Its packets come through, its agent does not understand us: it was restarted.
@@ -144,6 +153,7 @@ impl Gateway {
             weight: uplink.weight.max(1),
             capacity: uplink.capacity_down.unwrap_or(0),
             elephant_bytes: elephant_bytes(self.bond.elephant),
+            metered: uplink.metered,
         }
     }
 

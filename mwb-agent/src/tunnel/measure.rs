@@ -7,6 +7,7 @@ use mwb_common::select::pace::is_idle;
 use super::core::Core;
 use super::estimate::{PathFacts, PathVerdict, Reason, Train};
 use super::mtu::{Facts, Search};
+use super::pace;
 use super::paths::Link;
 use super::session::Session;
 use crate::dataplane::{Error, monotonic};
@@ -160,7 +161,7 @@ pub(super) fn tell(
         };
         match (before.alive, told.alive) {
             (Some(true), Some(false)) => {
-                let after = core.settings.dead_after.as_millis();
+                let after = pace::of(&core.settings, link, now).dead_after.as_millis();
                 publish(format!("{name} is dead"), format!("no answer to probes for {after} ms"));
             }
             (None | Some(false), Some(true)) => {

@@ -46,6 +46,8 @@ pub struct Join {
     pub capacity: u64,
     /// Bytes in 100 ms from where on a flow is an elephant.
     pub elephant_bytes: u32,
+    /// Each byte of it costs: while it carries nothing it is probed seldom.
+    pub metered: bool,
 }
 
 /// A [`Join`] was taken, or never will be.
@@ -137,6 +139,9 @@ mod number {
     pub(super) const LEAVE: u8 = 4;
 }
 
+/// Flag of a [`Join`]: the path is metered.
+const METERED: u8 = 1;
+
 /// What the modes are called on the wire, from 1.
 const BALANCES: [Balance; 7] = [
     Balance::RoundRobin,
@@ -170,8 +175,10 @@ impl Message {
             Self::Down(down) => (number::DOWN, 0, down.serial, DOWN),
             Self::Leave(leave) => (number::LEAVE, leave.path, leave.serial, LEAVE),
         };
+        let metered = matches!(self, Self::Join(join) if join.metered);
+        let flags = if metered { METERED } else { 0 };
         let mut bytes = Vec::with_capacity(length);
-        bytes.extend_from_slice(&[number, path, 0, 0]);
+        bytes.extend_from_slice(&[number, path, flags, 0]);
         bytes.extend_from_slice(&serial.to_be_bytes());
         match self {
             Self::Join(join) => {
@@ -193,7 +200,7 @@ impl Message {
     /// When it is no message of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, NoMessage> {
         let length = NoMessage::Length(bytes.len());
-        let (&[number, path, first, second, a, b, c, d], body) =
+        let (&[number, path, flags, reserved, a, b, c, d], body) =
             bytes.split_first_chunk::<HEAD>().ok_or(length)?;
         let serial = u32::from_be_bytes([a, b, c, d]);
         let of_a_path = match number {
@@ -201,7 +208,8 @@ impl Message {
             number::DOWN => false,
             other => return Err(NoMessage::Unknown(other)),
         };
-        if [first, second] != [0; 2] || (path != 0) != of_a_path || serial == 0 {
+        let known = if number == number::JOIN { METERED } else { 0 };
+        if flags & !known != 0 || reserved != 0 || (path != 0) != of_a_path || serial == 0 {
             return Err(NoMessage::Field);
         }
         let exact = |body: &[u8], whole: usize| {
@@ -210,7 +218,8 @@ impl Message {
         match number {
             number::JOIN => {
                 exact(body, JOIN)?;
-                join(path, serial, body).ok_or(NoMessage::Field).map(Self::Join)
+                let join = join(path, serial, body).ok_or(NoMessage::Field)?;
+                Ok(Self::Join(Join { metered: flags & METERED != 0, ..join }))
             }
             number::JOINED => {
                 let verdict = match *<&[u8; 4]>::try_from(body).map_err(|_| length)? {
@@ -251,6 +260,7 @@ fn join(path: u8, serial: u32, body: &[u8]) -> Option<Join> {
         weight,
         capacity: u64::from_be_bytes(*capacity),
         elephant_bytes: u32::from_be_bytes(*elephant_bytes),
+        metered: false,
     })
 }
 

@@ -14,6 +14,7 @@ const A_JOIN: Join = Join {
     weight: 0x0708,
     capacity: 0x1112_1314_1516_1718,
     elephant_bytes: 0x2122_2324,
+    metered: false,
 };
 
 #[test]
@@ -23,6 +24,9 @@ fn every_field_has_its_place() {
         0x22, 0x23, 0x24,
     ];
     assert_eq!(Message::Join(A_JOIN).encode(), join);
+    let mut metered = join;
+    metered[2] = 1;
+    assert_eq!(Message::Join(Join { metered: true, ..A_JOIN }).encode(), metered);
     let joined = Joined { path: 3, serial: 0x0102_0304, verdict: Verdict::NoRoom };
     assert_eq!(Message::Joined(joined).encode(), [2, 3, 0, 0, 1, 2, 3, 4, 1, 0, 0, 0]);
     let down = Down { serial: 0x0102_0304, paths: [1, 8, 255].into_iter().collect() };
@@ -45,8 +49,8 @@ fn what_no_message_says_is_refused() {
     for number in [0, 5, 255] {
         assert_eq!(with(join, 0, number), Some(NoMessage::Unknown(number)));
     }
-    // Reserved bytes, path 0, a mode that there is not.
-    for (at, value) in [(1, 0), (2, 1), (3, 1), (9, 0), (9, 8), (9, 255)] {
+    // Path 0, a flag and a mode that there are not, a reserved byte.
+    for (at, value) in [(1, 0), (2, 2), (2, 255), (3, 1), (9, 0), (9, 8), (9, 255)] {
         assert_eq!(with(join, at, value), Some(NoMessage::Field), "{value} at {at}");
     }
     let without_weight = Message::Join(Join { weight: 0, ..A_JOIN });
@@ -54,11 +58,11 @@ fn what_no_message_says_is_refused() {
     let without_serial = Message::Join(Join { serial: 0, ..A_JOIN });
     assert_eq!(Message::decode(&without_serial.encode()), Err(NoMessage::Field));
     let joined = Message::Joined(Joined { path: 1, serial: 1, verdict: Verdict::Taken });
-    for (at, value) in [(1, 0), (8, 2), (9, 1), (11, 1)] {
+    for (at, value) in [(1, 0), (2, 1), (8, 2), (9, 1), (11, 1)] {
         assert_eq!(with(joined, at, value), Some(NoMessage::Field), "{value} at {at}");
     }
     let down = Message::Down(Down { serial: 1, paths: PathSet::default() });
-    for (at, value) in [(1, 1), (8, 1)] {
+    for (at, value) in [(1, 1), (2, 1), (8, 1)] {
         assert_eq!(with(down, at, value), Some(NoMessage::Field), "{value} at {at}");
     }
 }
@@ -99,14 +103,15 @@ fn a_message_that_was_overtaken_or_comes_again_changes_nothing() {
 fn said(message: &Message) -> String {
     match message {
         Message::Join(join) => format!(
-            "join path {} serial {} priority {} balance {} weight {} capacity {} elephant {}",
+            "join path {} serial {} priority {} balance {} weight {} capacity {} elephant {}{}",
             join.path,
             join.serial,
             join.priority,
             join.balance.name(),
             join.weight,
             join.capacity,
-            join.elephant_bytes
+            join.elephant_bytes,
+            if join.metered { " metered" } else { "" }
         ),
         Message::Joined(joined) => {
             let verdict = if joined.verdict == Verdict::Taken { "taken" } else { "no room" };
@@ -145,9 +150,11 @@ fn every_message_of_the_vectors_says_what_stands_beside_it() {
 
 fn any_message() -> impl Strategy<Value = Message> {
     let serials = (1u8.., 1u32..);
+    let how = (any::<u8>(), 0..BALANCES.len(), 1u16..);
+    let much = (any::<u64>(), any::<u32>(), any::<bool>());
     prop_oneof![
-        (serials.clone(), any::<u8>(), 0..BALANCES.len(), 1u16.., any::<u64>(), any::<u32>())
-            .prop_map(|((path, serial), priority, balance, weight, capacity, elephant_bytes)| {
+        (serials.clone(), how, much).prop_map(
+            |((path, serial), (priority, balance, weight), (capacity, elephant_bytes, metered))| {
                 let balance = BALANCES[balance];
                 Message::Join(Join {
                     path,
@@ -157,8 +164,10 @@ fn any_message() -> impl Strategy<Value = Message> {
                     weight,
                     capacity,
                     elephant_bytes,
+                    metered,
                 })
-            }),
+            }
+        ),
         (serials.clone(), any::<bool>()).prop_map(|((path, serial), taken)| {
             let verdict = if taken { Verdict::Taken } else { Verdict::NoRoom };
             Message::Joined(Joined { path, serial, verdict })

@@ -34,6 +34,7 @@ mod measure;
 pub mod message;
 pub mod mtu;
 mod network;
+mod pace;
 mod paths;
 mod rate;
 mod refusals;

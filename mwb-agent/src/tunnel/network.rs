@@ -32,6 +32,8 @@ pub struct Uplink {
     pub capacity_up: Option<u64>,
     /// From there.
     pub capacity_down: Option<u64>,
+    /// Each byte costs: while it carries nothing it is probed seldom.
+    pub metered: bool,
 }
 
 impl Uplink {

@@ -16,6 +16,7 @@ use super::aging::Age;
 use super::carriers;
 use super::core::Core;
 use super::gateway::is_path;
+use super::pace;
 use super::session::Session;
 use super::sockets::Received;
 use crate::bond::{
@@ -181,10 +182,8 @@ impl Server {
         self.write_bond(core)?;
         let sessions = self.of.values().flat_map(|of| of.current.iter().chain(&of.next));
         // Nothing is sent of a session before its client was heard.
-        let targets = sessions
-            .filter(|session| session.is_heard())
-            .flat_map(|session| session.paths.keys().map(|path| (session.slot, *path)));
-        core.beat(targets.collect());
+        let heard = sessions.filter(|session| session.is_heard());
+        core.beat(pace::targets(&core.settings, heard));
         Ok(())
     }
 

@@ -26,8 +26,25 @@ pub(super) struct Beat {
     pub(super) device: Option<u32>,
     /// Between two probes of a path.
     pub(super) interval: Duration,
-    /// Slots and paths.
-    pub(super) targets: Vec<(u32, u8)>,
+    /// Which paths.
+    pub(super) targets: Vec<Target>,
+}
+
+/// A path that is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Of its session.
+    pub(super) slot: u32,
+    /// Its number.
+    pub(super) path: u8,
+    /// In every so many rounds, not 0.
+    pub(super) every: u32,
+}
+
+impl Target {
+    fn is_due(self, round: u32) -> bool {
+        round.is_multiple_of(self.every)
+    }
 }
 
 /// Sends ticks into a device.
@@ -86,6 +103,7 @@ pub(super) async fn beat(mut beats: watch::Receiver<Beat>) {
     let mut socket: Option<TickSocket> = None;
     let mut failed = false;
     let mut due = Instant::now();
+    let mut round: u32 = 0;
     loop {
         let beat = beats.borrow_and_update().clone();
         if socket.as_ref().map(|socket| socket.ifindex) != beat.device {
@@ -105,7 +123,9 @@ pub(super) async fn beat(mut beats: watch::Receiver<Beat>) {
         due = (due + beat.interval).max(Instant::now() + beat.interval / 2);
         let Some(socket) = &socket else { continue };
         let mut error = None;
-        for &(slot, path) in &beat.targets {
+        round = round.wrapping_add(1);
+        for &Target { slot, path, .. } in beat.targets.iter().filter(|target| target.is_due(round))
+        {
             error = socket.short(slot, path).err().or(error);
         }
         if let Some(error) = &error
@@ -123,8 +143,8 @@ mod tests {
     use crate::dataplane::testing::{in_network, make_veth, run};
 
     #[test]
-    fn every_target_has_its_tick_in_every_interval() {
-        in_network("every_target_has_its_tick_in_every_interval", || {
+    fn every_target_has_its_ticks_in_its_rounds() {
+        in_network("every_target_has_its_ticks_in_its_rounds", || {
             let ifindex = make_veth("mwb0");
             run("ip link set mwb0p up");
             let other = nix::net::if_::if_nametoindex("mwb0p").expect("a device");
@@ -137,24 +157,27 @@ mod tests {
                 let (sender, beats) = watch::channel(Beat::default());
                 let ticker = tokio::spawn(beat(beats));
                 let interval = Duration::from_millis(20);
-                let targets = vec![(1, 2), (3, 15)];
+                let target = |slot, path, every| Target { slot, path, every };
+                let targets = vec![target(1, 2, 1), target(3, 15, 1), target(3, 4, 5)];
                 sender.send_replace(Beat { device: Some(ifindex), interval, targets });
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 // Whoever stops telling stops it.
                 drop(sender);
                 ticker.await.expect("an end");
             });
-            let mut seen = [0, 0];
+            let mut seen = [0, 0, 0];
             let mut buffer = [0; 2_048];
             while let Ok(length) = std::io::Read::read(&mut &socket, &mut buffer) {
                 assert_eq!((length, &buffer[..2]), (SHORTEST, &tick::SHORT[..]));
                 let destination = buffer.first_chunk().expect("an address");
-                let place = [(1, 2), (3, 15)].iter().position(|t| *t == tick::target(*destination));
+                let places = [(1, 2), (3, 15), (3, 4)];
+                let place = places.iter().position(|place| *place == tick::target(*destination));
                 seen[place.expect("a target")] += 1;
             }
             assert_eq!(seen[0], seen[1]);
             // A machine that is busy sends fewer, and never more.
             assert!((5..=26).contains(&seen[0]), "{seen:?}");
+            assert_eq!(seen[2], seen[0] / 5, "in every fifth round");
         });
     }
 

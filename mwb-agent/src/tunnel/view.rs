@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use mwb_common::maps::{Probe, ProbeReply, bond_path_flag};
+use mwb_common::integrity::Suite;
+use mwb_common::maps::{ProbeReply, bond_path_flag};
+use mwb_common::select::pace::is_idle;
 
 use super::core::{Core, Counts};
 use super::estimate::Reason;
 use super::gateway::Gateway;
 use super::mtu;
+use super::pace::{self, Pace};
 use super::paths::Link;
 use super::secure::Refused;
 use super::server::{Server, client_name};
@@ -99,6 +102,7 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
     let (state, reason) = state(core, link);
     let traffic = |packets, bytes| Traffic { packets, bytes };
     let variation = Duration::from_nanos(link.state.rtt_variation);
+    let pace = pace::of(&core.settings, link, monotonic());
     BondPathStatus {
         path,
         wan: core.name(link.via()).unwrap_or_default(),
@@ -119,7 +123,9 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
         rx: traffic(link.state.received, link.state.received_bytes),
         forced: link.state.forced,
         moves: link.state.moves,
-        probe_bytes_per_month: probe_cost(core, session, link),
+        metered: link.has(bond_path_flag::METERED),
+        probe_interval_ms: ms(pace.interval),
+        probe_bytes_per_month: probe_cost(session.suite, link, pace.interval, monotonic()),
     }
 }
 
@@ -134,7 +140,8 @@ fn state(core: &Core, link: &Link) -> (BondPathState, String) {
         return (BondPathState::Down, why.to_owned());
     }
     if !link.is_alive(monotonic()) {
-        let after = ms(core.settings.dead_after);
+        let Pace { dead_after, .. } = pace::of(&core.settings, link, monotonic());
+        let after = ms(dead_after);
         return (BondPathState::Dead, format!("no answer to probes for {after:.0} ms"));
     }
     if !link.has(bond_path_flag::PARKED) {
@@ -150,10 +157,36 @@ fn state(core: &Core, link: &Link) -> (BondPathState, String) {
     (BondPathState::Parked, why.to_owned())
 }
 
-/// Both ends probe, and both answer.
-fn probe_cost(core: &Core, session: &Session, link: &Link) -> u64 {
-    let around = mtu::overhead(session.suite, link.remote().is_ipv6());
-    let bytes = 2 * (2 * around as usize + size_of::<Probe>() + size_of::<ProbeReply>());
-    let interval = core.settings.probe_interval.as_secs_f64().max(1e-3);
-    (MONTH.as_secs_f64() / interval * bytes as f64) as u64
+/// Both ends probe, and both answer. The least probe is as long as its answer; one that
+/// confirms how long packets may be is as long as they.
+fn probe_cost(suite: Suite, link: &Link, interval: Duration, now: u64) -> u64 {
+    let least = mtu::overhead(suite, link.remote().is_ipv6()) + size_of::<ProbeReply>() as u32;
+    let check = Duration::from_nanos(mtu::check_every(is_idle(&link.entry, &link.state, now)));
+    let times = |every: Duration| MONTH.as_secs_f64() / every.as_secs_f64().max(1e-3);
+    let bytes =
+        times(interval) * f64::from(2 * least) + times(check) * f64::from(link.entry.mtu + least);
+    (2.0 * bytes) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use mwb_common::maps::{BondPath, PathState};
+
+    use super::*;
+
+    #[test]
+    fn probes_cost_what_both_ends_send_in_a_month() {
+        let entry = BondPath { flags: bond_path_flag::METERED, mtu: 1_500, ..BondPath::default() };
+        let mut link = Link { entry, ..Link::default() };
+        // 28 + 40 bytes around, 48 in it, four packets in each interval; and every thirty
+        // seconds, or ten minutes, one of 1,500 bytes and its answer, from either end.
+        let used = PathState { used_at: 100_000_000_000, ..PathState::default() };
+        let now = used.used_at + 1;
+        let cost = |link: &Link, ms| {
+            probe_cost(Suite::ChaCha20Poly1305, link, Duration::from_millis(ms), now)
+        };
+        assert_eq!(cost(&link, 1_000), 2_592_000 * 4 * 116 + 4_320 * 2 * 1_616);
+        link.state = used;
+        assert_eq!(cost(&link, 50), 51_840_000 * 4 * 116 + 86_400 * 2 * 1_616);
+    }
 }

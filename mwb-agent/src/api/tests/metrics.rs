@@ -59,6 +59,7 @@ fn known_figures_are_there_and_unknown_ones_have_no_series() {
         "mwb_bond_path_state{path=\"2\",peer=\"server\",state=\"dead\",wan=\"lte\"} 1",
         "mwb_bond_path_rtt_seconds{path=\"1\",peer=\"server\",wan=\"fiber\"} 0.0125",
         "mwb_bond_path_capacity_bits_per_second{path=\"1\",peer=\"server\",wan=\"fiber\"} 94000000",
+        "mwb_bond_path_probe_interval_seconds{path=\"1\",peer=\"server\",wan=\"fiber\"} 0.05",
         "mwb_bond_path_packets_total{direction=\"out\",path=\"1\",peer=\"server\",wan=\"fiber\"} 900",
         "mwb_bond_path_lost_packets_total{path=\"1\",peer=\"server\",wan=\"fiber\"} 5",
         "mwb_bond_handshakes_total{result=\"established\"} 2",

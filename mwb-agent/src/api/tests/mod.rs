@@ -264,6 +264,7 @@ fn bond() -> BondStatus {
         capacity_bps: Some(94_000_000),
         queue_ms: 2.0,
         striped: true,
+        probe_interval_ms: 50.0,
         tx: Traffic { packets: 900, bytes: 1_000_000 },
         moves: 1,
         ..BondPathStatus::default()

@@ -130,6 +130,8 @@ fn paths(paths: &[BondPathStatus], style: &Style) -> String {
         ("IN", Right),
         ("QUEUE", Right),
         ("STRIPED", Left),
+        ("METERED", Left),
+        ("PROBED EVERY", Right),
         ("PROBES/MONTH", Right),
         ("WHY", Left),
     ]);
@@ -148,6 +150,8 @@ fn paths(paths: &[BondPathStatus], style: &Style) -> String {
             bits(path.rate_in_bps.max(0.0) as u64).into(),
             millis(Some(path.queue_ms)).into(),
             if path.striped { "yes" } else { "-" }.into(),
+            if path.metered { "yes" } else { "-" }.into(),
+            format!("{:.0} ms", path.probe_interval_ms).into(),
             bytes(path.probe_bytes_per_month).into(),
             path.reason.as_str().into(),
         ]);
@@ -192,15 +196,19 @@ mod tests {
             capacity_bps: Some(94_000_000),
             rate_out_bps: 1_250_000.0,
             striped: true,
-            probe_bytes_per_month: 10_000_000_000,
+            probe_interval_ms: 50.0,
+            probe_bytes_per_month: 24_300_000_000,
             ..BondPathStatus::default()
         };
         let lte = BondPathStatus {
             path: 2,
             wan: "lte".to_owned(),
             remote: "203.0.113.250:7000".to_owned(),
-            reason: "no answer to probes for 150 ms".to_owned(),
+            reason: "no answer to probes for 3500 ms".to_owned(),
             mtu: 1_368,
+            metered: true,
+            probe_interval_ms: 1_000.0,
+            probe_bytes_per_month: 1_220_000_000,
             ..BondPathStatus::default()
         };
         let session = BondSession {
@@ -232,9 +240,9 @@ mod tests {
             "Bond: gateway, UDP port 7000, probes every 50 ms, dead after 150 ms; 1 session\n\
              \nserver NqnP4z4u49EyW2/lx5QXo6mx9BrGxDTentAf2N++HAY=\n\
              chacha20poly1305, keys 3 of 1m 15s ago, known for 7m 15s, MTU 1432, adaptive\n\
-             PATH  WAN    FAR END             STATE      RTT   JITTER   LOSS   MTU     CAPACITY          OUT       IN    QUEUE  STRIPED  PROBES/MONTH  WHY\n   \
-             1  fiber  203.0.113.250:7000  alive  12.5 ms  0.50 ms  0.0 %  1500  94.0 Mbit/s  1.25 Mbit/s  0 bit/s  0.00 ms  yes           10.0 GB\n   \
-             2  lte    203.0.113.250:7000  dead         -        -  0.0 %  1368            -      0 bit/s  0 bit/s  0.00 ms  -                 0 B  no answer to probes for 150 ms\n\
+             PATH  WAN    FAR END             STATE      RTT   JITTER   LOSS   MTU     CAPACITY          OUT       IN    QUEUE  STRIPED  METERED  PROBED EVERY  PROBES/MONTH  WHY\n   \
+             1  fiber  203.0.113.250:7000  alive  12.5 ms  0.50 ms  0.0 %  1500  94.0 Mbit/s  1.25 Mbit/s  0 bit/s  0.00 ms  yes      -               50 ms       24.3 GB\n   \
+             2  lte    203.0.113.250:7000  dead         -        -  0.0 %  1368            -      0 bit/s  0 bit/s  0.00 ms  -        yes           1000 ms       1.22 GB  no answer to probes for 3500 ms\n\
              \nHandshakes: 5 initiations, 4 led to keys\n"
         );
     }

@@ -77,6 +77,17 @@ fn ends(config: &Config) -> String {
         show_duration(interval),
         show_duration(dead)
     );
+    let metered: Vec<&str> =
+        config.wans.iter().filter(|wan| wan.metered).map(|wan| wan.name.as_str()).collect();
+    if let Some(idle) = config.idle().filter(|_| !metered.is_empty()) {
+        let _ = writeln!(
+            out,
+            "Metered {}: while idle probed every {}, dead after {}",
+            metered.join(", "),
+            show_duration(idle.interval),
+            show_duration(idle.dead_after)
+        );
+    }
     out
 }
 
@@ -176,7 +187,12 @@ mod tests {
         ] {
             assert!(text.contains(part), "no `{part}` in:\n{text}");
         }
-        assert!(!text.contains("NAT"), "{text}");
+        assert!(!text.contains("NAT") && !text.contains("Metered"), "{text}");
+        let mut metered = config.clone();
+        metered.wans[0].metered = true;
+        let text = summary(Path::new("gateway.yaml"), &metered);
+        let line = "Metered fiber: while idle probed every 1s, dead after 3s500ms\n";
+        assert!(text.contains(line), "{text}");
         let said = super::key(&config);
         assert!(
             said.as_ref().is_ok_and(|said| said.contains("not checked: /nonexistent/private.key")),

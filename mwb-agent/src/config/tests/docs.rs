@@ -30,7 +30,7 @@ fn base(key: &str, value: &str) -> &'static str {
     let is_in = |section: &str| key == section || key.starts_with(&format!("{section}."));
     match (key, value) {
         ("role", "server") => LEAST_SERVER,
-        ("mode", "bond") | ("failover.dead_after", _) => LEAST_BOND,
+        ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND,
         _ if is_in("bond") => LEAST_BOND,
         _ if is_in("server") => LEAST_SERVER,
         _ => BASE,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mwb_common::integrity::Suite;
 use proptest::prelude::*;
 
-use super::super::{Endpoint, HookChoice, Mode, PeerRedirect, Role};
+use super::super::{Endpoint, HookChoice, Idle, Mode, PeerRedirect, Role};
 use super::wrong::{Row, check};
 use super::{LEAST, LEAST_BOND, LEAST_SERVER, read, right, wrong};
 
@@ -65,6 +65,29 @@ fn without_a_word_probes_follow_dead_after() {
             assert!(tunnel.probe_interval * 2 <= config.failover.dead_after);
         }
     }
+}
+
+#[test]
+fn a_metered_wan_of_a_bond_is_probed_once_a_second_while_it_is_idle() {
+    for (said, metered) in [("", false), (", metered: false", false), (", metered: true", true)] {
+        let config = right(&LEAST_BOND.replace("wan0", &format!("wan0{said}")));
+        assert_eq!(config.wans[0].metered, metered, "{said}");
+    }
+    let ms = Duration::from_millis;
+    for (interval, dead_after, every, idle, idle_dead) in [
+        (50, 150, 20, 1_000, 3_500),
+        (10, 20, 100, 1_000, 3_500),
+        (400, 1_200, 3, 1_200, 4_200),
+        (700, 2_000, 1, 700, 2_450),
+        (1_000, 10_000, 1, 1_000, 10_000),
+    ] {
+        let expected = Idle { every, interval: ms(idle), dead_after: ms(idle_dead) };
+        assert_eq!(Idle::of(ms(interval), ms(dead_after)), expected, "{interval} ms");
+    }
+    assert_eq!(right(LEAST_BOND).idle().map(|idle| idle.every), Some(20));
+    assert_eq!(right(LEAST).idle(), None);
+    let error = wrong(&LEAST_SERVER.replace("device: eth0", "device: eth0, metered: true"));
+    assert!(error.message.contains("told by each client"), "{}", error.render());
 }
 
 #[test]
@@ -131,6 +154,9 @@ fn what_has_no_effect_in_a_bond_is_refused_with_the_reason() {
         ("forwards: []", "4:36", "by the server's address", "the server's file"),
         ("ipv6_prefix: 2001:db8::/48", "4:36", "are not translated", "remove it"),
         ("hook: tcx", "4:42", "by XDP", "`hook: auto` or `hook: xdp`"),
+        ("metered: yes", "4:45", "`yes` is not true or false", "write true or false"),
+        ("metered: 1", "4:45", "`1` is not true or false", "write true or false"),
+        ("metered: []", "4:45", "expected true or false", "like true"),
     ];
     check(rows, |key| LEAST_BOND.replace("device: wan0", &format!("device: wan0, {key}")));
     let lan: &[Row] = &[("redirect_peer: off", "3:22", "packets are sent by XDP", "remove it")];

@@ -76,6 +76,8 @@ fn a_wrong_wan_is_refused_at_the_place() {
         ("{name: none, device: wan1}", "6:12", "`none` cannot be the name", "another"),
         ("{name: b, device: wan1, capcity: {}}", "6:29", "unknown key `capcity`", "`capacity`"),
         ("{name: b, device: wan1, quota: 1}", "6:29", "not in this version", "remove it"),
+        ("{name: b, device: wan1, metered: true}", "6:29", "`mode` is `steer`", "health.interval"),
+        ("{name: b, device: wan1, metered: false}", "6:29", "`mode` is `steer`", "remove it"),
         ("{name: b, device: wan1, interval: 1s}", "6:29", "unknown key", "belongs to `health`"),
         ("{name: b, device: wan1, priority: 256}", "6:39", "`256` is out of range", "0 to 255"),
         ("{name: b, device: wan1, priority: -1}", "6:39", "`-1` is out of range", "0 to 255"),

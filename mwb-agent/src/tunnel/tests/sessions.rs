@@ -72,6 +72,45 @@ fn both_ends_come_to_a_session_and_every_path_joins_it() {
 }
 
 #[test]
+fn both_ends_know_which_paths_are_metered_and_when_that_changes() {
+    in_world("both_ends_know_which_paths_are_metered_and_when_that_changes", |world| {
+        world.gateway.network.uplinks[1].metered = true;
+        world.start();
+        wait_for_bond(world);
+        let metered = |end: &End| {
+            let (slot, _) = *sessions(end).first()?;
+            Some([1, 2].map(|path| {
+                let entry = end.maps.path(slot, path).expect("a read");
+                entry.flags & bond_path_flag::METERED != 0
+            }))
+        };
+        let wait = |world: &World, expected: [bool; 2]| {
+            let ends = [&world.gateway, &world.server];
+            wait_until("both know", || ends.iter().all(|end| metered(end) == Some(expected)));
+        };
+        wait(world, [false, true]);
+        let bond = world.server.maps.bond().expect("a read");
+        assert_eq!((bond.idle_interval, bond.idle_dead_after), (1_000_000_000, 3_500_000_000));
+        // What the client has said once is not forgotten by the agent that comes next, which
+        // goes on from what the kernel side has opened.
+        let (slot, _) = sessions(&world.server)[0];
+        let state = SessionState { heard: 1, cursor: 0 };
+        world.server.maps.set_session_state(slot, &state).expect("a write");
+        world.server.stop();
+        world.start_server();
+        wait(world, [false, true]);
+        world.gateway.stop();
+        world.gateway.network.uplinks[0].metered = true;
+        world.gateway.network.uplinks[1].metered = false;
+        world.start_gateway();
+        wait(world, [true, false]);
+        world.gateway.network.uplinks[0].metered = false;
+        world.gateway.tell();
+        wait(world, [false, false]);
+    });
+}
+
+#[test]
 fn an_agent_that_is_restarted_goes_on_with_the_session() {
     in_world("an_agent_that_is_restarted_goes_on_with_the_session", |world| {
         world.start();

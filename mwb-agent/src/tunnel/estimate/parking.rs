@@ -7,7 +7,8 @@ use super::track::Track;
 const LOSES: f64 = 0.15;
 /// And is taken back when it loses less than this.
 const LOSES_LITTLE: f64 = 0.03;
-/// So many packets must have been counted: with probes alone, after a second.
+/// So many packets must have been counted: with probes alone, after a second; on a path
+/// that is idle, after a quarter of a minute.
 const COUNTED: f64 = 20.0;
 /// A path that carries less than this part of the best one is parked, and one that is
 /// longer than the shortest by so much, in ns: no queue before the others is as long.

@@ -236,6 +236,42 @@ fn paths_that_all_die_at_once_are_not_to_blame() {
 }
 
 #[test]
+fn a_path_that_is_probed_once_a_second_is_parked_for_what_it_loses_and_for_nothing_else() {
+    let mut session = Session::new();
+    let mut paths = [Path::default(); 2];
+    // In how many ticks of so many seconds it was parked, when some bring no answer.
+    let mut go_on = |seconds: u64, is_silent: &dyn Fn(u64) -> bool| {
+        let mut parked = 0;
+        for tick in 0..seconds * 10 {
+            session.tick(&mut paths, |index, now, path| match (index, tick % 10) {
+                (0, _) => path.goes_on(now, 4, 4, 20 * MS, 0),
+                // A probe, but nothing of the far end's to answer.
+                (_, 0) if is_silent(tick / 10) => path.state.sent += 1,
+                (_, 0) => {
+                    path.goes_on(now, 2, 2, 30 * MS, 0);
+                    path.state.alive_until = now + 3_500 * MS;
+                }
+                _ => {}
+            });
+            parked += u64::from(session.verdict.paths[1].parked.is_some());
+            assert_eq!(session.verdict.paths[0].parked, None);
+        }
+        (parked, session.verdict.paths[1].clone())
+    };
+    let (parked, path) = go_on(600, &|_| false);
+    assert_eq!((parked, path.lost, path.loss, path.delay), (0, 0, 0.0, 10_000_000));
+    let (parked, path) = go_on(600, &|second| second % 20 == 7);
+    assert!(parked == 0 && path.lost == 30 && path.loss < 0.06, "{parked} {path:?}");
+    // It lives so long without an answer.
+    let (parked, path) = go_on(60, &|second| (10..12).contains(&second));
+    assert_eq!((parked, path.lost), (0, 32));
+    let (_, path) = go_on(60, &|second| second % 2 == 0);
+    assert_eq!(path.parked, Some(Reason::Loss));
+    let (_, path) = go_on(120, &|_| false);
+    assert_eq!(path.parked, None, "it comes back while it is idle");
+}
+
+#[test]
 fn a_path_that_is_far_behind_is_parked() {
     let mut session = Session::new();
     let mut paths = [Path::default(); 2];

@@ -20,10 +20,10 @@ use crate::lab::{
 };
 
 /// 1,000 packets a second each way.
-const EVERY: Duration = Duration::from_millis(1);
+pub(super) const EVERY: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
+pub(super) enum Cut {
     Carrier,
     Upwards,
     Downwards,
@@ -36,7 +36,7 @@ impl Cut {
         (Cut::Downwards, "a_blackhole_downwards"),
     ];
 
-    fn apply(self, wan: &Wan, cut: bool) -> Result<()> {
+    pub(super) fn apply(self, wan: &Wan, cut: bool) -> Result<()> {
         match self {
             Cut::Carrier => wan.carrier(!cut),
             Cut::Upwards => wan.blackhole(&[Direction::Up], cut),
@@ -54,7 +54,7 @@ impl Cut {
     }
 
     /// How long nothing may pass.
-    fn promise(self, agents: bool) -> Duration {
+    pub(super) fn promise(self, agents: bool) -> Duration {
         let promise = if self == Cut::Carrier && agents { 20 } else { 200 };
         Duration::from_millis(if is_emulated() { 10 * promise } else { promise })
     }
@@ -64,7 +64,7 @@ impl Cut {
 const BACK: Duration = Duration::from_secs(5);
 
 /// A busy machine may hold up the ends of a stream for so long besides.
-const NOISE: Duration = Duration::from_millis(100);
+pub(super) const NOISE: Duration = Duration::from_millis(100);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -142,7 +142,7 @@ fn heal(scene: &mut BondScene, duplex: &Duplex, cut: Cut, wan: usize, agents: bo
 }
 
 /// What was sent between two times, less what may still be on its way.
-fn during(course: &Course, since: Instant, until: Instant) -> Course {
+pub(super) fn during(course: &Course, since: Instant, until: Instant) -> Course {
     let mut course = course.since(since);
     let last = until.checked_sub(NOISE).unwrap_or(until);
     let count = course.sent.partition_point(|&sent| sent < last);

@@ -19,6 +19,7 @@ mod bond_accounts;
 mod bond_attacks;
 mod bond_audit;
 mod bond_cuts;
+mod bond_metered;
 mod bond_mtu;
 mod bond_restarts;
 mod bond_scene;
@@ -148,6 +149,7 @@ pub fn cases() -> Vec<Case> {
         access::cases(),
         bond_traffic::cases(),
         bond_cuts::cases(),
+        bond_metered::cases(),
         bond_restarts::cases(),
         bond_attacks::cases(),
         bond_audit::cases(),

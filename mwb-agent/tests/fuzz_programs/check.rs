@@ -54,7 +54,7 @@ pub(crate) fn check(
     }
 }
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
@@ -263,7 +263,11 @@ fn changeable(packet: &[u8], view: &View, outward: bool) -> Vec<Range<usize>> {
     places
 }
 
-fn only_differs(before: &[u8], after: &[u8], places: &[Range<usize>]) -> Result<(), String> {
+pub(crate) fn only_differs(
+    before: &[u8],
+    after: &[u8],
+    places: &[Range<usize>],
+) -> Result<(), String> {
     for (at, (old, new)) in before.iter().zip(after).enumerate() {
         if old != new && !places.iter().any(|place| place.contains(&at)) {
             return Err(format!("byte {at} changed from {old:02x} to {new:02x}"));
@@ -273,7 +277,7 @@ fn only_differs(before: &[u8], after: &[u8], places: &[Range<usize>]) -> Result<
 }
 
 /// Where the MSS option of a SYN has its value.
-fn mss_at(packet: &[u8], view: &View) -> Option<usize> {
+pub(crate) fn mss_at(packet: &[u8], view: &View) -> Option<usize> {
     let start = view.transport;
     if view.protocol != 6 || view.part == Part::Later || packet.get(start + 13)? & 2 == 0 {
         return None;

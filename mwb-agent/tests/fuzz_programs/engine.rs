@@ -18,6 +18,10 @@ const LOOPBACK: u32 = 1;
 /// `struct __sk_buff` up to its last field, and where its mark lies.
 const SKB_CONTEXT: usize = 192;
 const MARK: usize = 8;
+/// Return codes of XDP programs.
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_REDIRECT: u32 = 4;
 /// Entries of the tables: few enough that some episodes fill them.
 const ENTRIES: (u32, u32) = (2_048, 1_024);
 
@@ -347,12 +351,12 @@ impl Engine {
             .plane
             .test_run(program, packet, context, 1)
             .map_err(|error| format!("the kernel refuses to run it: {error}"))?;
-        // XDP_DROP, XDP_PASS, XDP_REDIRECT; TC_ACT_SHOT, TC_ACT_UNSPEC, TC_ACT_REDIRECT.
-        let verdict = match (form, outcome.verdict as i32) {
-            (Hook::Xdp, 1) | (Hook::Tcx, 2) => Verdict::Drop,
-            (Hook::Xdp, 2) | (Hook::Tcx, -1) => Verdict::Kernel,
-            (Hook::Xdp, 4) | (Hook::Tcx, 7) => Verdict::Redirect,
-            (form, other) => return Err(format!("verdict {other} of {}", form.name())),
+        // Of the TC form TC_ACT_SHOT, TC_ACT_UNSPEC, which is -1, TC_ACT_REDIRECT.
+        let verdict = match (form, outcome.verdict) {
+            (Hook::Xdp, XDP_DROP) | (Hook::Tcx, 2) => Verdict::Drop,
+            (Hook::Xdp, XDP_PASS) | (Hook::Tcx, u32::MAX) => Verdict::Kernel,
+            (Hook::Xdp, XDP_REDIRECT) | (Hook::Tcx, 7) => Verdict::Redirect,
+            (form, other) => return Err(format!("verdict {} of {}", other as i32, form.name())),
         };
         Ok(Outcome { verdict, packet: outcome.packet })
     }

@@ -3,21 +3,20 @@
 //! met, answered, spoken of in errors, cut into fragments; then most of it is
 //! spoilt a little.
 
-use std::collections::BTreeMap;
-
 use mwb_agent::dataplane::CounterRow;
 use mwb_common::maps::Direction;
 use mwb_common::reason::{Reason, Verdict as Meant};
 
+use crate::campaign::{Failure, Subject, Tally};
 use crate::check::{Left, check};
 use crate::craft;
 use crate::engine::{Engine, From, Outcome, Setting, Verdict};
 use crate::model::Model;
 use crate::mutate::mutate;
 use crate::random::Random;
-use crate::record::Step;
+use crate::record::{self, Step};
 use crate::view::{Part, View};
-use crate::world;
+use crate::{moved, world};
 
 /// MTU of the device that inside hosts are behind.
 const LAN_MTU: u16 = 1_500;
@@ -37,9 +36,6 @@ struct Ends {
     divisible: u64,
     bytes: u64,
 }
-
-/// Packets counted by direction and reason.
-pub(crate) type Tally = BTreeMap<(&'static str, &'static str), u64>;
 
 /// A gateway in the middle of an episode.
 struct Stage<'a> {
@@ -112,7 +108,7 @@ impl<'a> Stage<'a> {
     /// happened to it.
     fn finish(self) -> Result<(u64, Tally), String> {
         let waiting = self.engine.waiting()?;
-        let moved = difference(&self.before, &self.engine.counters()?)?;
+        let moved = moved::difference(&self.before, self.engine.counters()?);
         let mut tally = Tally::new();
         let (mut silent, mut pieces) = (0, 0);
         for direction in Direction::ALL {
@@ -167,46 +163,42 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The counters that moved, by how much; they never go back.
-fn difference(before: &[CounterRow], after: &[CounterRow]) -> Result<Vec<CounterRow>, String> {
-    let key = |row: &CounterRow| (row.direction, row.path, row.reason as u8, row.protocol);
-    let find = |row: &CounterRow| before.iter().find(|old| key(old) == key(row));
-    after
-        .iter()
-        .map(|row| {
-            let mut moved = *row;
-            if let Some(old) = find(row) {
-                moved.packets =
-                    row.packets.checked_sub(old.packets).ok_or("a counter went back")?;
-                moved.bytes = row.bytes.checked_sub(old.bytes).ok_or("a counter went back")?;
-            }
-            Ok(moved)
-        })
-        .collect()
-}
+impl Subject for Engine {
+    type Step = Step;
 
-/// A failure, with everything done up to it.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) wrong: String,
-    pub(crate) steps: Vec<Step>,
-}
+    const TARGET: &'static str = "programs";
 
-/// Does these steps to a gateway that knows nothing.
-pub(crate) fn replay(engine: &mut Engine, steps: &[Step]) -> Result<u64, String> {
-    let mut stage = Stage::new(engine)?;
-    for step in steps {
-        stage.perform(step)?;
+    fn form(&self) -> &'static str {
+        Engine::form(self).name()
     }
-    stage.finish().map(|(inputs, _)| inputs)
+
+    fn run(&mut self, seed: u64, packets: usize) -> Result<(u64, Tally), Box<Failure<Step>>> {
+        run(self, seed, packets)
+    }
+
+    fn replay(&mut self, steps: &[Step]) -> Result<u64, String> {
+        let mut stage = Stage::new(self)?;
+        for step in steps {
+            stage.perform(step)?;
+        }
+        stage.finish().map(|(inputs, _)| inputs)
+    }
+
+    fn begins(step: &Step) -> bool {
+        matches!(step, Step::Set(_))
+    }
+
+    fn write(steps: &[Step]) -> String {
+        record::write(steps)
+    }
+
+    fn read(text: &str) -> Result<Vec<Step>, String> {
+        record::read(text)
+    }
 }
 
 /// Runs about `packets` packets that follow from `seed`.
-pub(crate) fn run(
-    engine: &mut Engine,
-    seed: u64,
-    packets: usize,
-) -> Result<(u64, Tally), Box<Failure>> {
+fn run(engine: &mut Engine, seed: u64, packets: usize) -> Result<(u64, Tally), Box<Failure<Step>>> {
     let mut random = Random::new(seed);
     let mut steps = Vec::new();
     let fail = |wrong, steps| Box::new(Failure { wrong, steps });

@@ -2,8 +2,8 @@
 
 use mwb_agent::dataplane::Hook;
 
+use crate::campaign::Subject as _;
 use crate::engine::Engine;
-use crate::episode::replay;
 use crate::{first_setting, in_network, record};
 
 /// What once went wrong, and the steps to it.
@@ -42,7 +42,7 @@ fn episodes_that_once_failed_hold() {
             let mut engine = Engine::open(form, lan, first_setting()).expect("a data plane");
             for (what, text) in FOUND {
                 let steps = record::read(text).expect("steps");
-                let result = replay(&mut engine, &steps);
+                let result = engine.replay(&steps);
                 assert!(
                     result.as_ref().is_ok_and(|inputs| *inputs > 0),
                     "{what}, {}: {result:?}",

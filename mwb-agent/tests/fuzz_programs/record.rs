@@ -46,10 +46,13 @@ fn step(line: &str) -> Option<Step> {
         "wan2" => From::Wan(2),
         _ => return None,
     };
-    let bytes: Option<Vec<u8>> = (0..rest.len() / 2)
-        .map(|at| u8::from_str_radix(rest.get(at * 2..at * 2 + 2)?, 16).ok())
-        .collect();
-    Some(Step::Packet(from, bytes?))
+    Some(Step::Packet(from, unhex(rest)?))
+}
+
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok())
+        .collect()
 }
 
 #[test]

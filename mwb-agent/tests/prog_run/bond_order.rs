@@ -321,7 +321,7 @@ fn messages_are_the_agent_s_up_to_a_rate() {
         let program = end.enter(Door::Wan(1));
         // All on one CPU, and within far less than a second.
         end.plane.test_run(program, &handshake, None, 5_000).expect("a run");
-        let moved = crate::row::difference(&before, end.counters());
+        let moved = crate::moved::difference(&before, end.counters());
         let count = |reason| {
             moved.iter().filter(|row| row.reason == reason).map(|row| row.packets).sum::<u64>()
         };
@@ -430,7 +430,7 @@ fn a_device_that_is_not_ours_keeps_its_packets() {
             let before = end.counters();
             let came = end.plane.test_run(program, &bytes, None, 1).expect("a run");
             assert_eq!((came.verdict, came.packet), (XDP_PASS, bytes.clone()));
-            let moved = crate::row::difference(&before, end.counters());
+            let moved = crate::moved::difference(&before, end.counters());
             let reasons: Vec<_> = moved.iter().map(|row| row.reason).collect();
             assert_eq!(reasons, [Reason::NotOurs]);
         }

@@ -268,7 +268,7 @@ fn whatever_bit_is_flipped_nothing_comes_out_and_nothing_is_taken_for_seen() {
                         assert_eq!(came.packet, bad);
                     }
                 }
-                let moved = crate::row::difference(&before, end.counters());
+                let moved = crate::moved::difference(&before, end.counters());
                 let reasons: BTreeSet<Reason> = moved.iter().map(|row| row.reason).collect();
                 let expected = [
                     Reason::BondMessage,

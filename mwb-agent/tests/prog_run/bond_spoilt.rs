@@ -12,8 +12,8 @@ use crate::bond_world::{
 };
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use crate::in_the_world;
+use crate::moved::difference;
 use crate::packet::Transport;
-use crate::row::difference;
 use crate::world::{PORT, host_udp, v6};
 
 /// Packets of each kind.

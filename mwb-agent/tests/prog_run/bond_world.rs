@@ -94,7 +94,7 @@ impl Side {
         self.session() & 3
     }
 
-    fn port(self) -> u16 {
+    pub(crate) fn port(self) -> u16 {
         match self {
             Side::Gateway => GATEWAY_PORT,
             Side::Server => SERVER_PORT,
@@ -177,7 +177,7 @@ pub(crate) fn address(side: Side, id: u8, is_v6: bool) -> IpAddr {
 }
 
 /// MAC addresses of a frame that leaves by path `id`: to, from.
-fn macs(side: Side, id: u8, is_v6: bool) -> [[u8; 6]; 2] {
+pub(crate) fn macs(side: Side, id: u8, is_v6: bool) -> [[u8; 6]; 2] {
     match (side, id, is_v6) {
         (Side::Server, ..) => [ROUTER_MAC, UPLINK_MAC],
         (Side::Gateway, 2, false) => [world::ISP2_MAC, world::WAN2_MAC],
@@ -243,11 +243,16 @@ impl End {
     /// Begins anew: one session, by two paths over IPv4 or IPv6, the first of which is
     /// the better.
     pub(crate) fn reset(&mut self, suite: Suite, is_v6: bool) {
+        for slot in 0..4 {
+            self.maps().clear(slot).expect("a write");
+        }
+        self.set_up(suite, is_v6);
+    }
+
+    /// The same, where there is nothing to forget.
+    pub(crate) fn set_up(&mut self, suite: Suite, is_v6: bool) {
         let side = self.side;
         let maps = self.maps();
-        for slot in 0..4 {
-            maps.clear(slot).expect("a write");
-        }
         maps.set_bond(&bond(side)).expect("a write");
         maps.set_session(side.slot(), &session(side, suite)).expect("a write");
         maps.set_selection(side.slot(), &world::selection()).expect("a write");
@@ -331,7 +336,7 @@ impl End {
     pub(crate) fn counted(&mut self, door: Door, frame: &[u8]) -> (TestOutcome, CounterRow) {
         let before = self.counters();
         let outcome = self.run(door, frame);
-        let moved = crate::row::difference(&before, self.counters());
+        let moved = crate::moved::difference(&before, self.counters());
         let [row] = moved.as_slice() else { panic!("one counter moves, not {moved:?}") };
         assert_eq!(row.packets, 1);
         let direction = if matches!(door, Door::Wan(_)) { Direction::In } else { Direction::Out };
@@ -481,10 +486,15 @@ pub(crate) fn inner_of(packet: &Packet) -> Vec<u8> {
 /// What is sealed in a frame that `side` has sent: its header and its text.
 pub(crate) fn opened(side: Side, suite: Suite, frame: &[u8], is_v6: bool) -> (Header, Vec<u8>) {
     let at = if is_v6 { 62 } else { 42 };
-    let mut buffer = [&[0; 8], &frame[at..]].concat();
-    let fields: Fields = bytemuck::pod_read_unaligned(&buffer[8..8 + FIELDS as usize]);
-    let header = fields.decode().expect("a header");
+    open_payload(side, suite, &frame[at..]).expect("it opens")
+}
+
+/// The same of what is behind UDP; none if `side` has not sealed it.
+pub(crate) fn open_payload(side: Side, suite: Suite, payload: &[u8]) -> Option<(Header, Vec<u8>)> {
+    let mut buffer = [&[0; 8], payload].concat();
+    let fields: Fields = bytemuck::pod_read_unaligned(payload.get(..FIELDS as usize)?);
+    let header = fields.decode().ok()?;
     let key = key(side, u32::from(header.flags & 1));
-    open(&mut buffer, 8, suite, &key, side.sender()).expect("it opens");
-    (header, buffer.split_off(8 + header_length(suite) as usize))
+    open(&mut buffer, 8, suite, &key, side.sender()).ok()?;
+    Some((header, buffer.split_off(8 + header_length(suite) as usize)))
 }

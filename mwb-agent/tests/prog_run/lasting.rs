@@ -13,8 +13,8 @@ use mwb_common::reason::Reason;
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::{Gateway, Gateways, XDP_PASS};
 use crate::in_the_world;
+use crate::moved::difference;
 use crate::packet::{ACK, Packet, Transport};
-use crate::row::difference;
 use crate::sweep::entries;
 use crate::world::{
     NEIGHBOUR2, OTHER_REMOTE, PORT, answer, control, host_tcp, host_udp, liveness, out_by1, path1,

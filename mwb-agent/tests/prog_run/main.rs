@@ -30,6 +30,7 @@ mod frames;
 mod gateway;
 mod inward;
 mod lasting;
+mod moved;
 mod outward;
 mod packet;
 mod portless;

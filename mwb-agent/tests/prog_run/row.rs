@@ -10,6 +10,7 @@ use crate::gateway::{
     From, Gateway, Gateways, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, XDP_DROP, XDP_PASS,
     XDP_REDIRECT,
 };
+use crate::moved::difference;
 use crate::packet::Packet;
 
 /// What must happen to the packet.
@@ -244,22 +245,6 @@ fn network_bytes(frame: &[u8]) -> u64 {
         _ => all,
     };
     u64::try_from(length.min(all)).expect("a small frame")
-}
-
-/// The counters that moved, with how much they did.
-pub(crate) fn difference(before: &[CounterRow], after: Vec<CounterRow>) -> Vec<CounterRow> {
-    let place = |row: &CounterRow| (row.direction, row.path, row.reason, row.protocol);
-    after
-        .into_iter()
-        .filter(|row| !before.contains(row))
-        .map(|mut row| {
-            if let Some(old) = before.iter().find(|old| place(old) == place(&row)) {
-                row.packets -= old.packets;
-                row.bytes -= old.bytes;
-            }
-            row
-        })
-        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

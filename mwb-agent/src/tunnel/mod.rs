@@ -38,7 +38,7 @@ mod pace;
 mod paths;
 mod rate;
 mod refusals;
-mod secure;
+pub mod secure;
 mod server;
 mod session;
 mod settings;

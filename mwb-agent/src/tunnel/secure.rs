@@ -16,9 +16,9 @@ use crate::bond::SessionId;
 const FRONT: usize = 8;
 
 /// Keys of one epoch.
-pub(super) struct Keys {
+pub struct Keys {
     /// Whose newest packet says that the far end has them too.
-    pub(super) epoch: u32,
+    pub epoch: u32,
     suite: Suite,
     sender: Sender,
     seal: Key,
@@ -31,18 +31,18 @@ pub(super) struct Keys {
 
 /// A message that is authentic and new.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Opened {
+pub struct Opened {
     /// The sender's number of the path.
-    pub(super) path: u8,
+    pub path: u8,
     /// Number of the keys.
-    pub(super) epoch: u32,
+    pub epoch: u32,
     /// What it says.
-    pub(super) text: Vec<u8>,
+    pub text: Vec<u8>,
 }
 
 /// Why a packet is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub enum Refused {
     /// It is no control message of this version.
     Malformed,
     /// There is no such session.
@@ -57,26 +57,30 @@ pub(super) enum Refused {
 
 impl Refused {
     /// Names of all there are, as counters have them.
-    pub(super) const NAMES: [&'static str; 5] =
+    pub const NAMES: [&'static str; 5] =
         ["malformed", "unknown_session", "unknown_epoch", "bad_check", "replayed"];
 
     /// Its place in [`Self::NAMES`].
-    pub(super) const fn number(self) -> usize {
+    #[must_use]
+    pub const fn number(self) -> usize {
         self as usize
     }
 }
 
 /// Whose message it is, and under which keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Envelope {
+pub struct Envelope {
     /// The session, as we number them.
-    pub(super) session: u32,
+    pub session: u32,
     /// The parity of the epoch.
-    pub(super) parity: u8,
+    pub parity: u8,
 }
 
 /// Reads what stands open on a packet of type 4.
-pub(super) fn envelope(packet: &[u8]) -> Result<Envelope, Refused> {
+///
+/// # Errors
+/// When it is no such packet of this version.
+pub fn envelope(packet: &[u8]) -> Result<Envelope, Refused> {
     let header = header(packet)?;
     Ok(Envelope { session: header.session, parity: header.flags & flag::EPOCH })
 }
@@ -99,7 +103,8 @@ fn header(packet: &[u8]) -> Result<Header, Refused> {
 
 impl Keys {
     /// Of a handshake: `keys` by who sends, `sender` is who we are.
-    pub(super) fn new(epoch: u32, suite: Suite, sender: Sender, keys: [Key; 2]) -> Self {
+    #[must_use]
+    pub fn new(epoch: u32, suite: Suite, sender: Sender, keys: [Key; 2]) -> Self {
         let [first, second] = keys;
         let (seal, open) = match sender {
             Sender::Initiator => (first, second),
@@ -109,7 +114,7 @@ impl Keys {
     }
 
     /// Makes the packet of a message. None if nothing can be sealed any more.
-    pub(super) fn seal(&mut self, session: SessionId, path: u8, text: &[u8]) -> Option<Vec<u8>> {
+    pub fn seal(&mut self, session: SessionId, path: u8, text: &[u8]) -> Option<Vec<u8>> {
         let sent = self.sent.entry(path).or_insert(0);
         let sequence = sent.checked_add(1)?;
         *sent = sequence;
@@ -133,7 +138,10 @@ impl Keys {
     }
 
     /// Opens the packet of a message and takes its number.
-    pub(super) fn open(&mut self, packet: &[u8]) -> Result<Opened, Refused> {
+    ///
+    /// # Errors
+    /// When it is not what the far end has sealed under these keys, or came before.
+    pub fn open(&mut self, packet: &[u8]) -> Result<Opened, Refused> {
         let header = header(packet)?;
         let mut buffer = vec![0; FRONT];
         buffer.extend_from_slice(packet);

@@ -1,8 +1,9 @@
-//! `cargo xtask fuzz`: the parser on the host, and both entry programs in both
-//! forms in the kernel, under packets that were spoilt. The fuzzers are tests
-//! (`mwb-common/tests/fuzz_parse.rs`, `mwb-agent/tests/fuzz_programs`), which
-//! `cargo xtask test` runs for some seconds; here they run for long, and each
-//! time with another seed.
+//! `cargo xtask fuzz`: under packets that were spoilt, on the host the parser and what
+//! reads the tunnel's packets, in the kernel the programs of steering in both forms and
+//! those of the bond with each suite. The fuzzers are tests
+//! (`mwb-common/tests/fuzz_parse.rs`, `mwb-agent/tests/fuzz_tunnel`,
+//! `mwb-agent/tests/fuzz_programs`), which `cargo xtask test` runs for some seconds;
+//! here they run for long, and each time with another seed.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::builder::PossibleValuesParser;
 
 use crate::build::{self, Messages, TestBinary};
 use crate::{exec, setup, workspace};
@@ -31,13 +33,14 @@ pub struct Args {
     /// Where the random choices begin; without it, where nobody has been.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Run what a failure has written down, and nothing else (programs).
+    /// Run what a failure has written down, and nothing else (programs, bond).
     #[arg(long, value_name = "FILE")]
     repeat: Option<PathBuf>,
-    /// Only the form that runs in this hook (programs).
-    #[arg(long, value_parser = ["xdp", "tcx"])]
+    /// Only this form, and only what has such a one: the hook (programs), what is read
+    /// (tunnel), or the suite (bond).
+    #[arg(long, value_parser = PossibleValuesParser::new(forms()))]
     form: Option<String>,
-    /// Data planes side by side (programs); without it, one a CPU.
+    /// Data planes side by side (programs, bond); without it, one a CPU.
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
 }
@@ -47,20 +50,63 @@ pub struct Args {
 enum Target {
     /// The parser, on the host.
     Parser,
-    /// The programs, in the kernel.
+    /// The programs of steering, in the kernel.
     Programs,
+    /// What the agent reads from the network: messages and handshakes, on the host.
+    Tunnel,
+    /// The programs of the bond, in the kernel.
+    Bond,
 }
 
 impl Target {
-    const ALL: [Target; 2] = [Target::Parser, Target::Programs];
+    const ALL: [Target; 4] = [Target::Parser, Target::Programs, Target::Tunnel, Target::Bond];
 
     /// Package, test executable and test.
     fn place(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Target::Parser => ("mwb-common", "fuzz_parse", "spoilt_frames_break_no_contract"),
             Target::Programs => ("mwb-agent", "fuzz_programs", "mutated_packets_break_no_contract"),
+            Target::Tunnel => ("mwb-agent", "fuzz_tunnel", "spoilt_packets_break_no_contract"),
+            Target::Bond => {
+                ("mwb-agent", "fuzz_programs", "bond::mutated_packets_of_a_bond_break_no_contract")
+            }
         }
     }
+
+    /// Its forms, each of which is run and tallied by itself.
+    fn forms(self) -> &'static [&'static str] {
+        match self {
+            Target::Parser => &[],
+            Target::Programs => &["xdp", "tcx"],
+            Target::Tunnel => &["header", "message", "envelope", "handshake"],
+            Target::Bond => &["chacha20poly1305", "siphash", "crc32"],
+        }
+    }
+
+    /// Whether it runs programs, which only root may.
+    fn runs_programs(self) -> bool {
+        matches!(self, Target::Programs | Target::Bond)
+    }
+}
+
+/// The forms of all targets.
+fn forms() -> Vec<&'static str> {
+    Target::ALL.into_iter().flat_map(Target::forms).copied().collect()
+}
+
+/// What is to be fuzzed.
+fn targets(args: &Args) -> Result<Vec<Target>> {
+    let form = args.form.as_deref();
+    let targets = match (args.target, &args.repeat) {
+        (Some(target), _) => vec![target],
+        // Its form tells whose a failure is.
+        (None, Some(_)) if form.is_none() => vec![Target::Programs],
+        (None, _) => Target::ALL.to_vec(),
+    };
+    let has = |target: &Target| form.is_none_or(|form| target.forms().contains(&form));
+    let targets: Vec<Target> = targets.into_iter().filter(has).collect();
+    ensure!(!targets.is_empty(), "there is no form {} of it", form.unwrap_or_default());
+    Ok(targets)
 }
 
 /// Runs the command.
@@ -68,12 +114,8 @@ impl Target {
 /// # Errors
 /// When a fuzzer cannot be built or started.
 pub fn command(args: &Args) -> Result<ExitCode> {
-    let targets = match (args.target, &args.repeat) {
-        (Some(target), _) => vec![target],
-        (None, Some(_)) => vec![Target::Programs],
-        (None, None) => Target::ALL.to_vec(),
-    };
-    if targets.contains(&Target::Programs) {
+    let targets = targets(args)?;
+    if targets.iter().any(|target| target.runs_programs()) {
         workspace::require_root("running programs in the kernel")?;
     }
     let seed = args.seed.map_or_else(new_seed, Ok)?;
@@ -164,6 +206,21 @@ mod tests {
         assert!(has(&["--seed", "9"], "MWB_FUZZ_SEED", "7")?);
         assert!(told(&["--seconds", "3", "--inputs", "5"]).is_err());
         assert!(told(&["--form", "nfqueue"]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_form_is_run_where_there_is_one() -> Result<()> {
+        let asked = |line: &[&str]| -> Result<Vec<Target>> {
+            targets(&Line::try_parse_from([&["fuzz"], line].concat())?.args)
+        };
+        assert_eq!(asked(&[])?, Target::ALL);
+        assert_eq!(asked(&["tunnel"])?, [Target::Tunnel]);
+        assert_eq!(asked(&["--form", "tcx"])?, [Target::Programs]);
+        assert_eq!(asked(&["--form", "siphash", "--repeat", "file"])?, [Target::Bond]);
+        assert_eq!(asked(&["--repeat", "file"])?, [Target::Programs]);
+        assert!(asked(&["bond", "--form", "xdp"]).is_err());
+        assert!(asked(&["parser", "--form", "header"]).is_err());
         Ok(())
     }
 }

@@ -18,11 +18,13 @@
 //! `craft` makes packets, `mutate` spoils them, `engine` runs them, `view` reads
 //! them without the project's parser, `model` remembers, `check` judges,
 //! `episode` puts it together. `campaign` runs one episode after the other; a failure
-//! is shrunk and written down.
+//! is shrunk and written down. The programs of the bond have contracts of their own,
+//! which [`bond`] tells.
 //!
 //! Without being told a run is short, and the same every time. `cargo xtask
-//! fuzz programs` makes it long, by the variables `MWB_FUZZ_…`.
+//! fuzz programs` (or `bond`) makes it long, by the variables `MWB_FUZZ_…`.
 
+mod bond;
 mod campaign;
 mod check;
 mod craft;
@@ -37,6 +39,9 @@ mod record;
 mod shrink;
 mod view;
 
+#[path = "../prog_run/bond_world.rs"]
+#[expect(dead_code, reason = "the bond of the table tests, larger than is needed here")]
+mod bond_world;
 #[path = "../prog_run/moved.rs"]
 mod moved;
 #[path = "../prog_run/packet.rs"]

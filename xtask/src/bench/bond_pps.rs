@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Bench,
-    lane::{Rate, Way},
+    comparison::{Rounds, worst},
+    lane::{Load, Rate, Way},
     report::{Better, Headline, Report, Row, figure},
     seal_cost::{self, Costs},
-    stats::{median, spread},
-    tunnel::TunnelLane,
+    tunnel::{FLOWS, TunnelLane},
 };
 
 /// This benchmark in the registry.
@@ -50,32 +50,27 @@ fn run(object: &[u8]) -> Result<Report> {
             // Back last: it needs the flows of out.
             for way in [Way::Out, Way::Back] {
                 let mut lanes = [&mut bond, &mut vxlan, &mut masquerading];
-                let rounds = measure(&mut lanes, way, bytes)?;
-                let result = Comparison { suite, way, bytes, rounds };
-                eprintln!(
-                    "{}: {suite}, {} {bytes} bytes: {:.2}",
-                    BENCH.name,
-                    result.way(),
-                    result.ratio()
-                );
-                results.push(result);
+                let load = Load { way, bytes, flows: FLOWS };
+                for lane in &mut lanes {
+                    lane.aim(load)?;
+                }
+                let rounds = Rounds::measure(&mut lanes, ROUNDS, |lane| lane.measure(TIME))?;
+                let (name, ratio) = (way.name(), rounds.ratio());
+                eprintln!("{}: {suite}, {name} {bytes} bytes: {ratio:.2}", BENCH.name);
+                results.push(Comparison { suite, way, bytes, rounds });
             }
             let limit = (bytes == 1400).then_some(limit);
             costs.extend(cost_rows(suite, bytes, seal_cost::measure(object, &bond, bytes)?, limit));
         }
     }
-    let worst = results
-        .iter()
-        .filter(|result| (result.suite, result.bytes) == HEADLINE)
-        .map(Comparison::ratio)
-        .fold(f64::INFINITY, f64::min);
+    let headline = results.iter().filter(|result| (result.suite, result.bytes) == HEADLINE);
     Ok(Report {
         bench: BENCH.name,
         headline: Headline {
             name: "worse direction's ratio of packets per second of 64 bytes, bond with siphash \
                    to kernel VXLAN"
                 .to_owned(),
-            value: (worst * 100.0).round() / 100.0,
+            value: worst(headline.map(|result| result.rounds.ratio())),
             target: TARGET,
             better: Better::Higher,
         },
@@ -83,70 +78,37 @@ fn run(object: &[u8]) -> Result<Report> {
     })
 }
 
-/// Repetitions: all lanes in turn, another one first each time, so that whatever else
-/// the machine does hits all alike.
-fn measure(lanes: &mut [&mut TunnelLane; 3], way: Way, bytes: usize) -> Result<Vec<[Rate; 3]>> {
-    for lane in lanes.iter_mut() {
-        lane.aim(way, bytes)?;
-    }
-    let mut rounds = Vec::new();
-    for round in 0..ROUNDS {
-        let mut rates = [Rate::default(); 3];
-        for turn in 0..lanes.len() {
-            let which = (round + turn) % lanes.len();
-            let (lane, rate) =
-                lanes.iter_mut().zip(&mut rates).nth(which).context("three lanes")?;
-            *rate = lane.measure(TIME)?;
-        }
-        rounds.push(rates);
-    }
-    Ok(rounds)
-}
+/// Indices of lanes.
+const BOND: usize = 0;
+const VXLAN: usize = 1;
+const NAT: usize = 2;
 
 /// What the repetitions of one load say.
 struct Comparison {
     suite: &'static str,
     way: Way,
     bytes: usize,
-    rounds: Vec<[Rate; 3]>,
+    rounds: Rounds<Rate, 3>,
 }
 
 impl Comparison {
-    fn of(&self, value: impl Fn(&[Rate; 3]) -> f64) -> f64 {
-        median(self.rounds.iter().map(value))
-    }
-
-    /// The middle one of the rounds' ratios, each of neighbours in time.
-    fn ratio(&self) -> f64 {
-        self.of(ratio)
-    }
-
-    fn way(&self) -> &'static str {
-        match self.way {
-            Way::Out => "out",
-            Way::Back => "back",
-        }
-    }
-
     fn row(&self) -> Row {
+        let rounds = &self.rounds;
+        let lost = |lane: usize| figure(100.0 * rounds.of_lane(lane, |rate| rate.lost), 2);
         Row(vec![
             ("suite", self.suite.into()),
-            ("direction", self.way().into()),
+            ("direction", self.way.name().into()),
             ("bytes", self.bytes.into()),
-            ("bond_pps", figure(self.of(|[bond, ..]| bond.pps), 0)),
-            ("vxlan_pps", figure(self.of(|[_, vxlan, _]| vxlan.pps), 0)),
-            ("ratio", figure(self.ratio(), 2)),
-            ("vxlan_nat_pps", figure(self.of(|[.., nat]| nat.pps), 0)),
-            ("ratio_nat", figure(self.of(|[bond, _, nat]| bond.pps / nat.pps), 2)),
-            ("spread_percent", figure(spread(self.rounds.iter().map(ratio)), 1)),
-            ("bond_lost_percent", figure(100.0 * self.of(|[bond, ..]| bond.lost), 2)),
-            ("vxlan_lost_percent", figure(100.0 * self.of(|[_, vxlan, _]| vxlan.lost), 2)),
+            ("bond_pps", figure(rounds.rate(BOND), 0)),
+            ("vxlan_pps", figure(rounds.rate(VXLAN), 0)),
+            ("ratio", figure(rounds.ratio(), 2)),
+            ("vxlan_nat_pps", figure(rounds.rate(NAT), 0)),
+            ("ratio_nat", figure(rounds.ratio_to(NAT), 2)),
+            ("spread_percent", figure(rounds.spread(), 1)),
+            ("bond_lost_percent", lost(BOND)),
+            ("vxlan_lost_percent", lost(VXLAN)),
         ])
     }
-}
-
-fn ratio([bond, vxlan, _]: &[Rate; 3]) -> f64 {
-    bond.pps / vxlan.pps
 }
 
 fn cost_rows(suite: &'static str, bytes: usize, costs: Costs, limit: Option<f64>) -> [Row; 2] {

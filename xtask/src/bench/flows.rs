@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Bench,
+    comparison::{Rounds, in_turn, worst},
     gateway::Gateway,
     lane::{ENDPOINTS, Lane, Load, Rate, Way},
     report::{Better, Headline, Report, Row, figure},
-    stats::{median, spread},
 };
 
 /// This benchmark in the registry.
@@ -47,7 +47,10 @@ fn run(object: &[u8]) -> Result<Report> {
         // Back needs the flows of out.
         for way in [Way::Out, Way::Back] {
             let load = Load { way, bytes: BYTES, flows };
-            let rounds = measure(&mut lanes, load)?;
+            for lane in &mut lanes {
+                lane.aim(load)?;
+            }
+            let rounds = Rounds::measure(&mut lanes, ROUNDS, |lane| lane.measure(TIME))?;
             let what = match way {
                 Way::Out => "known, out",
                 Way::Back => "known, back",
@@ -58,13 +61,12 @@ fn run(object: &[u8]) -> Result<Report> {
     drop(lanes);
     let rounds = (0..NEW_ROUNDS).map(|round| open(object, round)).collect::<Result<_>>()?;
     results.push(told(Comparison { what: "new, out", flows: NEW, rounds }));
-    let worst = results.iter().map(Comparison::ratio).fold(f64::INFINITY, f64::min);
     Ok(Report {
         bench: BENCH.name,
         headline: Headline {
             name: "worst ratio of packets or new flows per second, gateway to Linux masquerade"
                 .to_owned(),
-            value: (worst * 100.0).round() / 100.0,
+            value: worst(results.iter().map(|result| result.rounds.ratio())),
             target: TARGET,
             better: Better::Higher,
         },
@@ -73,7 +75,7 @@ fn run(object: &[u8]) -> Result<Report> {
 }
 
 /// Ours and the kernel's.
-fn lanes(object: &[u8]) -> Result<[Lane; 2]> {
+fn lanes(object: &[u8]) -> Result<[Lane<Gateway>; 2]> {
     let ours = Lane::new(object, Gateway::ours)?;
     let kernel = Lane::new(object, |lab| Gateway::kernel(object, lab))?;
     let most = kernel.gateway().read_sysctl("net/netfilter/nf_conntrack_max")?;
@@ -87,14 +89,6 @@ fn lanes(object: &[u8]) -> Result<[Lane; 2]> {
     Ok([ours, kernel])
 }
 
-/// Repetitions with known flows: both in turn, the other one first each time.
-fn measure(lanes: &mut [Lane; 2], load: Load) -> Result<Vec<[Rate; 2]>> {
-    for lane in lanes.iter_mut() {
-        lane.aim(load)?;
-    }
-    (0..ROUNDS).map(|round| both(lanes, round, |lane| lane.measure(TIME))).collect()
-}
-
 /// New flows at gateways that know none.
 fn open(object: &[u8], round: usize) -> Result<[Rate; 2]> {
     let mut lanes = lanes(object)?;
@@ -102,61 +96,35 @@ fn open(object: &[u8], round: usize) -> Result<[Rate; 2]> {
         // Neighbours, caches, page pools: by a flow that is not one of those.
         lane.aim(Load { way: Way::Out, bytes: BYTES, flows: 1 })?;
     }
-    both(&mut lanes, round, |lane| lane.open_flows(NEW))
-}
-
-fn both(
-    lanes: &mut [Lane; 2],
-    round: usize,
-    measure: impl Fn(&mut Lane) -> Result<Rate>,
-) -> Result<[Rate; 2]> {
-    let [ours, kernel] = lanes;
-    if round.is_multiple_of(2) {
-        let first = measure(ours)?;
-        Ok([first, measure(kernel)?])
-    } else {
-        let first = measure(kernel)?;
-        Ok([measure(ours)?, first])
-    }
+    in_turn(&mut lanes, round, |lane| lane.open_flows(NEW))
 }
 
 /// The repetitions of one load.
 struct Comparison {
     what: &'static str,
     flows: usize,
-    rounds: Vec<[Rate; 2]>,
+    rounds: Rounds<Rate, 2>,
 }
 
 fn told(comparison: Comparison) -> Comparison {
     let Comparison { what, flows, .. } = comparison;
-    eprintln!("{}: {flows} flows, {what}: {:.2}", BENCH.name, comparison.ratio());
+    eprintln!("{}: {flows} flows, {what}: {:.2}", BENCH.name, comparison.rounds.ratio());
     comparison
 }
 
 impl Comparison {
-    fn of(&self, value: impl Fn(&[Rate; 2]) -> f64) -> f64 {
-        median(self.rounds.iter().map(value))
-    }
-
-    /// The middle one of the rounds' ratios, each of neighbours in time.
-    fn ratio(&self) -> f64 {
-        self.of(ratio)
-    }
-
     fn row(&self) -> Row {
+        let rounds = &self.rounds;
+        let lost = |lane: usize| figure(100.0 * rounds.of_lane(lane, |rate| rate.lost), 2);
         Row(vec![
             ("flows", self.flows.into()),
             ("packets", self.what.into()),
-            ("ours_per_second", figure(self.of(|[ours, _]| ours.pps), 0)),
-            ("kernel_per_second", figure(self.of(|[_, kernel]| kernel.pps), 0)),
-            ("ratio", figure(self.ratio(), 2)),
-            ("spread_percent", figure(spread(self.rounds.iter().map(ratio)), 1)),
-            ("ours_lost_percent", figure(100.0 * self.of(|[ours, _]| ours.lost), 2)),
-            ("kernel_lost_percent", figure(100.0 * self.of(|[_, kernel]| kernel.lost), 2)),
+            ("ours_per_second", figure(rounds.rate(0), 0)),
+            ("kernel_per_second", figure(rounds.rate(1), 0)),
+            ("ratio", figure(rounds.ratio(), 2)),
+            ("spread_percent", figure(rounds.spread(), 1)),
+            ("ours_lost_percent", lost(0)),
+            ("kernel_lost_percent", lost(1)),
         ])
     }
-}
-
-fn ratio([ours, kernel]: &[Rate; 2]) -> f64 {
-    ours.pps / kernel.pps
 }

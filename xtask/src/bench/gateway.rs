@@ -1,12 +1,15 @@
 //! What stands between the two ends of a lane.
 
-use std::ops::RangeInclusive;
-
 use anyhow::{Result, ensure};
 use aya::Ebpf;
 
-use super::kernel;
-use crate::lab::{self, GatewayConfig, KernelGateway, KernelRouting, Lab};
+use super::{
+    kernel,
+    lane::{Between, Translation},
+};
+use crate::lab::{
+    self, GatewayConfig, KernelGateway, KernelRouting, Lab, Namespace, address::wan4,
+};
 
 /// A gateway of a lab.
 pub(super) enum Gateway {
@@ -41,9 +44,14 @@ impl Gateway {
         })?;
         Ok(Self::Kernel { _nat: nat, _pass: pass })
     }
+}
 
-    /// Its name in sentences.
-    pub(super) fn name(&self) -> &'static str {
+impl Between for Gateway {
+    const WARM_UP: u32 = 32_768;
+    const KEEP_SHIFT: u8 = 12;
+    const CHANGES_ALL: bool = false;
+
+    fn name(&self) -> &'static str {
         match self {
             Gateway::Ours(_) => "gateway",
             Gateway::Kernel { .. } => "kernel",
@@ -51,26 +59,33 @@ impl Gateway {
         }
     }
 
-    /// Ports that its outside endpoints may have.
-    pub(super) fn ports(&self) -> RangeInclusive<u16> {
-        match self {
+    fn translation(&self) -> Option<Translation> {
+        let ports = match self {
             Gateway::Ours(_) => 10_000..=65_535,
-            Gateway::Kernel { .. } | Gateway::Floor => 1024..=65_535,
-        }
+            Gateway::Kernel { .. } => 1024..=65_535,
+            Gateway::Floor => return None,
+        };
+        Some(Translation { address: wan4(0), ports, hops: 1 })
     }
 
-    /// Fails unless both devices are in native XDP, whose receive path all share,
-    /// and the agent still runs.
-    pub(super) fn check(&mut self, lab: &Lab) -> Result<()> {
-        for device in DEVICES {
-            let link = lab.gw().link_json(device)?;
-            // As IFLA_XDP_ATTACHED counts, 1 is native.
-            let mode = link.pointer("/xdp/mode").and_then(serde_json::Value::as_u64);
-            ensure!(mode == Some(1), "{device} of the {} lacks native XDP", self.name());
-        }
+    fn check(&mut self, lab: &Lab) -> Result<()> {
+        all_native(DEVICES.map(|device| (lab.gw(), device)))?;
         if let Gateway::Ours(agent) = self {
             ensure!(agent.process().is_running()?, "the agent has ended:\n{}", agent.log());
         }
         Ok(())
     }
+}
+
+/// Fails unless all devices are in native XDP.
+pub(super) fn all_native<'a>(
+    devices: impl IntoIterator<Item = (&'a Namespace, &'a str)>,
+) -> Result<()> {
+    devices.into_iter().try_for_each(|(place, device)| {
+        let link = place.link_json(device)?;
+        // As IFLA_XDP_ATTACHED counts, 1 is native.
+        let mode = link.pointer("/xdp/mode").and_then(serde_json::Value::as_u64);
+        ensure!(mode == Some(1), "{device} in {} lacks native XDP", place.name());
+        Ok(())
+    })
 }

@@ -6,19 +6,22 @@
 //!   generator   gateway          sink       out
 //!   sink        gateway          generator  back
 //! ```
-//! Three lanes stand beside each other, so that what is compared is measured in
-//! turns: the gateway under test, Linux forwarding with nftables masquerade,
-//! and the floor, where the sink sits on the gateway's first device.
+//! What is in between may be a gateway, as here, or a tunnel and what is behind it.
+//! Several lanes stand beside each other, so that what is compared is measured in turns:
+//! of gateways the one under test, Linux forwarding with nftables masquerade, and the
+//! floor, where the sink sits on the gateway's first device.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::RangeInclusive,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
+    comparison::Rated,
     frames::{self, Endpoints, Received, TTL},
     gateway::Gateway,
     generator::Generator,
@@ -39,13 +42,8 @@ const FIRST_PORT: u16 = 20_000;
 /// Inside endpoints: with more flows than these, each speaks to several of the
 /// server's ports. A WAN's address has no port for 60,000.
 pub(super) const ENDPOINTS: usize = 45_000;
-/// While measuring, one frame in 2^12 is kept and looked at.
-const KEEP_SHIFT: u8 = 12;
 /// How long a gateway may take until every flow passes.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Frames before the first measurement, and least of one.
-const WARM_UP: u32 = 32_768;
 
 /// Which way frames go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +52,16 @@ pub(super) enum Way {
     Out,
     /// WAN to LAN, through flows that went out before: the destination is.
     Back,
+}
+
+impl Way {
+    /// In rows.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Way::Out => "out",
+            Way::Back => "back",
+        }
+    }
 }
 
 /// What frames of a measurement look like.
@@ -76,19 +84,74 @@ pub(super) struct Rate {
     pub(super) lost: f64,
 }
 
+impl Rated for Rate {
+    fn rate(&self) -> f64 {
+        self.pps
+    }
+}
+
+/// What is between the two ends of a lane.
+pub(super) trait Between {
+    /// Frames before the first measurement, and least of one.
+    const WARM_UP: u32;
+    /// While measuring, one frame in so many powers of 2 is kept and looked at.
+    const KEEP_SHIFT: u8;
+    /// It changes what is behind the head of a frame.
+    const CHANGES_ALL: bool;
+
+    /// Its name in sentences.
+    fn name(&self) -> &'static str;
+
+    /// What it makes of what goes out; none if it leaves frames as they are.
+    fn translation(&self) -> Option<Translation>;
+
+    /// Fails unless every device on the way is in native XDP, whose receive path all
+    /// share, and agents still run.
+    fn check(&mut self, lab: &Lab) -> Result<()>;
+}
+
+/// What becomes of a frame on its way out.
+pub(super) struct Translation {
+    /// The source's address.
+    pub(super) address: Ipv4Addr,
+    /// Ports that it may have.
+    pub(super) ports: RangeInclusive<u16>,
+    /// Routers on the way.
+    pub(super) hops: u8,
+}
+
 /// One end of a lane.
-struct End {
+pub(super) struct End {
     generator: Generator,
     sink: Sink,
     mac: [u8; 6],
-    gateway_mac: [u8; 6],
+    router_mac: [u8; 6],
+}
+
+impl End {
+    /// On a device in a namespace, with its router on the other side. What comes to this
+    /// end is counted at `sink`.
+    pub(super) fn new(
+        object: &[u8],
+        (place, device): (&Namespace, &str),
+        router: (&Namespace, &str),
+        sink: (&Namespace, &str),
+    ) -> Result<Self> {
+        Ok(Self {
+            generator: Generator::new(object, place, device)?,
+            sink: Sink::new(object, sink.0, sink.1)?,
+            mac: mac_of(place, device)?,
+            router_mac: mac_of(router.0, router.1)?,
+        })
+    }
 }
 
 /// See the module's head.
-pub(super) struct Lane {
-    gateway: Gateway,
+pub(super) struct Lane<B> {
+    between: B,
     host: End,
-    isp: End,
+    /// The Internet's.
+    net: End,
     load: Load,
     /// Time of the core for a frame when last measured, in nanoseconds.
     each: f64,
@@ -98,28 +161,48 @@ pub(super) struct Lane {
     lab: Lab,
 }
 
-impl Lane {
+impl Lane<Gateway> {
     /// Builds the lane around what `start` makes of its lab.
     pub(super) fn new(object: &[u8], start: impl FnOnce(&Lab) -> Result<Gateway>) -> Result<Self> {
         let lab = Lab::new(&LabSpec::direct(1))?;
         let gateway = start(&lab)?;
-        let floor = matches!(gateway, Gateway::Floor);
-        let end = |namespace: &Namespace, device: &str, near: &str, far: &str| {
-            let (sink_place, sink_device) =
-                if floor { (lab.gw(), far) } else { (namespace, device) };
-            Ok::<_, anyhow::Error>(End {
-                generator: Generator::new(object, namespace, device)?,
-                sink: Sink::new(object, sink_place, sink_device)?,
-                mac: mac_of(namespace, device)?,
-                gateway_mac: mac_of(lab.gw(), near)?,
-            })
-        };
+        let (host, isp) = ((lab.host(), "lan0"), (lab.isp(0), "gw0"));
+        let (lan, wan) = ((lab.gw(), "lan0"), (lab.gw(), "wan0"));
         // On the floor, frames end where they first arrive: the sink of each end
         // is on the gateway's device at the other.
-        let host = end(lab.host(), "lan0", "lan0", "wan0")?;
-        let isp = end(lab.isp(0), "gw0", "wan0", "lan0")?;
+        let floor = matches!(gateway, Gateway::Floor);
+        let host = End::new(object, host, lan, if floor { wan } else { host })?;
+        let isp = End::new(object, isp, wan, if floor { lan } else { isp })?;
+        Ok(Self::over(lab, gateway, [host, isp]))
+    }
+
+    /// What the program costs that takes these frames on the gateway. The flows
+    /// must have been established by [`Self::aim`].
+    pub(super) fn program_cost(&mut self, object: &[u8], load: Load) -> Result<Cost> {
+        self.load = load;
+        let device = match load.way {
+            Way::Out => "lan0",
+            Way::Back => "wan0",
+        };
+        prog_run::measure(object, self.lab.gw(), device, &self.frames()?)
+    }
+
+    /// The gateway's namespace.
+    pub(super) fn gateway(&self) -> &Namespace {
+        self.lab.gw()
+    }
+}
+
+impl<B: Between> Lane<B> {
+    /// In a lab with something between a LAN host and the Internet.
+    pub(super) fn over(lab: Lab, between: B, [host, net]: [End; 2]) -> Self {
         let load = Load { way: Way::Out, bytes: frames::LEAST, flows: 1 };
-        Ok(Self { gateway, host, isp, load, each: f64::INFINITY, outside: BTreeMap::new(), lab })
+        Self { between, host, net, load, each: f64::INFINITY, outside: BTreeMap::new(), lab }
+    }
+
+    /// What is between the ends.
+    pub(super) fn between(&self) -> &B {
+        &self.between
     }
 
     /// Sets what is sent from now on and proves, for every flow, that the right
@@ -129,10 +212,13 @@ impl Lane {
         let frames = self.frames()?;
         let (near, far) = self.ends();
         near.generator.aim(&frames)?;
+        if B::CHANGES_ALL {
+            near.generator.write_whole()?;
+        }
         far.sink.keep_one_in(0)?;
         // No more at once than the sink keeps.
         let round = u32::try_from(load.flows)?.min(SAMPLES);
-        let what = format!("all {} flows pass the {} right", load.flows, self.gateway.name());
+        let what = format!("all {} flows pass the {} right", load.flows, self.between.name());
         let mut outside = BTreeMap::new();
         wait_until(&what, PATIENCE, || {
             self.ends().0.generator.send(round)?;
@@ -147,9 +233,9 @@ impl Lane {
         if load.way == Way::Out {
             self.outside = outside;
         }
-        self.ends().1.sink.keep_one_in(KEEP_SHIFT)?;
+        self.ends().1.sink.keep_one_in(B::KEEP_SHIFT)?;
         // Caches, page pools, and the time of a frame.
-        self.each = self.ends().0.generator.send(WARM_UP)?.each;
+        self.each = self.ends().0.generator.send(B::WARM_UP)?.each;
         Ok(())
     }
 
@@ -160,25 +246,14 @@ impl Lane {
         let count = (time.as_nanos() as f64 / self.each) as u32;
         let (near, far) = self.ends();
         let before = far.sink.taken()?;
-        let burst = near.generator.send(count.max(WARM_UP))?;
+        let burst = near.generator.send(count.max(B::WARM_UP))?;
         let taken = (far.sink.taken()? - before) as f64;
         let seen = self.look()?;
-        ensure!(!seen.is_empty(), "the {} let nothing through", self.gateway.name());
-        self.gateway.check(&self.lab)?;
+        ensure!(!seen.is_empty(), "the {} let nothing through", self.between.name());
+        self.between.check(&self.lab)?;
         self.each = burst.each;
         let arrived = taken / burst.sent as f64;
         Ok(Rate { pps: 1e9 / burst.each * arrived, lost: 1.0 - arrived })
-    }
-
-    /// What the program costs that takes these frames on the gateway. The flows
-    /// must have been established by [`Self::aim`].
-    pub(super) fn program_cost(&mut self, object: &[u8], load: Load) -> Result<Cost> {
-        self.load = load;
-        let device = match load.way {
-            Way::Out => "lan0",
-            Way::Back => "wan0",
-        };
-        prog_run::measure(object, self.lab.gw(), device, &self.frames()?)
     }
 
     fn frames(&self) -> Result<Vec<Vec<u8>>> {
@@ -187,11 +262,17 @@ impl Lane {
 
     /// The frame of a flow as it is sent now.
     fn frame(&self, flow: usize) -> Result<Vec<u8>> {
-        let End { mac, gateway_mac, .. } = match self.load.way {
+        let End { mac, router_mac, .. } = match self.load.way {
             Way::Out => &self.host,
-            Way::Back => &self.isp,
+            Way::Back => &self.net,
         };
-        frames::build(flow, (*mac, *gateway_mac), self.sent(flow)?, self.load.bytes)
+        frames::build(flow, (*mac, *router_mac), self.sent(flow)?, self.load.bytes)
+    }
+
+    /// The frame of the first flow as the LAN host sends it.
+    pub(super) fn first_frame(&self, bytes: usize) -> Result<Vec<u8>> {
+        let endpoints = Endpoints { source: inside(0)?, destination: server(0)? };
+        frames::build(0, (self.host.mac, self.host.router_mac), endpoints, bytes)
     }
 
     /// Addresses of a flow's frame as it is sent now.
@@ -200,10 +281,10 @@ impl Lane {
         Ok(match self.load.way {
             Way::Out => Endpoints { source: inside(flow)?, destination: server },
             Way::Back => {
-                let outside = match (&self.gateway, self.outside.get(&flow)) {
-                    (Gateway::Floor, _) => SocketAddrV4::new(wan4(0), inside(flow)?.port()),
-                    (_, Some(outside)) => *outside,
-                    (_, None) => bail!("flow {flow} has not gone out"),
+                let outside = match (self.between.translation(), self.outside.get(&flow)) {
+                    (None, _) => SocketAddrV4::new(wan4(0), inside(flow)?.port()),
+                    (Some(_), Some(outside)) => *outside,
+                    (Some(_), None) => bail!("flow {flow} has not gone out"),
                 };
                 Endpoints { source: server, destination: outside }
             }
@@ -245,21 +326,16 @@ impl Lane {
         let frames = self.frames()?;
         let (near, far) = self.ends();
         near.generator.aim(&frames)?;
-        far.sink.keep_one_in(KEEP_SHIFT)?;
+        far.sink.keep_one_in(B::KEEP_SHIFT)?;
         let before = far.sink.taken()?;
         let burst = near.generator.send(u32::try_from(flows)?)?;
         let taken = (far.sink.taken()? - before) as f64;
         let seen = self.look()?;
-        ensure!(!seen.is_empty(), "the {} let nothing through", self.gateway.name());
+        ensure!(!seen.is_empty(), "the {} let nothing through", self.between.name());
         self.check_owners(&seen)?;
-        self.gateway.check(&self.lab)?;
+        self.between.check(&self.lab)?;
         let arrived = taken / burst.sent as f64;
         Ok(Rate { pps: 1e9 / burst.each * arrived, lost: 1.0 - arrived })
-    }
-
-    /// The gateway's namespace.
-    pub(super) fn gateway(&self) -> &Namespace {
-        self.lab.gw()
     }
 
     /// The outside endpoint of a frame's flow. Refuses a frame that is not what
@@ -267,17 +343,17 @@ impl Lane {
     fn outside_of(&self, received: &Received) -> Result<SocketAddrV4> {
         let sent = self.sent(received.flow)?;
         let came = received.endpoints;
-        if matches!(self.gateway, Gateway::Floor) {
+        let Some(Translation { address, ports, hops }) = self.between.translation() else {
             ensure!(came == sent && received.ttl == TTL, "{sent:?} was touched: {received:?}");
             return inside(received.flow);
-        }
+        };
         let (outside, right, far) = match self.load.way {
             Way::Out => {
                 let source = came.source;
-                let right = *source.ip() == wan4(0)
-                    && self.gateway.ports().contains(&source.port())
+                let right = *source.ip() == address
+                    && ports.contains(&source.port())
                     && came.destination == sent.destination;
-                (source, right, &self.isp)
+                (source, right, &self.net)
             }
             Way::Back => {
                 let right =
@@ -286,8 +362,9 @@ impl Lane {
             }
         };
         ensure!(
-            right && received.ttl == TTL - 1 && received.destination_mac == far.mac,
-            "{sent:?} came out wrong: {received:?}"
+            right && received.ttl == TTL - hops && received.destination_mac == far.mac,
+            "{sent:?} came out of the {} wrong: {received:?}",
+            self.between.name()
         );
         Ok(outside)
     }
@@ -295,8 +372,8 @@ impl Lane {
     /// Where frames start, and where they end.
     fn ends(&mut self) -> (&mut End, &mut End) {
         match self.load.way {
-            Way::Out => (&mut self.host, &mut self.isp),
-            Way::Back => (&mut self.isp, &mut self.host),
+            Way::Out => (&mut self.host, &mut self.net),
+            Way::Back => (&mut self.net, &mut self.host),
         }
     }
 }

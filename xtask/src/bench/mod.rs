@@ -8,6 +8,7 @@ mod bond_crypto;
 mod bond_goodput;
 mod bond_pps;
 mod boringtun;
+mod comparison;
 mod failover_gap;
 mod flows;
 mod frames;

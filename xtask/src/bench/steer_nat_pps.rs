@@ -9,15 +9,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{
     Bench,
+    comparison::{Rounds, worst},
     gateway::Gateway,
     lane::{Lane, Load, Rate, Way},
     prog_run::Cost,
     report::{Better, Headline, Report, Row, figure},
-    stats::{median, spread},
 };
 
 /// This benchmark in the registry.
@@ -55,7 +55,13 @@ fn run(object: &[u8]) -> Result<Report> {
             // Back last: it needs the flows of out.
             for way in [Way::Out, Way::Back] {
                 let load = Load { way, bytes, flows };
-                results.push(Comparison { load, rounds: measure(&mut lanes, load)? });
+                for lane in &mut lanes {
+                    lane.aim(load)?;
+                }
+                let rounds = Rounds::measure(&mut lanes, ROUNDS, |lane| lane.measure(TIME))?;
+                let (name, ratio) = (way.name(), rounds.ratio());
+                eprintln!("{}: {name} {bytes} bytes, {flows} flows: {ratio:.2}", BENCH.name);
+                results.push(Comparison { load, rounds });
                 if bytes == SIZES[0] {
                     costs.push(cost_row(load, lanes[OURS].program_cost(object, load)?));
                 }
@@ -64,12 +70,11 @@ fn run(object: &[u8]) -> Result<Report> {
     }
     // All of one way together.
     results.sort_by_key(|result| result.load.way == Way::Back);
-    let worst = results.iter().map(Comparison::ratio).fold(f64::INFINITY, f64::min);
     Ok(Report {
         bench: BENCH.name,
         headline: Headline {
             name: "worst ratio of packets per second, gateway to Linux masquerade".to_owned(),
-            value: (worst * 100.0).round() / 100.0,
+            value: worst(results.iter().map(|result| result.rounds.ratio())),
             target: TARGET,
             better: Better::Higher,
         },
@@ -77,78 +82,34 @@ fn run(object: &[u8]) -> Result<Report> {
     })
 }
 
-/// Repetitions of one load: all lanes in turn, another one first each time, so
-/// that whatever else the machine does hits all alike.
-fn measure(lanes: &mut [Lane; 3], load: Load) -> Result<Vec<[Rate; 3]>> {
-    for lane in lanes.iter_mut() {
-        lane.aim(load)?;
-    }
-    let mut rounds = Vec::new();
-    for round in 0..ROUNDS {
-        let mut rates = [Rate::default(); 3];
-        for turn in 0..lanes.len() {
-            let which = (round + turn) % lanes.len();
-            let (lane, rate) =
-                lanes.iter_mut().zip(&mut rates).nth(which).context("three lanes")?;
-            *rate = lane.measure(TIME)?;
-        }
-        rounds.push(rates);
-    }
-    let comparison = Comparison { load, rounds };
-    eprintln!(
-        "{}: {} {} bytes, {} flows: {:.2}",
-        BENCH.name,
-        comparison.way(),
-        load.bytes,
-        load.flows,
-        comparison.ratio(),
-    );
-    Ok(comparison.rounds)
-}
-
 /// What the repetitions of one load say.
 struct Comparison {
     load: Load,
-    rounds: Vec<[Rate; 3]>,
+    rounds: Rounds<Rate, 3>,
 }
 
 impl Comparison {
-    fn of(&self, value: impl Fn(&[Rate; 3]) -> f64) -> f64 {
-        median(self.rounds.iter().map(value))
-    }
-
-    /// End to end: the middle one of the rounds' ratios, each of neighbours in
-    /// time.
-    fn ratio(&self) -> f64 {
-        self.of(ratio)
-    }
-
-    fn way(&self) -> &'static str {
-        match self.load.way {
-            Way::Out => "out",
-            Way::Back => "back",
-        }
-    }
-
     fn row(&self) -> Row {
+        let rounds = &self.rounds;
         // Of the medians, not of each round: a difference of two noisy times may
         // be anything, even negative.
-        let ns = |lane: usize| 1e9 / self.of(|rates| pps(rates, lane));
+        let ns = |lane: usize| 1e9 / rounds.rate(lane);
         let net = |lane: usize| ns(lane) - ns(FLOOR);
+        let lost = |lane: usize| figure(100.0 * rounds.of_lane(lane, |rate| rate.lost), 2);
         Row(vec![
-            ("direction", self.way().into()),
+            ("direction", self.load.way.name().into()),
             ("bytes", self.load.bytes.into()),
             ("flows", self.load.flows.into()),
-            ("ours_pps", figure(self.of(|rates| pps(rates, OURS)), 0)),
-            ("kernel_pps", figure(self.of(|rates| pps(rates, KERNEL)), 0)),
-            ("floor_pps", figure(self.of(|rates| pps(rates, FLOOR)), 0)),
-            ("ratio", figure(self.ratio(), 2)),
-            ("spread_percent", figure(spread(self.rounds.iter().map(ratio)), 1)),
+            ("ours_pps", figure(rounds.rate(OURS), 0)),
+            ("kernel_pps", figure(rounds.rate(KERNEL), 0)),
+            ("floor_pps", figure(rounds.rate(FLOOR), 0)),
+            ("ratio", figure(rounds.ratio(), 2)),
+            ("spread_percent", figure(rounds.spread(), 1)),
             ("ours_net_ns", figure(net(OURS), 0)),
             ("kernel_net_ns", figure(net(KERNEL), 0)),
             ("ratio_net", figure(net(KERNEL) / net(OURS), 1)),
-            ("ours_lost_percent", figure(100.0 * self.of(|rates| lost(rates, OURS)), 2)),
-            ("kernel_lost_percent", figure(100.0 * self.of(|rates| lost(rates, KERNEL)), 2)),
+            ("ours_lost_percent", lost(OURS)),
+            ("kernel_lost_percent", lost(KERNEL)),
         ])
     }
 }
@@ -165,16 +126,4 @@ fn cost_row(load: Load, cost: Cost) -> Row {
         ("floor_ns", figure(cost.floor, 0)),
         ("net_ns", figure(cost.total - cost.floor, 0)),
     ])
-}
-
-fn ratio(rates: &[Rate; 3]) -> f64 {
-    pps(rates, OURS) / pps(rates, KERNEL)
-}
-
-fn pps(rates: &[Rate; 3], lane: usize) -> f64 {
-    rates.get(lane).map_or(f64::NAN, |rate| rate.pps)
-}
-
-fn lost(rates: &[Rate; 3], lane: usize) -> f64 {
-    rates.get(lane).map_or(f64::NAN, |rate| rate.lost)
 }

@@ -13,8 +13,8 @@ use anyhow::{Result, ensure};
 
 use super::{
     Bench,
+    comparison::{Rated, Rounds, worst},
     report::{Better, Headline, Report, Row, figure},
-    stats::{median, spread},
 };
 use crate::lab::{
     Gateway, GatewayConfig, KernelGateway, KernelRouting, Lab, LabSpec,
@@ -161,17 +161,16 @@ fn run(_object: &[u8]) -> Result<Report> {
         for lane in &mut lanes {
             lane.measure(way)?;
         }
-        let result = Comparison { way, rounds: measure(&mut lanes, way)? };
-        eprintln!("{}: {}: {:.2}", BENCH.name, way.name(), result.ratio());
-        results.push(result);
+        let rounds = Rounds::measure(&mut lanes, ROUNDS, |lane| lane.measure(way))?;
+        eprintln!("{}: {}: {:.2}", BENCH.name, way.name(), rounds.ratio());
+        results.push(Comparison { way, rounds });
     }
-    let worst = results.iter().map(Comparison::ratio).fold(f64::INFINITY, f64::min);
     Ok(Report {
         bench: BENCH.name,
         headline: Headline {
             name: "worse direction's ratio of TCP throughput, gateway to Linux masquerade"
                 .to_owned(),
-            value: (worst * 100.0).round() / 100.0,
+            value: worst(results.iter().map(|result| result.rounds.ratio())),
             target: TARGET,
             better: Better::Higher,
         },
@@ -179,64 +178,35 @@ fn run(_object: &[u8]) -> Result<Report> {
     })
 }
 
-/// Repetitions of one direction: both lanes in turn, the other one first each
-/// time, so that whatever else the machine does hits both alike.
-fn measure(lanes: &mut [Lane; 2], way: Way) -> Result<Vec<[IperfReport; 2]>> {
-    let mut rounds = Vec::new();
-    for round in 0..ROUNDS {
-        let [ours, kernel] = lanes;
-        rounds.push(if round % 2 == 0 {
-            let first = ours.measure(way)?;
-            [first, kernel.measure(way)?]
-        } else {
-            let first = kernel.measure(way)?;
-            [ours.measure(way)?, first]
-        });
-    }
-    Ok(rounds)
-}
-
 /// The repetitions of one direction.
 struct Comparison {
     way: Way,
-    rounds: Vec<[IperfReport; 2]>,
+    rounds: Rounds<IperfReport, 2>,
 }
 
 impl Comparison {
-    fn of(&self, value: impl Fn(&[IperfReport; 2]) -> f64) -> f64 {
-        median(self.rounds.iter().map(value))
-    }
-
-    /// The middle one of the rounds' ratios, each of neighbours in time.
-    fn ratio(&self) -> f64 {
-        self.of(ratio)
-    }
-
     fn row(&self) -> Row {
-        let gigabits = |lane: usize| figure(self.of(|both| rate(both, lane)) / 1e9, 2);
+        let rounds = &self.rounds;
+        let gigabits = |lane: usize| figure(rounds.rate(lane) / 1e9, 2);
         let sent_again = |lane: usize| {
-            let each = |both: &[IperfReport; 2]| {
-                both.get(lane).and_then(|report| report.retransmits).map_or(f64::NAN, |n| n as f64)
-            };
-            figure(self.of(each), 0)
+            let each = |report: &IperfReport| report.retransmits.map_or(f64::NAN, |n| n as f64);
+            figure(rounds.of_lane(lane, each), 0)
         };
         Row(vec![
             ("direction", self.way.name().into()),
             ("ours_gbit", gigabits(OURS)),
             ("kernel_gbit", gigabits(KERNEL)),
-            ("ratio", figure(self.ratio(), 2)),
-            ("spread_percent", figure(spread(self.rounds.iter().map(ratio)), 1)),
+            ("ratio", figure(rounds.ratio(), 2)),
+            ("spread_percent", figure(rounds.spread(), 1)),
             ("ours_retransmits", sent_again(OURS)),
             ("kernel_retransmits", sent_again(KERNEL)),
-            ("rounds", self.rounds.len().into()),
+            ("rounds", rounds.len().into()),
         ])
     }
 }
 
-fn ratio(both: &[IperfReport; 2]) -> f64 {
-    rate(both, OURS) / rate(both, KERNEL)
-}
-
-fn rate(both: &[IperfReport; 2], lane: usize) -> f64 {
-    both.get(lane).map_or(f64::NAN, |report| report.received_rate)
+impl Rated for IperfReport {
+    fn rate(&self) -> f64 {
+        self.received_rate
+    }
 }

@@ -10,73 +10,41 @@
 //! to its own address what leaves its uplink; with the kernel's VXLAN, nftables does
 //! so, or it is spared that.
 
-use std::{collections::BTreeMap, net::SocketAddrV4, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::Ebpf;
 use serde_json::json;
 
 use super::{
-    frames::{self, Endpoints, Received, TTL},
-    generator::Generator,
+    gateway::all_native,
     kernel,
-    lane::{Rate, Way, mac_of},
-    sink::Sink,
+    lane::{Between, End, Lane, Translation},
 };
 use crate::lab::{
     self, BondConfig, BondTables, Lab, LabSpec, Namespace,
     address::{
-        BOND_PORT, HOST4, INNER_GATEWAY4, INNER_SERVER4, INNER4_LENGTH, LAN4, NET4, SERVER4,
-        provider4, wan4,
+        BOND_PORT, HOST4, INNER_GATEWAY4, INNER_SERVER4, INNER4_LENGTH, LAN4, SERVER4, provider4,
+        wan4,
     },
     connect, wait_until,
 };
 
-/// The port that flows go to: nobody listens.
-const SERVER_PORT: u16 = 9;
-/// Inside port of flow 0.
-const FIRST_PORT: u16 = 20_000;
 /// Flows, in turn.
 pub(super) const FLOWS: usize = 100;
-/// While measuring, one frame in 2^11 is kept and looked at.
-const KEEP_SHIFT: u8 = 11;
-/// How long a tunnel may take until every flow passes.
+/// How long a bond may take until it lives.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Frames before the first measurement, and least of one.
-const WARM_UP: u32 = 8_192;
-/// Routers on the way: the gateway and the server.
-const HOPS: u8 = 2;
 
 /// What is between the gateway and the server.
-enum Tunnel {
+pub(super) enum Tunnel {
     Bond { gateway: Box<lab::Gateway>, server: Box<lab::Server> },
     Vxlan { masquerades: bool, _pass: [Ebpf; 2] },
 }
 
-/// One end of a lane.
-struct End {
-    generator: Generator,
-    sink: Sink,
-    mac: [u8; 6],
-    router: [u8; 6],
-}
-
 /// See the module's head.
-pub(super) struct TunnelLane {
-    tunnel: Tunnel,
-    host: End,
-    net: End,
-    way: Way,
-    bytes: usize,
-    /// Time of the core for a frame when last measured, in nanoseconds.
-    each: f64,
-    /// Outside endpoint by flow.
-    outside: BTreeMap<usize, SocketAddrV4>,
-    // Last: what runs in the lab goes before it.
-    lab: Lab,
-}
+pub(super) type TunnelLane = Lane<Tunnel>;
 
-impl TunnelLane {
+impl Lane<Tunnel> {
     /// Through a bond of one path.
     pub(super) fn bond(object: &[u8], suite: &str) -> Result<Self> {
         let lab = cabled()?;
@@ -98,7 +66,7 @@ impl TunnelLane {
         })
         .with_context(|| format!("gateway:\n{}\nserver:\n{}", gateway.log(), server.log()))?;
         let (gateway, server) = (Box::new(gateway), Box::new(server));
-        Self::new(object, lab, Tunnel::Bond { gateway, server })
+        Self::through(object, lab, Tunnel::Bond { gateway, server })
     }
 
     /// Through the kernel's VXLAN, routed at both ends; the server masquerades what
@@ -137,164 +105,55 @@ impl TunnelLane {
             Ok(pass)
         };
         let pass = [pass(lab.gw(), ["lan0", "wan0"])?, pass(lab.srv()?, ["wan0", "eth0"])?];
-        Self::new(object, lab, Tunnel::Vxlan { masquerades, _pass: pass })
+        Self::through(object, lab, Tunnel::Vxlan { masquerades, _pass: pass })
     }
 
-    fn new(object: &[u8], lab: Lab, tunnel: Tunnel) -> Result<Self> {
-        let end = |place: &Namespace, device: &str, router: (&Namespace, &str)| {
-            Ok::<_, anyhow::Error>(End {
-                generator: Generator::new(object, place, device)?,
-                sink: Sink::new(object, place, device)?,
-                mac: mac_of(place, device)?,
-                router: mac_of(router.0, router.1)?,
-            })
-        };
-        let host = end(lab.host(), "lan0", (lab.gw(), "lan0"))?;
-        let net = end(lab.net(), "srv0", (lab.srv()?, "eth0"))?;
-        let (way, bytes, each) = (Way::Out, frames::LEAST, f64::INFINITY);
-        Ok(Self { tunnel, host, net, way, bytes, each, outside: BTreeMap::new(), lab })
-    }
-
-    /// Sets what is sent from now on and proves, for every flow, that the right frame
-    /// comes out. Back needs the same flows to have gone out before.
-    pub(super) fn aim(&mut self, way: Way, bytes: usize) -> Result<()> {
-        (self.way, self.bytes) = (way, bytes);
-        let frames = self.frames()?;
-        let (near, far) = self.ends();
-        near.generator.aim(&frames)?;
-        near.generator.write_whole()?;
-        far.sink.keep_one_in(0)?;
-        let what = format!("all flows pass the {} right", self.name());
-        let mut outside = BTreeMap::new();
-        wait_until(&what, PATIENCE, || {
-            self.ends().0.generator.send(u32::try_from(FLOWS)?)?;
-            outside.extend(self.look()?);
-            Ok(outside.len() == FLOWS)
-        })?;
-        self.outside = outside;
-        self.ends().1.sink.keep_one_in(KEEP_SHIFT)?;
-        // Caches, page pools, and the time of a frame.
-        self.each = self.ends().0.generator.send(WARM_UP)?.each;
-        Ok(())
-    }
-
-    /// Sends for about `time` of the core and counts what arrives; what was kept of it
-    /// must be right.
-    pub(super) fn measure(&mut self, time: Duration) -> Result<Rate> {
-        // As a float it saturates where it does not fit.
-        let count = (time.as_nanos() as f64 / self.each) as u32;
-        let (near, far) = self.ends();
-        let before = far.sink.taken()?;
-        let burst = near.generator.send(count.max(WARM_UP))?;
-        let taken = (far.sink.taken()? - before) as f64;
-        ensure!(!self.look()?.is_empty(), "the {} let nothing through", self.name());
-        self.check()?;
-        self.each = burst.each;
-        let arrived = taken / burst.sent as f64;
-        Ok(Rate { pps: 1e9 / burst.each * arrived, lost: 1.0 - arrived })
+    fn through(object: &[u8], lab: Lab, tunnel: Tunnel) -> Result<Self> {
+        let host = (lab.host(), "lan0");
+        let host = End::new(object, host, (lab.gw(), "lan0"), host)?;
+        let net = (lab.net(), "srv0");
+        let net = End::new(object, net, (lab.srv()?, "eth0"), net)?;
+        Ok(Self::over(lab, tunnel, [host, net]))
     }
 
     /// Both agents of a bond, the gateway's first.
     pub(super) fn agents(&self) -> Result<[&lab::Agent; 2]> {
-        match &self.tunnel {
+        match self.between() {
             Tunnel::Bond { gateway, server } => Ok([&***gateway, &***server]),
             Tunnel::Vxlan { .. } => bail!("no agents without a bond"),
         }
     }
+}
 
-    /// The frame of the first flow as it is sent to the gateway.
-    pub(super) fn first_frame(&self, bytes: usize) -> Result<Vec<u8>> {
-        let endpoints = Endpoints { source: inside(0)?, destination: server() };
-        frames::build(0, (self.host.mac, self.host.router), endpoints, bytes)
-    }
+impl Between for Tunnel {
+    const WARM_UP: u32 = 8_192;
+    const KEEP_SHIFT: u8 = 11;
+    const CHANGES_ALL: bool = true;
 
     fn name(&self) -> &'static str {
-        match self.tunnel {
+        match self {
             Tunnel::Bond { .. } => "bond",
             Tunnel::Vxlan { .. } => "VXLAN",
         }
     }
 
-    fn frames(&self) -> Result<Vec<Vec<u8>>> {
-        let macs = match self.way {
-            Way::Out => (self.host.mac, self.host.router),
-            Way::Back => (self.net.mac, self.net.router),
-        };
-        (0..FLOWS).map(|flow| frames::build(flow, macs, self.sent(flow)?, self.bytes)).collect()
-    }
-
-    /// Addresses of a flow's frame as it is sent.
-    fn sent(&self, flow: usize) -> Result<Endpoints> {
-        Ok(match self.way {
-            Way::Out => Endpoints { source: inside(flow)?, destination: server() },
-            Way::Back => {
-                let outside = self.outside.get(&flow).context("the flow has not gone out")?;
-                Endpoints { source: server(), destination: *outside }
-            }
-        })
-    }
-
-    /// Looks at every kept frame and gives the outside endpoints by flow.
-    fn look(&mut self) -> Result<BTreeMap<usize, SocketAddrV4>> {
-        let mut outside = BTreeMap::new();
-        for frame in self.ends().1.sink.kept()? {
-            let received = frames::read(&frame, self.bytes)?;
-            ensure!(received.flow < FLOWS, "flow {} was never sent", received.flow);
-            outside.insert(received.flow, self.outside_of(&received)?);
-        }
-        Ok(outside)
-    }
-
-    fn outside_of(&self, received: &Received) -> Result<SocketAddrV4> {
-        let (sent, came) = (self.sent(received.flow)?, received.endpoints);
-        let address = match self.tunnel {
+    fn translation(&self) -> Option<Translation> {
+        let address = match self {
             Tunnel::Bond { .. } | Tunnel::Vxlan { masquerades: true, .. } => SERVER4,
             Tunnel::Vxlan { masquerades: false, .. } => HOST4,
         };
-        let (outside, right, far) = match self.way {
-            Way::Out => {
-                let right = *came.source.ip() == address && came.destination == sent.destination;
-                (came.source, right, &self.net)
-            }
-            Way::Back => {
-                let right =
-                    came.destination == inside(received.flow)? && came.source == sent.source;
-                (sent.destination, right, &self.host)
-            }
-        };
-        ensure!(
-            right && received.ttl == TTL - HOPS && received.destination_mac == far.mac,
-            "{sent:?} came out of the {} wrong: {received:?}",
-            self.name()
-        );
-        Ok(outside)
+        // The gateway and the server.
+        Some(Translation { address, ports: 0..=u16::MAX, hops: 2 })
     }
 
-    /// Fails unless every device on the way is in native XDP, whose receive path all
-    /// share, and agents still run.
-    fn check(&mut self) -> Result<()> {
-        let srv = self.lab.srv()?;
-        for (place, device) in
-            [(self.lab.gw(), "lan0"), (self.lab.gw(), "wan0"), (srv, "wan0"), (srv, "eth0")]
-        {
-            let link = place.link_json(device)?;
-            // As IFLA_XDP_ATTACHED counts, 1 is native.
-            let mode = link.pointer("/xdp/mode").and_then(serde_json::Value::as_u64);
-            ensure!(mode == Some(1), "{device} in {} lacks native XDP", place.name());
-        }
-        if let Tunnel::Bond { gateway, server } = &mut self.tunnel {
+    fn check(&mut self, lab: &Lab) -> Result<()> {
+        let (gw, srv) = (lab.gw(), lab.srv()?);
+        all_native([(gw, "lan0"), (gw, "wan0"), (srv, "wan0"), (srv, "eth0")])?;
+        if let Tunnel::Bond { gateway, server } = self {
             let running = gateway.process().is_running()? && server.process().is_running()?;
             ensure!(running, "an agent has ended:\n{}\n{}", gateway.log(), server.log());
         }
         Ok(())
-    }
-
-    /// Where frames start, and where they end.
-    fn ends(&mut self) -> (&mut End, &mut End) {
-        match self.way {
-            Way::Out => (&mut self.host, &mut self.net),
-            Way::Back => (&mut self.net, &mut self.host),
-        }
     }
 }
 
@@ -310,14 +169,4 @@ fn cabled() -> Result<Lab> {
     ))?;
     srv.ip(&format!("addr add {}/28 dev wan0\n", provider4(0)))?;
     Ok(lab)
-}
-
-/// The inside endpoint of a flow.
-fn inside(flow: usize) -> Result<SocketAddrV4> {
-    Ok(SocketAddrV4::new(HOST4, FIRST_PORT + u16::try_from(flow)?))
-}
-
-/// Where all flows go.
-fn server() -> SocketAddrV4 {
-    SocketAddrV4::new(NET4, SERVER_PORT)
 }

@@ -8,6 +8,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+/// Asserts the size of each struct, and has it taken for a value of a map.
+macro_rules! layouts {
+    ($($type:ident = $size:literal),+ $(,)?) => {
+        $(const _: () = assert!(size_of::<$type>() == $size);)+
+        // SAFETY: `bytemuck::Pod` is derived for each: plain data without padding.
+        $(#[cfg(feature = "aya")] unsafe impl aya::Pod for $type {})+
+    };
+}
+
 mod bond;
 mod flow;
 pub mod names;
@@ -301,11 +310,7 @@ pub struct Prefix {
     pub reserved: [u8; 2],
 }
 
-macro_rules! sizes {
-    ($($type:ty = $size:literal),+ $(,)?) => { $(const _: () = assert!(size_of::<$type>() == $size);)+ };
-}
-
-sizes!(
+layouts!(
     Device = 32,
     Control = 16,
     Path = 144,
@@ -327,35 +332,3 @@ sizes!(
     Budget = 16,
     KernelLayout = 16,
 );
-
-#[cfg(feature = "aya")]
-mod pod {
-    macro_rules! pod {
-        ($($type:ident),+) => {
-            // SAFETY: `bytemuck::Pod` is derived for each: plain data without padding.
-            $(unsafe impl aya::Pod for super::$type {})+
-        };
-    }
-    pod!(
-        Device,
-        Control,
-        Path,
-        Liveness,
-        Selection,
-        Prefix,
-        FlowKey4,
-        FlowKey6,
-        Flow,
-        MappingKey,
-        Mapping,
-        PortKey,
-        PortOwner,
-        Counter,
-        Choice,
-        Contact,
-        Fragment,
-        Held,
-        Budget,
-        KernelLayout
-    );
-}

@@ -415,11 +415,7 @@ pub mod tick {
     }
 }
 
-macro_rules! sizes {
-    ($($type:ty = $size:literal),+ $(,)?) => { $(const _: () = assert!(size_of::<$type>() == $size);)+ };
-}
-
-sizes!(
+layouts!(
     Bond = 64,
     Session = 200,
     SessionState = 8,
@@ -432,27 +428,6 @@ sizes!(
     Bucket = 96,
     Owner = 4,
 );
-
-#[cfg(feature = "aya")]
-mod pod {
-    macro_rules! pod {
-        ($($type:ident),+) => {
-            // SAFETY: `bytemuck::Pod` is derived for each: plain data without padding.
-            $(unsafe impl aya::Pod for super::$type {})+
-        };
-    }
-    pod!(
-        Bond,
-        Session,
-        SessionState,
-        BondPath,
-        PathState,
-        GuardedPathWindow,
-        GuardedFlowWindow,
-        Bucket,
-        Owner
-    );
-}
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ mod reader;
 mod role;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod units;
 mod wans;
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config;
+use crate::config::{self, tests::LEAST_BOND, tests::LEAST_SERVER};
 
 const BASE: &str = "
 version: 1
@@ -171,31 +171,6 @@ proptest! {
     }
 }
 
-const BOND: &str = "
-version: 1
-mode: bond
-lan: [lan0]
-wans: [{name: fiber, device: wan0}]
-bond:
-  server: \"203.0.113.250:7000\"
-  private_key_file: /etc/mwb/private.key
-  server_public_key: NqnP4z4u49EyW2/lx5QXo6mx9BrGxDTentAf2N++HAY=
-  addresses: [192.0.2.62/32]
-";
-
-const SERVER: &str = "
-version: 1
-role: server
-wans: [{name: uplink, device: eth0}]
-server:
-  private_key_file: /etc/mwb/private.key
-  addresses: [10.100.0.1/16]
-  clients:
-    - name: site1
-      public_key: pFTTPA0/Pu+hgPTb6fI02lvcoZV+SbvHezlbbVsi52I=
-      prefixes: [192.0.2.0/26]
-";
-
 #[test]
 fn each_difference_of_a_bond_needs_a_restart() {
     let rows = [
@@ -216,7 +191,7 @@ fn each_difference_of_a_bond_needs_a_restart() {
     ];
     for (old, new, line) in rows {
         let Revision { changes, refused } =
-            between(&parsed(BOND), &parsed(&BOND.replacen(old, new, 1)));
+            between(&parsed(LEAST_BOND), &parsed(&LEAST_BOND.replacen(old, new, 1)));
         assert_eq!(changes, [] as [&str; 0], "{new}");
         let first = refused.first().map(String::as_str).unwrap_or_default();
         assert!(first.starts_with(line), "{new}: {refused:?}");
@@ -227,8 +202,8 @@ fn each_difference_of_a_bond_needs_a_restart() {
     assert_eq!(changes, ["WAN fiber: metered: false → true"]);
     assert_eq!(refused, [] as [&str; 0], "a running agent does that");
     let Revision { changes, refused } = between(
-        &parsed(BOND),
-        &parsed(&BOND.replace("device: wan0}", "device: wan0}, {name: lte, device: wan1}")),
+        &parsed(LEAST_BOND),
+        &parsed(&LEAST_BOND.replace("device: wan0}", "device: wan0}, {name: lte, device: wan1}")),
     );
     assert_eq!(
         (changes.as_slice(), refused.len()),
@@ -264,13 +239,13 @@ fn each_difference_of_a_server_needs_a_restart() {
     ];
     for (old, new, line) in rows {
         let Revision { refused, .. } =
-            between(&parsed(SERVER), &parsed(&SERVER.replacen(old, new, 1)));
+            between(&parsed(LEAST_SERVER), &parsed(&LEAST_SERVER.replacen(old, new, 1)));
         let first = refused.first().map(String::as_str).unwrap_or_default();
         assert!(first.starts_with(line), "{new}: {refused:?}");
         assert!(refused.iter().all(|line| line.contains("restart")), "{refused:?}");
     }
-    let more = format!("{}{other}\n", SERVER.trim_start());
-    let Revision { changes, refused } = between(&parsed(SERVER), &parsed(&more));
+    let more = format!("{}{other}\n", LEAST_SERVER.trim_start());
+    let Revision { changes, refused } = between(&parsed(LEAST_SERVER), &parsed(&more));
     assert_eq!(changes, [] as [&str; 0]);
     assert!(matches!(&refused[..], [one] if one.starts_with("client site2 added")), "{refused:?}");
     // The ninth finds no room in the tables that there are.
@@ -281,7 +256,7 @@ fn each_difference_of_a_server_needs_a_restart() {
         })
         .collect();
     let Revision { refused, .. } =
-        between(&parsed(SERVER), &parsed(&(SERVER.to_owned() + &others)));
+        between(&parsed(LEAST_SERVER), &parsed(&(LEAST_SERVER.to_owned() + &others)));
     let room = "server.clients: room for 8 → 16 needs `mwb-agent --detach`";
     assert!(refused.first().is_some_and(|line| line.starts_with(room)), "{refused:?}");
 }
@@ -292,7 +267,7 @@ fn another_role_or_mode_needs_a_restart() {
         let Revision { refused, .. } = between(&parsed(old), &parsed(new));
         assert!(refused.iter().any(|told| told.starts_with(line)), "{refused:?}");
     };
-    needs(BASE, BOND, "mode: steer → bond");
-    needs(BOND, BASE, "mode: bond → steer");
-    needs(BASE, SERVER, "role: gateway → server");
+    needs(BASE, LEAST_BOND, "mode: steer → bond");
+    needs(LEAST_BOND, BASE, "mode: bond → steer");
+    needs(BASE, LEAST_SERVER, "role: gateway → server");
 }

@@ -20,7 +20,7 @@ wans:
 
 /// The least that the gateway of a bond must have, on lines 1 to 9; what is set
 /// further in `bond` can follow.
-const LEAST_BOND: &str = "\
+pub(crate) const LEAST_BOND: &str = "\
 version: 1
 mode: bond
 lan: [lan0]
@@ -33,7 +33,7 @@ bond:
 ";
 
 /// The least that a server must have, on lines 1 to 10; another client can follow.
-const LEAST_SERVER: &str = "\
+pub(crate) const LEAST_SERVER: &str = "\
 version: 1
 role: server
 wans: [{name: uplink, device: eth0}]

@@ -18,11 +18,15 @@ macro_rules! layouts {
 }
 
 mod bond;
+mod bucket;
 mod flow;
 pub mod names;
+mod probe;
 
 pub use bond::*;
+pub use bucket::*;
 pub use flow::*;
+pub use probe::*;
 
 pub use crate::counters::{COUNTER_SLOTS, Counter, Direction, PROTOCOLS, counter_index};
 

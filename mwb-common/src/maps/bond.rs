@@ -5,60 +5,25 @@
 //! A session has a *slot*, its index in [`Session`]s. The low bits of the id that we
 //! chose for it are its slot, so that a packet finds it without a search. What a
 //! session has several of lies in one array for all: paths at
-//! [`path_index`], buckets at [`bucket_index`].
+//! [`path_index`], buckets at [`super::bucket_index`].
 
 use bytemuck::{Pod, Zeroable};
 
-use super::FlowKey6;
-use crate::{
-    integrity::seal::Key,
-    window::{FlowWindow, PathWindow},
-};
+use crate::{integrity::seal::Key, window::PathWindow};
 
 /// Slots of sessions, at least, and a power of two. A gateway has one session, and
 /// for a moment two, while a new one takes an old one's place.
 pub const SESSION_SLOTS: usize = 4;
 /// Length of a session's paths by path id; ids run from 1.
 pub const BOND_PATHS: usize = 16;
-/// Buckets of a session, a power of two: flows are told apart by the hash of their
-/// addresses, protocol and ports, and those of one bucket share its fate.
-pub const BUCKETS: usize = 4_096;
 /// Entries of the tables that tell a session by inner addresses.
 pub const OWNER_ENTRIES: usize = 4_096;
-
-/// Entries of the map of devices that a packet goes to which is also to make a probe.
-pub const TICK_DEVICES: usize = 2;
 
 /// Index of a path of a session.
 #[must_use]
 #[inline(always)]
 pub const fn path_index(slot: u32, path: u8) -> u32 {
     slot * BOND_PATHS as u32 + (path as u32 & (BOND_PATHS as u32 - 1))
-}
-
-/// Index of a bucket of a session. Another end may have another number of them.
-#[must_use]
-#[inline(always)]
-pub const fn bucket_index(slot: u32, bucket: u16) -> u32 {
-    slot * BUCKETS as u32 + (bucket as u32 & (BUCKETS as u32 - 1))
-}
-
-/// The bucket of a flow. One multiplication for eight bytes: it need not hold against
-/// those who choose their addresses, whose flows only meet each other.
-#[must_use]
-#[inline(always)]
-pub fn bucket(key: &FlowKey6, seed: u32) -> u16 {
-    // 2^64 less the golden ratio's part of it.
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let words: [u64; 5] = bytemuck::cast(*key);
-    let mut hash = seed as u64;
-    let mut i = 0;
-    while i < words.len() {
-        hash = (hash ^ words[i]).wrapping_mul(FACTOR);
-        hash ^= hash >> 32;
-        i += 1;
-    }
-    (hash.wrapping_mul(FACTOR) >> 48) as u16
 }
 
 /// Values of [`Bond::role`].
@@ -216,35 +181,6 @@ pub struct BondPath {
     pub generation: u32,
 }
 
-/// What a probe says, behind the header. All of the sender's.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Probe {
-    /// When it left: ns of some clock, big-endian.
-    pub sent_at: [u8; 8],
-}
-
-/// What a probe reply says, behind the header.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct ProbeReply {
-    /// [`Probe::sent_at`] of the probe.
-    pub sent_at: [u8; 8],
-    /// When the probe came: ns of the answering end's clock, big-endian.
-    pub received_at: [u8; 8],
-    /// The probe's sequence, big-endian.
-    pub sequence: [u8; 8],
-    /// Packets of the path and direction that were taken up to then, with the probe,
-    /// big-endian.
-    pub packets: [u8; 8],
-    /// Bytes of them from the outer IP header on, big-endian.
-    pub bytes: [u8; 8],
-    /// Length of the probe from the outer IP header on, big-endian.
-    pub length: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 6],
-}
-
 /// What the kernel side keeps of a path, of both directions. Zeroed by the agent when
 /// the session is a new one.
 #[repr(C)]
@@ -288,7 +224,7 @@ pub struct PathState {
     pub rtt: u64,
     /// Its variation in ns.
     pub rtt_variation: u64,
-    /// When the newest reply came to a probe of [`tick::EXACT`] length.
+    /// When the newest reply came to a probe of [`super::tick::EXACT`] length.
     pub sized_at: u64,
     /// Length of that probe in bytes from the outer IP header on.
     pub sized: u32,
@@ -325,56 +261,6 @@ pub struct GuardedPathWindow {
     pub window: PathWindow,
 }
 
-/// What has been seen of a bucket, the same way.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct GuardedFlowWindow {
-    /// The kernel's `bpf_spin_lock`.
-    pub lock: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// What has been seen.
-    pub window: FlowWindow,
-}
-
-/// Bits of [`Bucket::flags`].
-pub mod bucket_flag {
-    /// It carries more than [`super::Bond::elephant_bytes`].
-    pub const ELEPHANT: u8 = 1;
-    /// Its packets go by several paths at present.
-    pub const STRIPED: u8 = 2;
-}
-
-/// Flows that leave by the bond, by bucket. The kernel side writes it; the agent zeroes
-/// it when the session is a new one.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Bucket {
-    /// When the last packet left.
-    pub last_seen: u64,
-    /// When the flow began that `key` is of.
-    pub opened: u64,
-    /// Packets since then.
-    pub packets: u64,
-    /// Bytes of the inner packets.
-    pub bytes: u64,
-    /// Beginning of the time that `window_bytes` counts for.
-    pub window_from: u64,
-    /// Bytes since then.
-    pub window_bytes: u32,
-    /// Flow sequence of the last packet.
-    pub sequence: u32,
-    /// The path it is pinned to, or that the last packet took.
-    pub path: u8,
-    /// Bits of [`bucket_flag`].
-    pub flags: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
-    /// The flow that opened it, IPv4 in the first four bytes of the addresses;
-    /// [`FlowKey6::scope`] is 4 or 6.
-    pub key: FlowKey6,
-}
-
 /// Whose inner addresses a prefix has. The agent writes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -383,81 +269,12 @@ pub struct Owner {
     pub slot: u32,
 }
 
-/// Ethernet frames that make the data plane send a probe. They come in through the data
-/// plane's end of the device and never leave the machine.
-///
-/// IP packets with such a destination are data. When the agent is late with a probe, the
-/// kernel side sends one round through the device with a copy of itself: of the two, the
-/// one that comes first makes the probe ([`super::PathState::probe_due`] is odd until
-/// then).
-pub mod tick {
-    /// Their type: one of those that IEEE 802 leaves to everybody.
-    pub const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
-    /// First bytes of the destination: the frame makes a probe of its own length.
-    pub const EXACT: [u8; 2] = [0x02, 0x01];
-    /// The same: the frame makes a probe of the least length.
-    pub const SHORT: [u8; 2] = [0x02, 0x02];
-
-    /// Destination address of a tick.
-    #[must_use]
-    #[inline(always)]
-    pub const fn destination(kind: [u8; 2], slot: u32, path: u8) -> [u8; 6] {
-        let [_, high, middle, low] = slot.to_be_bytes();
-        [kind[0], kind[1], high, middle, low, path]
-    }
-
-    /// Slot and path of a tick.
-    #[must_use]
-    #[inline(always)]
-    pub const fn target(destination: [u8; 6]) -> (u32, u8) {
-        let [_, _, high, middle, low, path] = destination;
-        (u32::from_be_bytes([0, high, middle, low]), path)
-    }
-}
-
 layouts!(
     Bond = 64,
     Session = 200,
     SessionState = 8,
     BondPath = 40,
-    Probe = 8,
-    ProbeReply = 48,
     PathState = 192,
     GuardedPathWindow = 528,
-    GuardedFlowWindow = 144,
-    Bucket = 96,
     Owner = 4,
 );
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn flows_that_differ_in_anything_are_spread_over_the_buckets() {
-        let low = BUCKETS as u16 - 1;
-        let key = |number: u16, change: fn(&mut FlowKey6, [u8; 2])| {
-            let mut key = FlowKey6 { protocol: 6, scope: 4, ..FlowKey6::default() };
-            (key.source[0], key.destination[0]) = (10, 20);
-            change(&mut key, number.to_be_bytes());
-            key
-        };
-        let changes: [fn(&mut FlowKey6, [u8; 2]); 5] = [
-            |key, bytes| key.source_port = bytes,
-            |key, bytes| key.destination_port = bytes,
-            |key, bytes| key.source[2..4].copy_from_slice(&bytes),
-            |key, bytes| key.destination[2..4].copy_from_slice(&bytes),
-            |key, bytes| key.source[14..].copy_from_slice(&bytes),
-        ];
-        for (number, change) in changes.into_iter().enumerate() {
-            for seed in [0, 1, u32::MAX] {
-                let taken: BTreeSet<u16> =
-                    (0..4_096).map(|flow| bucket(&key(flow, change), seed) & low).collect();
-                // Of as many flows as buckets, 63 % of the buckets have one by chance.
-                assert!((2_450..2_730).contains(&taken.len()), "{number}: {}", taken.len());
-            }
-        }
-    }
-}

@@ -1,0 +1,122 @@
+//! Maps of the bond: its buckets. Flows are told apart by a hash, and what both ends keep
+//! of them they keep of buckets.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::FlowKey6;
+use crate::window::FlowWindow;
+
+/// Buckets of a session, a power of two: flows are told apart by the hash of their
+/// addresses, protocol and ports, and those of one bucket share its fate.
+pub const BUCKETS: usize = 4_096;
+
+/// Index of a bucket of a session. Another end may have another number of them.
+#[must_use]
+#[inline(always)]
+pub const fn bucket_index(slot: u32, bucket: u16) -> u32 {
+    slot * BUCKETS as u32 + (bucket as u32 & (BUCKETS as u32 - 1))
+}
+
+/// The bucket of a flow. One multiplication for eight bytes: it need not hold against
+/// those who choose their addresses, whose flows only meet each other.
+#[must_use]
+#[inline(always)]
+pub fn bucket(key: &FlowKey6, seed: u32) -> u16 {
+    // 2^64 less the golden ratio's part of it.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let words: [u64; 5] = bytemuck::cast(*key);
+    let mut hash = seed as u64;
+    let mut i = 0;
+    while i < words.len() {
+        hash = (hash ^ words[i]).wrapping_mul(FACTOR);
+        hash ^= hash >> 32;
+        i += 1;
+    }
+    (hash.wrapping_mul(FACTOR) >> 48) as u16
+}
+
+/// Bits of [`Bucket::flags`].
+pub mod bucket_flag {
+    /// It carries more than [`super::super::Bond::elephant_bytes`].
+    pub const ELEPHANT: u8 = 1;
+    /// Its packets go by several paths at present.
+    pub const STRIPED: u8 = 2;
+}
+
+/// Flows that leave by the bond, by bucket. The kernel side writes it; the agent zeroes
+/// it when the session is a new one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Bucket {
+    /// When the last packet left.
+    pub last_seen: u64,
+    /// When the flow began that `key` is of.
+    pub opened: u64,
+    /// Packets since then.
+    pub packets: u64,
+    /// Bytes of the inner packets.
+    pub bytes: u64,
+    /// Beginning of the time that `window_bytes` counts for.
+    pub window_from: u64,
+    /// Bytes since then.
+    pub window_bytes: u32,
+    /// Flow sequence of the last packet.
+    pub sequence: u32,
+    /// The path it is pinned to, or that the last packet took.
+    pub path: u8,
+    /// Bits of [`bucket_flag`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// The flow that opened it, IPv4 in the first four bytes of the addresses;
+    /// [`FlowKey6::scope`] is 4 or 6.
+    pub key: FlowKey6,
+}
+
+/// What has been seen of a bucket. The kernel side writes it, holding the lock; the agent
+/// zeroes it when the session is a new one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct GuardedFlowWindow {
+    /// The kernel's `bpf_spin_lock`.
+    pub lock: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// What has been seen.
+    pub window: FlowWindow,
+}
+
+layouts!(GuardedFlowWindow = 144, Bucket = 96);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn flows_that_differ_in_anything_are_spread_over_the_buckets() {
+        let low = BUCKETS as u16 - 1;
+        let key = |number: u16, change: fn(&mut FlowKey6, [u8; 2])| {
+            let mut key = FlowKey6 { protocol: 6, scope: 4, ..FlowKey6::default() };
+            (key.source[0], key.destination[0]) = (10, 20);
+            change(&mut key, number.to_be_bytes());
+            key
+        };
+        let changes: [fn(&mut FlowKey6, [u8; 2]); 5] = [
+            |key, bytes| key.source_port = bytes,
+            |key, bytes| key.destination_port = bytes,
+            |key, bytes| key.source[2..4].copy_from_slice(&bytes),
+            |key, bytes| key.destination[2..4].copy_from_slice(&bytes),
+            |key, bytes| key.source[14..].copy_from_slice(&bytes),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            for seed in [0, 1, u32::MAX] {
+                let taken: BTreeSet<u16> =
+                    (0..4_096).map(|flow| bucket(&key(flow, change), seed) & low).collect();
+                // Of as many flows as buckets, 63 % of the buckets have one by chance.
+                assert!((2_450..2_730).contains(&taken.len()), "{number}: {}", taken.len());
+            }
+        }
+    }
+}

@@ -6,8 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::programs::Program;
 use mwb_common::maps::{Device, device_flag, hook};
@@ -17,7 +16,7 @@ use super::choice::{choose, choose_xdp, takes_xdp};
 use super::clsact;
 use super::error::Error;
 use super::load::descriptor;
-use super::pins::{self, Pins, remove_pin};
+use super::pins::{self, Pins, keep, open_link, release};
 use super::spec::{Attachment, DeviceSpec, Hook, HookChoice, Mode, Options, ProgramId};
 use super::sys;
 
@@ -339,32 +338,6 @@ fn entry(spec: &DeviceSpec, form: Hook) -> Device {
 /// As the device table has them: zero for none.
 pub(super) fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> ([u8; 4], [u8; 16]) {
     (v4.map_or([0; 4], |a| a.octets()), v6.map_or([0; 16], |a| a.octets()))
-}
-
-/// Opens a pinned link and says which device it is on (0: one that is gone).
-fn open_link(path: &Path) -> Result<Option<(OwnedFd, u32)>, Error> {
-    let link = match sys::open_pin(path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::pins("opening", path)(error)),
-    };
-    let ifindex = sys::link_ifindex(link.as_fd()).map_err(Error::pins("reading", path))?;
-    Ok(Some((link, ifindex.unwrap_or(0))))
-}
-
-/// Detaches a pinned link and removes the pin; returns the device it was on.
-/// Removing the pin alone detaches later, when the kernel gets to it.
-fn release(path: &Path) -> Result<Option<u32>, Error> {
-    let Some((link, ifindex)) = open_link(path)? else { return Ok(None) };
-    if ifindex != 0 {
-        sys::link_detach(link.as_fd()).map_err(Error::pins("detaching", path))?;
-    }
-    remove_pin(path)?;
-    Ok(Some(ifindex))
-}
-
-fn keep(link: &OwnedFd, path: &Path) -> Result<(), Error> {
-    sys::pin(link.as_fd(), path).map_err(Error::pins("pinning", path))
 }
 
 /// How a link that was taken over runs: links do not say, but a second native

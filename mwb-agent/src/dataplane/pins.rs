@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use mwb_common::maps::ABI_VERSION;
@@ -12,6 +13,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::Error;
 use super::spec::Options;
+use super::sys;
 
 /// Suffix of the pin of a device's XDP link.
 pub(super) const XDP: &str = "xdp";
@@ -174,6 +176,33 @@ fn ensure_bpffs(pin_root: &Path) -> Result<(), Error> {
     fs::create_dir_all(target).map_err(Error::pins("making", target))?;
     mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), None::<&str>)
         .map_err(|errno| Error::Mount { path: target.to_owned(), source: errno.into() })
+}
+
+/// Opens a pinned link and says which device it is on (0: one that is gone).
+pub(super) fn open_link(path: &Path) -> Result<Option<(OwnedFd, u32)>, Error> {
+    let link = match sys::open_pin(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::pins("opening", path)(error)),
+    };
+    let ifindex = sys::link_ifindex(link.as_fd()).map_err(Error::pins("reading", path))?;
+    Ok(Some((link, ifindex.unwrap_or(0))))
+}
+
+/// Detaches a pinned link and removes the pin; returns the device it was on.
+/// Removing the pin alone detaches later, when the kernel gets to it.
+pub(super) fn release(path: &Path) -> Result<Option<u32>, Error> {
+    let Some((link, ifindex)) = open_link(path)? else { return Ok(None) };
+    if ifindex != 0 {
+        sys::link_detach(link.as_fd()).map_err(Error::pins("detaching", path))?;
+    }
+    remove_pin(path)?;
+    Ok(Some(ifindex))
+}
+
+/// Pins a link.
+pub(super) fn keep(link: &OwnedFd, path: &Path) -> Result<(), Error> {
+    sys::pin(link.as_fd(), path).map_err(Error::pins("pinning", path))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One agent after another: what is taken over, what is kept, what is refused.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 

@@ -39,6 +39,9 @@ mod record;
 mod shrink;
 mod view;
 
+#[path = "../prog_run/bond_packet.rs"]
+#[expect(dead_code, reason = "the packets of the table tests, more than are needed here")]
+mod bond_packet;
 #[path = "../prog_run/bond_world.rs"]
 #[expect(dead_code, reason = "the bond of the table tests, larger than is needed here")]
 mod bond_world;

@@ -8,7 +8,8 @@ use mwb_common::reason::Reason;
 use mwb_common::select::arrival::QUEUE;
 use mwb_common::wire::flag;
 
-use crate::bond_world::{DP_MAC, Door, End, MWB0_MAC, Side, inner_of, opened, path};
+use crate::bond_packet::{inner_of, opened};
+use crate::bond_world::{DP_MAC, Door, End, MWB0_MAC, Side, path};
 use crate::in_the_world;
 use crate::packet::Packet;
 use crate::world::{HOST, HOST6, PORT, REMOTE, REMOTE6, SERVICE, host_udp, selection, v6};

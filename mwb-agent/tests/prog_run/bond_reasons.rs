@@ -5,7 +5,8 @@ use mwb_common::maps::{BondPath, tick};
 use mwb_common::reason::{Reason, Verdict};
 use mwb_common::wire::{Header, Kind, flag, inner};
 
-use crate::bond_world::{DP_MAC, Door, End, LOOPBACK, MWB0_MAC, Sealed, Side, inner_of, path};
+use crate::bond_packet::{Sealed, inner_of};
+use crate::bond_world::{DP_MAC, Door, End, LOOPBACK, MWB0_MAC, Side, path};
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use crate::in_the_world;
 use crate::packet::Packet;

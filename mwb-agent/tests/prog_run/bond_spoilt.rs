@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use mwb_common::integrity::Suite;
 use mwb_common::reason::Reason;
 
+use crate::bond_packet::outside;
 use crate::bond_world::{
     DP_MAC, Door, End, GATEWAY_PORT, MWB0_MAC, ROUTER_MAC, SERVER_PORT, SUITES, Side, UPLINK_MAC,
-    address, outside,
+    address,
 };
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use crate::in_the_world;

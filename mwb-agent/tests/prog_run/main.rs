@@ -8,17 +8,21 @@
 //! `answers.rs`, `errors.rs`, `fragments.rs`, `admission.rs` and `portless.rs`. Every test has a network namespace of its own, and every row
 //! starts from an empty data plane that no pin outlives.
 //!
-//! The bond has a world of its own (`bond_world.rs`), in which either end is one; its rows
-//! are in `bond_reasons.rs`, and the other files that begin with `bond_` go through what
+//! The bond has a world of its own (`bond_world.rs`), in which either end is one, and
+//! packets (`bond_packet.rs`); its rows are in `bond_reasons.rs`, and the other files that begin with `bond_` go through what
 //! it promises.
 
 mod admission;
 mod answers;
 mod bond_choice_of_path;
+mod bond_entrance;
 mod bond_metered;
 mod bond_order;
+mod bond_others;
+mod bond_packet;
 mod bond_probes;
 mod bond_reasons;
+mod bond_roaming;
 mod bond_sealing;
 mod bond_spoilt;
 mod bond_world;

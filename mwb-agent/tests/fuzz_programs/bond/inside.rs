@@ -9,7 +9,8 @@ use mwb_common::wire::{Kind, flag, header_length};
 use super::seen::Seen;
 use super::setting::Setting;
 use super::view::{ip_length, payload};
-use crate::bond_world::{Door, Side, address, macs, open_payload, remote};
+use crate::bond_packet::open_payload;
+use crate::bond_world::{Door, Side, address, macs, remote};
 use crate::check::{ensure, mss_at, only_differs};
 use crate::view::{LINK, Part, View, be16};
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::Case;
+use super::{Case, scene::evidence};
 use crate::lab::{
     Agent, BondConfig, BondTables, Gateway, Lab, LabSpec, PathView, Server,
     address::{HOST6, SERVER4},
@@ -164,22 +164,7 @@ impl BondScene {
                 End::Gateway => &self.gateway,
                 End::Server => &self.server,
             };
-            let log = agent.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(25)..].join("\n");
-            let counters = match agent.api().counters() {
-                Ok(rows) => rows
-                    .iter()
-                    .map(|row| {
-                        format!(
-                            "{} {} {} {} {}",
-                            row.direction, row.wan, row.reason, row.protocol, row.packets
-                        )
-                    })
-                    .collect::<Vec<_>>()
-                    .join("\n"),
-                Err(error) => format!("{error:#}"),
-            };
+            let [counters, tail] = evidence(agent, 25);
             let paths = match self.tables(end).and_then(|tables| tables.paths()) {
                 Ok(paths) => format!("{paths:#?}"),
                 Err(error) => format!("{error:#}"),

@@ -5,7 +5,7 @@ use std::{fmt, fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::Case;
-use crate::lab::{Gateway, GatewayConfig, Lab, LabSpec};
+use crate::lab::{Agent, Gateway, GatewayConfig, Lab, LabSpec};
 
 /// How the gateway's programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,33 +123,37 @@ impl Scene {
             status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
         line.trim().trim_end_matches(" kB").parse().context("a number of KiB")
     }
+}
 
-    /// What a reader of a failure wants to know.
-    fn evidence(&self) -> String {
-        let log = self.gateway.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-        let counters = match self.gateway.api().counters() {
-            Ok(rows) => rows
-                .iter()
-                .map(|row| {
-                    format!(
-                        "{} {} {} {} {}",
-                        row.direction, row.wan, row.reason, row.protocol, row.packets
-                    )
-                })
-                .collect::<Vec<_>>()
-                .join("\n"),
-            Err(error) => format!("{error:#}"),
-        };
-        format!("counters:\n{counters}\nthe end of the agent's log:\n{tail}")
-    }
+/// What a reader of a failure wants to know of an agent: its counters, and the last lines
+/// of its log.
+pub(super) fn evidence(agent: &Agent, lines: usize) -> [String; 2] {
+    let log = agent.log();
+    let all: Vec<&str> = log.lines().collect();
+    let tail = all[all.len().saturating_sub(lines)..].join("\n");
+    let counters = match agent.api().counters() {
+        Ok(rows) => rows
+            .iter()
+            .map(|row| {
+                format!(
+                    "{} {} {} {} {}",
+                    row.direction, row.wan, row.reason, row.protocol, row.packets
+                )
+            })
+            .collect::<Vec<_>>()
+            .join("\n"),
+        Err(error) => format!("{error:#}"),
+    };
+    [counters, tail]
 }
 
 /// A test in a scene, with evidence when it fails.
 pub(super) fn play(scene: Scene, test: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
     let mut scene = scene;
-    test(&mut scene).map_err(|error| anyhow!("{error:#}\n\n{}", scene.evidence()))
+    test(&mut scene).map_err(|error| {
+        let [counters, tail] = evidence(&scene.gateway, 30);
+        anyhow!("{error:#}\n\ncounters:\n{counters}\nthe end of the agent's log:\n{tail}")
+    })
 }
 
 /// A case for each hook, in a plain lab of `wans` WANs and with the

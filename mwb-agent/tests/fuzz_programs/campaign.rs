@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Instant;
 
-use crate::make_network;
+use crate::network::make_network;
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::shrink;
@@ -25,10 +25,33 @@ pub(crate) struct Failure<S> {
     pub(crate) steps: Vec<S>,
 }
 
+/// One thing that is done, and its line in a file.
+pub(crate) trait Line: Clone {
+    /// Whether it can be the first.
+    fn begins(&self) -> bool;
+
+    /// As text.
+    fn line(&self) -> String;
+
+    /// What [`Self::line`] has written.
+    fn of_line(line: &str) -> Option<Self>;
+
+    /// All of a file. Lines that begin with `#` and empty ones are for people.
+    fn read(text: &str) -> Result<Vec<Self>, String> {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|line| Self::of_line(line).ok_or_else(|| format!("not a step: {line}"))).collect()
+    }
+
+    /// The text of a file.
+    fn write(steps: &[Self]) -> String {
+        steps.iter().map(|step| step.line() + "\n").collect()
+    }
+}
+
 /// What is run: programs in a data plane, or in two.
 pub(crate) trait Subject {
-    /// One thing done to it.
-    type Step: Clone;
+    /// What is done to it.
+    type Step: Line;
     /// What `cargo xtask fuzz` calls it.
     const TARGET: &'static str;
 
@@ -41,15 +64,6 @@ pub(crate) trait Subject {
 
     /// Does these steps to one that knows nothing; gives how many packets.
     fn replay(&mut self, steps: &[Self::Step]) -> Result<u64, String>;
-
-    /// Whether a step can be the first.
-    fn begins(step: &Self::Step) -> bool;
-
-    /// Steps as text.
-    fn write(steps: &[Self::Step]) -> String;
-
-    /// What [`Self::write`] has written.
-    fn read(text: &str) -> Result<Vec<Self::Step>, String>;
 }
 
 /// What one form has met.
@@ -143,7 +157,7 @@ fn work<S: Subject>(plan: &Plan, worker: usize, mut subjects: Vec<S>) -> Done {
     let mut done = Done::default();
     if let Some(file) = &plan.repeat {
         let text = std::fs::read_to_string(file).expect("the file of a failure");
-        let steps = S::read(&text).expect("the file of a failure");
+        let steps = S::Step::read(&text).expect("the file of a failure");
         for subject in &mut subjects {
             match subject.replay(&steps) {
                 Ok(inputs) => done.met.entry(subject.form()).or_default().inputs += inputs,

@@ -14,7 +14,7 @@ use crate::engine::{Engine, From, Outcome, Setting, Verdict};
 use crate::model::Model;
 use crate::mutate::mutate;
 use crate::random::Random;
-use crate::record::{self, Step};
+use crate::record::Step;
 use crate::view::{Part, View};
 use crate::{moved, world};
 
@@ -182,18 +182,6 @@ impl Subject for Engine {
             stage.perform(step)?;
         }
         stage.finish().map(|(inputs, _)| inputs)
-    }
-
-    fn begins(step: &Step) -> bool {
-        matches!(step, Step::Set(_))
-    }
-
-    fn write(steps: &[Step]) -> String {
-        record::write(steps)
-    }
-
-    fn read(text: &str) -> Result<Vec<Step>, String> {
-        record::read(text)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use mwb_agent::dataplane::Hook;
 
-use crate::campaign::Subject as _;
+use crate::campaign::{Line as _, Subject as _};
 use crate::engine::Engine;
-use crate::{first_setting, in_network, record};
+use crate::first_setting;
+use crate::network::in_the_world;
+use crate::record::Step;
 
 /// What once went wrong, and the steps to it.
 const FOUND: [(&str, &str); 2] = [
@@ -37,11 +39,11 @@ const FOUND: [(&str, &str); 2] = [
 
 #[test]
 fn episodes_that_once_failed_hold() {
-    in_network("episodes_that_once_failed_hold", |lan| {
+    in_the_world("episodes_that_once_failed_hold", |lan| {
         for form in [Hook::Xdp, Hook::Tcx] {
             let mut engine = Engine::open(form, lan, first_setting()).expect("a data plane");
             for (what, text) in FOUND {
-                let steps = record::read(text).expect("steps");
+                let steps = Step::read(text).expect("steps");
                 let result = engine.replay(&steps);
                 assert!(
                     result.as_ref().is_ok_and(|inputs| *inputs > 0),

@@ -47,6 +47,8 @@ mod bond_packet;
 mod bond_world;
 #[path = "../prog_run/moved.rs"]
 mod moved;
+#[path = "../prog_run/network.rs"]
+mod network;
 #[path = "../prog_run/packet.rs"]
 #[expect(
     dead_code,
@@ -57,11 +59,7 @@ mod packet;
 #[expect(dead_code, reason = "the little world of the table tests, larger than is needed here")]
 mod world;
 
-use std::process::Command;
-use std::thread;
-
 use mwb_agent::dataplane::Hook;
-use nix::sched::{CloneFlags, unshare};
 
 use crate::campaign::Met;
 use crate::engine::{Engine, Setting};
@@ -106,41 +104,4 @@ fn met_everything(form: &str, met: &Met) {
 /// What a data plane is opened with, before an episode says otherwise.
 fn first_setting() -> Setting {
     Setting::of_words([3, 3, 3, 1, 1, 0, 0, 0, 0, 0, 1, 1, 2, 1_500, 65_535])
-}
-
-/// Runs `test` in a network of its own; its argument is the index of the LAN
-/// device. Says why if that cannot be had here.
-fn in_network(name: &str, test: impl FnOnce(u32) + Send) {
-    let result = thread::scope(|scope| {
-        scope
-            .spawn(|| match make_network() {
-                Ok(lan) => test(lan),
-                Err(why) => println!("skipped: {name}: {why}"),
-            })
-            .join()
-    });
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// A network of this thread's own with the little world's LAN in it; gives the
-/// index of the LAN device. The namespace ends with the thread.
-fn make_network() -> Result<u32, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("needs root".to_owned());
-    }
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| format!("no network namespace: {errno}"))?;
-    for line in world::NETWORK {
-        let status = Command::new("ip")
-            .args(line.split_whitespace())
-            .status()
-            .map_err(|error| format!("no `ip` (Debian: iproute2): {error}"))?;
-        assert!(status.success(), "`ip {line}` failed");
-    }
-    for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-        std::fs::write(format!("/proc/sys/net/{switch}"), "1")
-            .map_err(|error| format!("{switch}: {error}"))?;
-    }
-    nix::net::if_::if_nametoindex("lan0").map_err(|errno| format!("lan0: {errno}"))
 }

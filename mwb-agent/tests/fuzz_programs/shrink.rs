@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::campaign::{Failure, Subject};
+use crate::campaign::{Failure, Line as _, Subject};
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,7 +19,7 @@ pub(crate) fn shrink<S: Subject>(subject: &mut S, failure: Failure<S::Step>) -> 
             let mut fewer = steps.clone();
             fewer.drain(at..(at + size).min(fewer.len()));
             // Nothing runs without a setting.
-            let set = fewer.first().is_some_and(S::begins);
+            let set = fewer.first().is_some_and(S::Step::begins);
             match subject.replay(&fewer) {
                 Err(still) if set => (wrong, steps) = (still, fewer),
                 _ => at += size,
@@ -45,6 +45,6 @@ pub(crate) fn write_down<S: Subject>(
         S::TARGET,
         file.display()
     );
-    std::fs::write(&file, again + &remarks + &S::write(&failure.steps))?;
+    std::fs::write(&file, again + &remarks + &S::Step::write(&failure.steps))?;
     Ok(file)
 }

@@ -82,21 +82,12 @@ pub(crate) fn header(random: &mut Random, tally: &mut Tally) -> Result<(), Strin
 /// Any message that there can be.
 pub(crate) fn any_message(random: &mut Random) -> Message {
     let (path, serial) = (random.byte().max(1), (random.next() as u32).max(1));
-    let balances = [
-        Balance::RoundRobin,
-        Balance::Weighted,
-        Balance::LeastUsed,
-        Balance::LeastLatency,
-        Balance::PerFlow,
-        Balance::Adaptive,
-        Balance::Failover,
-    ];
     match random.below(4) {
         0 => Message::Join(Join {
             path,
             serial,
             priority: random.byte(),
-            balance: *random.pick(&balances),
+            balance: *random.pick(&Balance::ALL),
             weight: random.word().max(1),
             capacity: random.next(),
             elephant_bytes: random.next() as u32,

@@ -10,7 +10,7 @@ use mwb_common::wire::flag;
 
 use crate::bond_packet::{inner_of, opened};
 use crate::bond_world::{DP_MAC, Door, End, MWB0_MAC, Side, path};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::Packet;
 use crate::world::{HOST, HOST6, PORT, REMOTE, REMOTE6, SERVICE, host_udp, selection, v6};
 

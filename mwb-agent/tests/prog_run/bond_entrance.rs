@@ -9,7 +9,7 @@ use crate::bond_packet::{inner_of, opened};
 use crate::bond_sealing::{through_device, towards};
 use crate::bond_world::{Door, End, MTU, Side};
 use crate::gateway::{XDP_DROP, XDP_PASS};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::{SYN, Transport};
 use crate::world::{
     BYPASSED, GATEWAY, HOST, HOST6, PORT, REMOTE, REMOTE6, SERVICE, WAN1, host_tcp, host_udp, v6,

@@ -10,7 +10,7 @@ use mwb_common::wire::{Header, Kind, flag, inner};
 use crate::bond_packet::{Sealed, inner_of, opened};
 use crate::bond_world::{AT_SERVER, DP_MAC, Door, EPOCH, End, MWB0_MAC, Side};
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::Packet;
 use crate::world::{HOST, HOST6, PORT, REMOTE, host_udp, v6};
 

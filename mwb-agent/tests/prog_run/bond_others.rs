@@ -8,7 +8,7 @@ use mwb_common::reason::Reason;
 use crate::bond_packet::outside;
 use crate::bond_world::{Door, End, Side, UPLINK_MAC, address, bond};
 use crate::gateway::{XDP_DROP, XDP_PASS};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::{Packet, Transport};
 use crate::world::{BYPASSED, HOST, HOST6, PORT, REMOTE, STRANGER_MAC, WAN1, host_udp};
 

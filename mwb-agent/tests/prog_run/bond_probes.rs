@@ -10,7 +10,7 @@ use mwb_common::wire::{Header, Kind, header_length, inner};
 use crate::bond_packet::{Sealed, inner_of, opened};
 use crate::bond_world::{DEAD_AFTER, DP_MAC, Door, End, INTERVAL, MWB0_MAC, SUITES, Side};
 use crate::gateway::{XDP_DROP, XDP_REDIRECT};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::world::{PORT, host_udp};
 
 /// Bytes behind the header of the shortest probe, and of every reply.

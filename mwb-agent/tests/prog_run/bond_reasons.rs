@@ -8,7 +8,7 @@ use mwb_common::wire::{Header, Kind, flag, inner};
 use crate::bond_packet::{Sealed, inner_of};
 use crate::bond_world::{DP_MAC, Door, End, LOOPBACK, MWB0_MAC, Side, path};
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::Packet;
 use crate::world::{PORT, REMOTE, host_udp};
 

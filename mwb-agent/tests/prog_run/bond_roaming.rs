@@ -10,7 +10,7 @@ use crate::bond_packet::{Sealed, opened, outside};
 use crate::bond_probes::{LEAST, probe_to, tick_for};
 use crate::bond_world::{Door, End, SERVER_PORT, SUITES, Side, address, remote};
 use crate::gateway::XDP_REDIRECT;
-use crate::in_the_world;
+use crate::network::in_the_world;
 
 /// A frame to the server from somewhere.
 fn from_elsewhere(sealed: &Sealed<'_>, source: (IpAddr, u16)) -> Vec<u8> {

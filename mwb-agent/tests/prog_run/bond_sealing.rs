@@ -12,7 +12,7 @@ use mwb_common::wire::{Header, Kind, flag, inner};
 use crate::bond_packet::{Sealed, inner_of, outside};
 use crate::bond_world::{DP_MAC, Door, End, MWB0_MAC, SUITES, Side, bond, key};
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::{Packet, TCP, Transport, UDP};
 use crate::world::{HOST_MAC, LAN_MAC, PORT, host_udp, v6};
 
@@ -68,44 +68,51 @@ fn data(end: &End, packet: &Packet, sequence: u64, flow_sequence: u32) -> Header
     }
 }
 
-#[test]
-fn what_goes_into_the_bond_leaves_sealed_to_the_byte() {
-    in_the_world("what_goes_into_the_bond_leaves_sealed_to_the_byte", |lan| {
+/// Runs a test at both ends with each suite, and each family inside and outside.
+fn in_all_ways(name: &str, test: impl Fn(&mut End, Suite, [bool; 2]) + Sync) {
+    in_the_world(name, |lan| {
         for side in [Side::Gateway, Side::Server] {
             let mut end = End::new(lan, side);
             for suite in SUITES {
-                for (inside6, outside6) in
-                    [(false, false), (false, true), (true, false), (true, true)]
-                {
-                    end.reset(suite, outside6);
-                    for (number, length) in (1..).zip(LENGTHS) {
-                        let packet = through_device(&towards(side, inside6, length));
-                        let sent = end.run(Door::Device, &packet.bytes());
-                        let sequence = u64::from(number);
-                        let expected = Sealed {
-                            side,
-                            suite,
-                            header: data(&end, &packet, sequence, number),
-                            text: &inner_of(&packet),
-                            is_v6: outside6,
-                        };
-                        let what = format!("{side:?} {suite:?} {inside6} in {outside6}, {length}");
-                        assert_eq!(sent.verdict, XDP_REDIRECT, "{what}");
-                        assert_eq!(sent.packet, expected.frame(), "{what}");
-                        assert_eq!(end.state(1).sent, sequence, "{what}");
-                    }
-                    let sent: usize = LENGTHS
-                        .iter()
-                        .map(|length| towards(side, inside6, *length))
-                        .map(|packet| {
-                            let head = if suite == Suite::ChaCha20Poly1305 { 40 } else { 32 };
-                            inner_of(&packet).len() + head + if outside6 { 48 } else { 28 }
-                        })
-                        .sum();
-                    assert_eq!(end.state(1).sent_bytes, sent as u64);
+                for families in [[false, false], [false, true], [true, false], [true, true]] {
+                    end.reset(suite, families[1]);
+                    test(&mut end, suite, families);
                 }
             }
         }
+    });
+}
+
+#[test]
+fn what_goes_into_the_bond_leaves_sealed_to_the_byte() {
+    let name = "what_goes_into_the_bond_leaves_sealed_to_the_byte";
+    in_all_ways(name, |end, suite, [inside6, outside6]| {
+        let side = end.side;
+        for (number, length) in (1..).zip(LENGTHS) {
+            let packet = through_device(&towards(side, inside6, length));
+            let sent = end.run(Door::Device, &packet.bytes());
+            let sequence = u64::from(number);
+            let expected = Sealed {
+                side,
+                suite,
+                header: data(end, &packet, sequence, number),
+                text: &inner_of(&packet),
+                is_v6: outside6,
+            };
+            let what = format!("{side:?} {suite:?} {inside6} in {outside6}, {length}");
+            assert_eq!(sent.verdict, XDP_REDIRECT, "{what}");
+            assert_eq!(sent.packet, expected.frame(), "{what}");
+            assert_eq!(end.state(1).sent, sequence, "{what}");
+        }
+        let sent: usize = LENGTHS
+            .iter()
+            .map(|length| towards(side, inside6, *length))
+            .map(|packet| {
+                let head = if suite == Suite::ChaCha20Poly1305 { 40 } else { 32 };
+                inner_of(&packet).len() + head + if outside6 { 48 } else { 28 }
+            })
+            .sum();
+        assert_eq!(end.state(1).sent_bytes, sent as u64);
     });
 }
 
@@ -136,46 +143,24 @@ fn a_packet_of_the_lan_goes_into_the_bond_with_a_hop_less_and_without_padding() 
 
 #[test]
 fn what_comes_out_of_the_bond_is_what_went_in() {
-    in_the_world("what_comes_out_of_the_bond_is_what_went_in", |lan| {
-        for side in [Side::Gateway, Side::Server] {
-            let mut end = End::new(lan, side);
-            for suite in SUITES {
-                for (inside6, outside6) in
-                    [(false, false), (false, true), (true, false), (true, true)]
-                {
-                    end.reset(suite, outside6);
-                    let mut bytes = 0;
-                    for (number, length) in (1..).zip(LENGTHS) {
-                        let packet = towards(side.other(), inside6, length);
-                        let text = inner_of(&packet);
-                        let header = Header {
-                            inner: family(&packet),
-                            ..far(side).header_to(&packet, 1, number)
-                        };
-                        let sealed = Sealed {
-                            side: side.other(),
-                            suite,
-                            header,
-                            text: &text,
-                            is_v6: outside6,
-                        };
-                        let frame = sealed.arriving();
-                        bytes += frame.len() as u64 - 14;
-                        let came = end.run(Door::Wan(1), &frame);
-                        let what = format!("{side:?} {suite:?} {inside6} in {outside6}, {length}");
-                        assert_eq!(came.verdict, XDP_REDIRECT, "{what}");
-                        let out = packet.with(|p| (p.to, p.from) = (MWB0_MAC, DP_MAC));
-                        assert_eq!(came.packet, out.bytes(), "{what}");
-                    }
-                    let state = end.state(1);
-                    assert_eq!(
-                        (state.received, state.received_bytes),
-                        (LENGTHS.len() as u64, bytes)
-                    );
-                    assert!(state.heard > 0);
-                }
-            }
+    let name = "what_comes_out_of_the_bond_is_what_went_in";
+    in_all_ways(name, |end, suite, [inside6, outside6]| {
+        let side = end.side;
+        let mut bytes = 0;
+        for (number, length) in (1..).zip(LENGTHS) {
+            let packet = towards(side.other(), inside6, length);
+            let header = far(side).header_to(&packet, 1, number);
+            let frame = arriving(side, suite, outside6, &packet, header);
+            bytes += frame.len() as u64 - 14;
+            let came = end.run(Door::Wan(1), &frame);
+            let what = format!("{side:?} {suite:?} {inside6} in {outside6}, {length}");
+            assert_eq!(came.verdict, XDP_REDIRECT, "{what}");
+            let out = packet.with(|p| (p.to, p.from) = (MWB0_MAC, DP_MAC));
+            assert_eq!(came.packet, out.bytes(), "{what}");
         }
+        let state = end.state(1);
+        assert_eq!((state.received, state.received_bytes), (LENGTHS.len() as u64, bytes));
+        assert!(state.heard > 0);
     });
 }
 

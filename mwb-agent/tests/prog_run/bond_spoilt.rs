@@ -12,38 +12,23 @@ use crate::bond_world::{
     address,
 };
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
-use crate::in_the_world;
 use crate::moved::difference;
+use crate::network::in_the_world;
 use crate::packet::Transport;
+use crate::random::Random;
 use crate::world::{PORT, host_udp, v6};
 
 /// Packets of each kind.
 const PACKETS: usize = 6_000;
 
-/// xorshift64* (Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 11) % n as u64) as usize
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| (self.next() >> 32) as u8).collect()
-    }
+fn bytes(random: &mut Random, length: usize) -> Vec<u8> {
+    (0..length).map(|_| random.byte()).collect()
 }
 
 /// Random bytes, or such with a header that is more or less one.
 fn payload(random: &mut Random, side: Side) -> Vec<u8> {
     let length = random.below(200);
-    let mut bytes = random.bytes(length);
+    let mut bytes = bytes(random, length);
     let mut put = |at: usize, value: &[u8], chance: usize, random: &mut Random| {
         if bytes.len() >= at + value.len() && random.below(100) < chance {
             bytes[at..at + value.len()].copy_from_slice(value);
@@ -67,7 +52,7 @@ fn random_bytes_to_the_bond_s_port_never_come_out() {
     in_the_world("random_bytes_to_the_bond_s_port_never_come_out", |lan| {
         for side in [Side::Gateway, Side::Server] {
             let mut end = End::new(lan, side);
-            let mut random = Random(0x6d77_6207);
+            let mut random = Random::new(0x6d77_6207);
             for suite in [Suite::ChaCha20Poly1305, Suite::SipHash] {
                 for is_v6 in [false, true] {
                     end.reset(suite, is_v6);
@@ -125,7 +110,7 @@ fn whatever_goes_into_the_bond_comes_out_at_the_other_end_as_it_was() {
     in_the_world(name, |lan| {
         let mut gateway = End::new(lan, Side::Gateway);
         let mut server = End::new(lan, Side::Server);
-        let mut random = Random(0x6d77_6208);
+        let mut random = Random::new(0x6d77_6208);
         for suite in SUITES {
             for is_v6 in [false, true] {
                 gateway.reset(suite, is_v6);
@@ -133,7 +118,7 @@ fn whatever_goes_into_the_bond_comes_out_at_the_other_end_as_it_was() {
                 for number in 0..PACKETS / 3 {
                     let length = random.below(1_300);
                     let protocol = random.below(256) as u8;
-                    let bytes = random.bytes(length);
+                    let bytes = bytes(&mut random, length);
                     let packet = host_udp(PORT).with(|p| {
                         p.transport = Transport::Raw { protocol, bytes };
                         p.payload.clear();

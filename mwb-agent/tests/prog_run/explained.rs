@@ -10,7 +10,7 @@ use mwb_common::maps::{Control, Family, SLOTS, Selection, how, index};
 use mwb_common::reason::Reason;
 
 use crate::gateway::{From, Gateway, Gateways};
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::packet::{Packet, Transport};
 use crate::world::{self, from_port, host_echo, host_tcp, host_udp, v6};
 

@@ -12,8 +12,8 @@ use mwb_common::reason::Reason;
 
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::{Gateway, Gateways, XDP_PASS};
-use crate::in_the_world;
 use crate::moved::difference;
+use crate::network::in_the_world;
 use crate::packet::{ACK, Packet, Transport};
 use crate::sweep::entries;
 use crate::world::{

@@ -35,6 +35,7 @@ mod gateway;
 mod inward;
 mod lasting;
 mod moved;
+mod network;
 mod outward;
 mod packet;
 mod portless;
@@ -43,54 +44,20 @@ mod row;
 mod sweep;
 mod world;
 
+#[path = "../fuzz_programs/random.rs"]
+#[expect(dead_code, reason = "the choices of the fuzzers, more than are needed here")]
+mod random;
+
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
-use std::process::Command;
-use std::thread;
 
 use mwb_agent::dataplane::Hook;
 use mwb_common::reason::Reason;
-use nix::sched::{CloneFlags, unshare};
 
 use crate::gateway::{From, Gateways};
+use crate::network::in_the_world;
 use crate::row::{Row, forwarded};
 use crate::world::{PORT, from_port, host_tcp, host_udp, out_by1};
-
-/// Runs `test` in a network of its own with the little world's LAN in it; its
-/// argument is the index of the LAN device. Says why if that cannot be had here.
-fn in_the_world(name: &str, test: impl FnOnce(u32) + Send) {
-    let result = thread::scope(|scope| {
-        scope
-            .spawn(|| match make_network() {
-                Ok(lan) => test(lan),
-                Err(why) => println!("skipped: {name}: {why}"),
-            })
-            .join()
-    });
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// The thread's namespace ends with the thread.
-fn make_network() -> Result<u32, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("needs root".to_owned());
-    }
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| format!("no network namespace: {errno}"))?;
-    for line in world::NETWORK {
-        let status = Command::new("ip")
-            .args(line.split_whitespace())
-            .status()
-            .map_err(|error| format!("no `ip` (Debian: iproute2): {error}"))?;
-        assert!(status.success(), "`ip {line}` failed");
-    }
-    for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-        std::fs::write(format!("/proc/sys/net/{switch}"), "1")
-            .map_err(|error| format!("{switch}: {error}"))?;
-    }
-    nix::net::if_::if_nametoindex("lan0").map_err(|errno| format!("lan0: {errno}"))
-}
 
 /// Runs rows in all their forms and names every one that failed.
 fn run(name: &str, rows: Vec<Row>) {

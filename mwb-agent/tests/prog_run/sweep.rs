@@ -8,8 +8,8 @@ use mwb_common::maps::{Control, Path};
 
 use crate::gateway::From::{Lan, Wan};
 use crate::gateway::{Gateway, Gateways};
-use crate::in_the_world;
 use crate::lasting::with_flags;
+use crate::network::in_the_world;
 use crate::packet::{ACK, Packet};
 use crate::world::{
     HOST, PORT, answer, control, host_echo, host_tcp, host_udp, out_by1, path1, v6,

@@ -1,7 +1,7 @@
 //! An episode of a bond: what leaves one end comes to the other, as it is, spoilt, or
 //! both, sooner or later, once or again.
 
-use super::record::{self, Step};
+use super::record::Step;
 use super::setting::Setting;
 use super::stage::{Pair, Stage};
 use super::view::payload;
@@ -35,18 +35,6 @@ impl Subject for Pair {
             stage.perform(step)?;
         }
         stage.finish().map(|(inputs, _)| inputs)
-    }
-
-    fn begins(step: &Step) -> bool {
-        matches!(step, Step::Set(_))
-    }
-
-    fn write(steps: &[Step]) -> String {
-        record::write(steps)
-    }
-
-    fn read(text: &str) -> Result<Vec<Step>, String> {
-        record::read(text)
     }
 }
 

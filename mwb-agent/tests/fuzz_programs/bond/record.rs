@@ -1,11 +1,10 @@
 //! What was done in an episode of the bond, as text that can be run again.
 
-use std::fmt::Write as _;
-
 use super::setting::Setting;
 use crate::bond_world::{Door, Side};
+use crate::campaign::Line;
 use crate::engine::hex;
-use crate::record::unhex;
+use crate::record::{of_words, unhex, words};
 
 /// One thing done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,55 +25,52 @@ fn name(side: Side) -> &'static str {
     }
 }
 
-pub(super) fn write(steps: &[Step]) -> String {
-    let mut text = String::new();
-    for step in steps {
-        let _ = match step {
-            Step::Set(setting) => {
-                let words: Vec<_> = setting.words().iter().map(u16::to_string).collect();
-                writeln!(text, "set {}", words.join(" "))
-            }
-            Step::Inside(side, Door::Lan, bytes) => {
-                writeln!(text, "lan {} {}", name(*side), hex(bytes))
-            }
-            Step::Inside(side, _, bytes) => {
-                writeln!(text, "device {} {}", name(*side), hex(bytes))
+impl Line for Step {
+    fn begins(&self) -> bool {
+        matches!(self, Step::Set(_))
+    }
+
+    fn line(&self) -> String {
+        match self {
+            Step::Set(setting) => format!("set {}", words(&setting.words())),
+            Step::Inside(side, door, bytes) => {
+                let door = if *door == Door::Lan { "lan" } else { "device" };
+                format!("{door} {} {}", name(*side), hex(bytes))
             }
             Step::Outside(side, wan, genuine, bytes) => {
                 let what = if *genuine { "genuine" } else { "spoilt" };
-                writeln!(text, "wan{wan} {} {what} {}", name(*side), hex(bytes))
+                format!("wan{wan} {} {what} {}", name(*side), hex(bytes))
             }
-            Step::Good(side) => writeln!(text, "good {}", name(*side)),
-        };
+            Step::Good(side) => format!("good {}", name(*side)),
+        }
     }
-    text
-}
 
-/// Lines that begin with `#` and empty ones are for people.
-pub(super) fn read(text: &str) -> Result<Vec<Step>, String> {
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| step(line).ok_or_else(|| format!("not a step: {line}"))).collect()
-}
-
-fn step(line: &str) -> Option<Step> {
-    let side = |name: &str| match name {
-        "gateway" => Some(Side::Gateway),
-        "server" => Some(Side::Server),
-        _ => None,
-    };
-    match *line.split(' ').collect::<Vec<_>>().as_slice() {
-        ["set", ref words @ ..] => {
-            let words: Option<Vec<u16>> = words.iter().map(|word| word.parse().ok()).collect();
-            Some(Step::Set(Setting::of_words(words?.try_into().ok()?)))
+    fn of_line(line: &str) -> Option<Self> {
+        let (kind, rest) = line.split_once(' ')?;
+        if kind == "set" {
+            return Some(Step::Set(Setting::of_words(of_words(rest)?)));
         }
-        ["lan", end, bytes] => Some(Step::Inside(side(end)?, Door::Lan, unhex(bytes)?)),
-        ["device", end, bytes] => Some(Step::Inside(side(end)?, Door::Device, unhex(bytes)?)),
-        [wan @ ("wan1" | "wan2"), end, what @ ("genuine" | "spoilt"), bytes] => {
-            let wan = if wan == "wan1" { 1 } else { 2 };
-            Some(Step::Outside(side(end)?, wan, what == "genuine", unhex(bytes)?))
-        }
-        ["good", end] => Some(Step::Good(side(end)?)),
-        _ => None,
+        let (end, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let side = match end {
+            "gateway" => Side::Gateway,
+            "server" => Side::Server,
+            _ => return None,
+        };
+        let wan = match kind {
+            "lan" => return Some(Step::Inside(side, Door::Lan, unhex(rest)?)),
+            "device" => return Some(Step::Inside(side, Door::Device, unhex(rest)?)),
+            "good" => return Some(Step::Good(side)),
+            "wan1" => 1,
+            "wan2" => 2,
+            _ => return None,
+        };
+        let (what, bytes) = rest.split_once(' ')?;
+        let genuine = match what {
+            "genuine" => true,
+            "spoilt" => false,
+            _ => return None,
+        };
+        Some(Step::Outside(side, wan, genuine, unhex(bytes)?))
     }
 }
 
@@ -88,6 +84,6 @@ fn steps_of_a_bond_are_read_as_they_were_written() {
         Step::Outside(Side::Server, 1, false, vec![8]),
         Step::Good(Side::Server),
     ];
-    assert_eq!(read(&format!("# a remark\n\n{}", write(&steps))), Ok(steps));
-    assert!(read("wan3 server spoilt 00").is_err());
+    assert_eq!(Step::read(&format!("# a remark\n\n{}", Step::write(&steps))), Ok(steps));
+    assert!(Step::read("wan3 server spoilt 00").is_err());
 }

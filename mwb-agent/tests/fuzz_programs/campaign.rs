@@ -91,6 +91,8 @@ impl Met {
 #[derive(Default)]
 struct Done {
     episodes: u64,
+    /// Packets of episodes that came to nothing.
+    lost: u64,
     /// By the name of the form.
     met: BTreeMap<&'static str, Met>,
     failures: Vec<String>,
@@ -99,7 +101,7 @@ struct Done {
 
 impl Done {
     fn inputs(&self) -> u64 {
-        self.met.values().map(|met| met.inputs).sum()
+        self.lost + self.met.values().map(|met| met.inputs).sum::<u64>()
     }
 }
 
@@ -179,6 +181,7 @@ fn work<S: Subject>(plan: &Plan, worker: usize, mut subjects: Vec<S>) -> Done {
             }
             Err(failure) => {
                 let form = subject.form();
+                done.lost += failure.steps.len() as u64;
                 // Figures apart, each kind of failure is wanted once.
                 let kind = kind_of(&failure.wrong);
                 if !done.kinds.insert(kind) {

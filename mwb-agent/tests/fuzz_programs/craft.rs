@@ -94,6 +94,12 @@ fn describe(random: &mut Random, packet: &mut Packet) {
         Transport::Tcp { flags, destination, .. } => {
             *flags = *random.pick(FLAGS);
             *destination = *random.pick(&[443, 443, 80, 22]);
+            if random.chance(30) {
+                let [high, low] = u16::to_be_bytes(*random.pick(&[1_460, 8_960, 536, 65_535, 0]));
+                // Alone, or behind what fills up and before what is allowed as well.
+                let options = [vec![2, 4, high, low], vec![1, 2, 4, high, low, 4, 2, 0]];
+                packet.tcp_options = random.pick(&options).clone();
+            }
         }
         Transport::Udp { checksum, destination, .. } => {
             *checksum = packet.source.is_ipv6() || random.chance(85);

@@ -20,14 +20,16 @@ const KINDS: [Kind; 7] = [
 
 /// Any header that there can be.
 fn any_header(random: &mut Random) -> Header {
+    let kind = *random.pick(&KINDS);
     Header {
-        kind: *random.pick(&KINDS),
+        kind,
         flags: random.byte() & 0x1f,
         path: random.byte().max(1),
         inner: *random.pick(&[0, 4, 6]),
         session: random.next() as u32,
         sequence: random.next().max(1),
         bucket: random.word(),
+        taken: if kind.is_the_agents() { 0 } else { random.word() },
         flow_sequence: random.next() as u32,
     }
 }
@@ -42,7 +44,7 @@ pub(crate) fn is_header(bytes: &[u8; FIELDS as usize]) -> Result<(), NoHeader> {
         && bytes[2] != 0
         && [0, 4, 6].contains(&bytes[3])
         && bytes[8..16] != [0; 8]
-        && bytes[18..20] == [0; 2];
+        && (bytes[18..20] == [0; 2] || bytes[0] & 15 < 4);
     if right { Ok(()) } else { Err(NoHeader::Malformed) }
 }
 
@@ -91,6 +93,7 @@ pub(crate) fn any_message(random: &mut Random) -> Message {
             weight: random.word().max(1),
             capacity: random.next(),
             elephant_bytes: random.next() as u32,
+            metered: random.byte() & 1 != 0,
         }),
         1 => {
             let verdict = *random.pick(&[Verdict::Taken, Verdict::NoRoom]);
@@ -116,7 +119,8 @@ fn is_message(bytes: &[u8]) -> bool {
     };
     bytes.len() == length
         && (about == 0) == (number == 3)
-        && bytes[2..4] == [0; 2]
+        && bytes[2] <= u8::from(number == 1)
+        && bytes[3] == 0
         && bytes[4..8] != [0; 4]
         && match number {
             1 => (1..=7).contains(&bytes[9]) && bytes[10..12] != [0; 2],

@@ -116,6 +116,7 @@ pub(super) fn sealed(
         session: if random.chance(98) { to.session() } else { random.next() as u32 },
         sequence: sequence.max(1),
         bucket: if data { bucket } else { 0 },
+        taken: if kind.is_the_agents() { 0 } else { random.below(3) as u16 },
         flow_sequence: if data { flow_sequence } else { 0 },
     };
     let is_v6 = random.chance(40);

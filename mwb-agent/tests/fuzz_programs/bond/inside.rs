@@ -98,6 +98,8 @@ impl Judge<'_> {
         ensure(header.session == side.other().session(), || "another session".to_owned())?;
         let (next, sequence) = (state.sent + 1, header.sequence);
         ensure(sequence == next, || format!("sequence {sequence}, not {next}"))?;
+        let taken = state.received as u16;
+        ensure(header.taken == taken, || format!("{} were taken, not {taken}", header.taken))?;
         let parity = known.parity(setting, side);
         ensure(header.flags & flag::EPOCH == parity, || "keys of another epoch".to_owned())?;
         let others = header.flags & !flag::EPOCH;

@@ -77,6 +77,11 @@ impl Came<'_> {
         state.received_bytes += (end - LINK) as u64;
         ensure(now.heard >= state.heard && now.heard > 0, || "it was not heard".to_owned())?;
         state.heard = now.heard;
+        if newest && state.taken != u32::from(head.taken) {
+            let lives = now.alive_until > now.heard;
+            ensure(lives, || "more was taken, and the path does not live".to_owned())?;
+            (state.taken, state.alive_until) = (head.taken.into(), now.alive_until);
+        }
         if !newest || self.side == Side::Gateway {
             return Ok(state);
         }
@@ -146,6 +151,7 @@ impl Came<'_> {
             session: side.other().session(),
             sequence: state.sent + 1,
             bucket: 0,
+            taken: state.received as u16,
             flow_sequence: 0,
         };
         ensure(reply == expected, || format!("{reply:?}, and not {expected:?}"))?;

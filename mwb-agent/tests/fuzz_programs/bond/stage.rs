@@ -143,8 +143,13 @@ impl<'a> Stage<'a> {
         // The running number of packets is nobody's business.
         let session = SessionState { cursor: 0, ..session };
         // So are the queues, and when a probe is due, which clocks decide.
-        let paths =
-            PATHS.map(|id| PathState { busy_until: 0, forced: 0, probe_due: 0, ..end.state(id) });
+        let paths = PATHS.map(|id| PathState {
+            busy_until: 0,
+            forced: 0,
+            probe_due: 0,
+            used_at: 0,
+            ..end.state(id)
+        });
         Known { paths, session }
     }
 
@@ -245,9 +250,18 @@ impl<'a> Stage<'a> {
             },
             (Claim::Sealed(head), Some((_, text))) if genuine => {
                 let (before, after, out) = (&before, &after, &outcome.packet[..]);
-                #[rustfmt::skip]
                 let came = Came {
-                    setting, suite, side, wan, frame, head, text: &text, before, after, verdict, out,
+                    setting,
+                    suite,
+                    side,
+                    wan,
+                    frame,
+                    head,
+                    text: &text,
+                    before,
+                    after,
+                    verdict,
+                    out,
                 };
                 let reason = came.judge(seen)?;
                 seen.count(Direction::In, reason);

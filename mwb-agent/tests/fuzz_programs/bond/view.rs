@@ -33,6 +33,7 @@ pub(super) struct Head {
     pub(super) session: u32,
     pub(super) sequence: u64,
     pub(super) bucket: u16,
+    pub(super) taken: u16,
     pub(super) flow_sequence: u32,
 }
 
@@ -48,6 +49,7 @@ pub(super) fn head(payload: &[u8]) -> Option<Head> {
         session: word(4)?,
         sequence: u64::from(word(8)?) << 32 | u64::from(word(12)?),
         bucket: be16(payload, 16)?,
+        taken: be16(payload, 18)?,
         flow_sequence: word(20)?,
     };
     let right = first >> 4 == 1
@@ -56,7 +58,7 @@ pub(super) fn head(payload: &[u8]) -> Option<Head> {
         && path != 0
         && matches!(inner, 0 | 4 | 6)
         && head.sequence != 0
-        && be16(payload, 18)? == 0;
+        && (head.taken == 0 || head.kind < kind::CONTROL);
     right.then_some(head)
 }
 

@@ -197,8 +197,8 @@ fn each_difference_of_a_bond_needs_a_restart() {
         assert!(first.starts_with(line), "{new}: {refused:?}");
         assert!(refused.iter().all(|line| line.contains("restart")), "{refused:?}");
     }
-    let metered = BOND.replace("device: wan0}", "device: wan0, metered: true}");
-    let Revision { changes, refused } = between(&parsed(BOND), &parsed(&metered));
+    let metered = LEAST_BOND.replace("device: wan0}", "device: wan0, metered: true}");
+    let Revision { changes, refused } = between(&parsed(LEAST_BOND), &parsed(&metered));
     assert_eq!(changes, ["WAN fiber: metered: false → true"]);
     assert_eq!(refused, [] as [&str; 0], "a running agent does that");
     let Revision { changes, refused } = between(

@@ -203,6 +203,7 @@ mod tests {
             weight: 1,
             capacity: 0,
             elephant_bytes: 0,
+            metered: false,
         }
     }
 

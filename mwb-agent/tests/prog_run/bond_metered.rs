@@ -7,12 +7,12 @@ use mwb_common::reason::Reason;
 use mwb_common::select::pace::{IDLE_AFTER, OVERLAP};
 use mwb_common::wire::{Header, Kind, inner};
 
+use crate::bond_packet::{Sealed, inner_of};
 use crate::bond_probes::{LEAST, monotonic, probe_to, saying, tick_for};
 use crate::bond_world::{
-    DEAD_AFTER, Door, End, IDLE_DEAD_AFTER, IDLE_INTERVAL, INTERVAL, LOOPBACK, Sealed, Side,
-    inner_of, path,
+    DEAD_AFTER, Door, End, IDLE_DEAD_AFTER, IDLE_INTERVAL, INTERVAL, LOOPBACK, Side, path,
 };
-use crate::in_the_world;
+use crate::network::in_the_world;
 use crate::world::{PORT, host_udp};
 
 const SECOND: u64 = 1_000_000_000;

@@ -204,7 +204,8 @@ fn weigh(entry: &Bucket, now: u64, length: u32) -> Weight {
 /// Whether this packet is to make the probe that is due: one does.
 #[inline(always)]
 fn claim(index: u32, now: u64) -> bool {
-    let (Some(way), Some(bond)) = (Way::of(index), BOND.get(0)) else { return false };
+    let Some(bond) = BOND.get(0) else { return false };
+    let Some(way) = Way::of(index) else { return false };
     // Without the devices there is no way round.
     if TICKS.get_ifindex(1).is_none() {
         return false;
@@ -259,7 +260,8 @@ fn running(slot: u32) -> u32 {
 /// Puts a packet into the virtual queue of its path.
 #[inline(always)]
 fn queue(index: u32, length: u32, now: u64) {
-    let (Some(way), Some(bond)) = (Way::of(index), BOND.get(0)) else { return };
+    let Some(bond) = BOND.get(0) else { return };
+    let Some(way) = Way::of(index) else { return };
     let outside = length + more(way.is_v6);
     // SAFETY: a map value.
     unsafe {

@@ -32,6 +32,9 @@ const EXECUTABLES: [&str; 5] = [
     "mwb-agent/tests/rights",
     "mwb-agent/tests/mwb_command",
 ];
+/// Of these, what reckons for minutes on an emulated machine and asks no kernel for
+/// anything.
+const RECKONING: [&str; 2] = ["mwb-agent::tunnel::estimate::", "mwb-agent::flows::plan::"];
 /// Documents that tests of the agent read, at the top of the checkout.
 const DOCUMENTS: [&str; 2] = ["deploy", "docs"];
 /// MiB of one guest.
@@ -174,7 +177,10 @@ pub(super) fn collect(
             if number > 0 && matches!(source, Source::Proof(_)) {
                 tests.retain(|test| proof::is_for_each_kernel(test));
             }
-            tests.retain(|test| wants(kernel, &source.full_name(test)));
+            tests.retain(|test| {
+                let name = source.full_name(test);
+                wants(kernel, &name) && !RECKONING.iter().any(|of| name.starts_with(of))
+            });
             work.extend(pieces::divide(kernel, source, &tests));
         }
     }

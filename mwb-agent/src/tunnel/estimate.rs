@@ -180,6 +180,7 @@ impl Estimator {
             path: facts.path,
             capacity: track.capacity,
             rate: track.rate,
+            carried: track.carried,
             full: track.full,
             way: track.way()?,
             round_trip: track.round_trip()?,

@@ -51,6 +51,8 @@ pub(super) struct Candidate {
     pub(super) path: u8,
     pub(super) capacity: Option<f64>,
     pub(super) rate: f64,
+    /// The most that has arrived of late.
+    pub(super) carried: f64,
     pub(super) full: bool,
     pub(super) way: f64,
     pub(super) round_trip: f64,
@@ -60,14 +62,16 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// What one flow of TCP can have of it, as far as is known. With loss: Mathis et al.,
-    /// The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm, 1997.
+    /// The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm, 1997; but no
+    /// less than what it has: some congestion controls take no loss for a full queue.
     fn gives(&self) -> Option<f64> {
         let most = self.capacity?;
         if self.loss.lost < LOST {
             return Some(most);
         }
         let round_trip = (self.round_trip / 1e9).max(1e-3);
-        Some(most.min(1.22 * SEGMENT * 8.0 / (round_trip * self.loss.part().sqrt())))
+        let lossy = 1.22 * SEGMENT * 8.0 / (round_trip * self.loss.part().sqrt());
+        Some(most.min(lossy.max(self.carried)))
     }
 
     fn is_clean(&self, slack: f64) -> bool {

@@ -28,10 +28,12 @@ const OURS: f64 = 0.5;
 /// for the choice of a home (30 s).
 const SHORT: f64 = 0.95;
 const LONG: f64 = 0.9967;
+/// What was carried counts so much less after a tick: half after some 3 s.
+const CARRIED: f64 = 0.98;
 /// A train took so long at least, in ns: times are not better known than this.
 const LEAST_TRAIN: f64 = 500_000.0;
-/// A path that was dead and lost less than this part was only slow.
-const HOLE: f64 = 0.15;
+/// A path that was dead and lost less than this part was slow, or loses much.
+const HOLE: f64 = 0.6;
 /// Two looks can lie so far apart, in ns.
 const LATE: u64 = 200_000_000;
 /// Ticks that are remembered.
@@ -87,8 +89,9 @@ pub(super) struct Track {
     pub(super) mismatch: f64,
     /// How much the delay differs from one probe to the next while there is no load.
     pub(super) jitter: f64,
-    /// What arrives.
+    /// What arrives, and the most of it of late.
     pub(super) rate: f64,
+    pub(super) carried: f64,
     /// What it can carry.
     pub(super) capacity: Option<f64>,
     /// The capacity was seen while the path was full.
@@ -175,6 +178,7 @@ impl Track {
         let elapsed = (state.reply_received_at - before.received_at) as f64;
         self.lost = self.lost.saturating_add_signed((sent - taken) as i64);
         self.rate = bytes * 8e9 / elapsed;
+        self.carried = self.rate.max(self.carried * CARRIED);
         let grown = GROWN + GROWN_BY_JITTER * self.jitter;
         let least = before.queue.min(self.queue);
         self.full = least > grown;
@@ -182,8 +186,8 @@ impl Track {
         let dead_after = state.alive_until.saturating_sub(state.reply_at);
         let silent = state.reply_at.saturating_sub(before.at) > dead_after + LATE;
         let gap = std::mem::take(&mut self.gap) || silent;
-        if gap {
-            self.holes += u32::from(sent - taken > HOLE * sent);
+        if gap && sent - taken > HOLE * sent {
+            self.holes += 1;
         } else if before.queue.max(self.queue) <= grown {
             self.short.count(SHORT, sent, sent - taken);
             self.long.count(LONG, sent, sent - taken);

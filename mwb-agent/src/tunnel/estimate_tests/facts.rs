@@ -317,6 +317,7 @@ fn candidate(path: u8, capacity: f64, rate: f64, full: bool) -> Candidate {
         path,
         capacity: Some(capacity),
         rate,
+        carried: rate,
         full,
         way: 20e6,
         round_trip: 40e6,
@@ -386,4 +387,23 @@ fn a_home_is_left_for_one_that_is_clearly_better_and_for_a_while() {
     assert_eq!(go(70e6, 1), 0b100);
     assert_eq!(go(45e6, 10), 0b100);
     assert_eq!(elephants.decide(now, &[near, far(20e6)]).0, 0b10, "far better: at once");
+}
+
+#[test]
+fn a_home_that_carries_much_in_spite_of_losses_is_not_left() {
+    let mut elephants = Elephants::default();
+    let losses = Losses { sent: 10_000.0, lost: 100.0 };
+    let home = Candidate { loss: losses, ..candidate(1, 30e6, 25e6, true) };
+    let other = candidate(2, 10e6, 0.0, false);
+    let alone = 1 << 1;
+    for second in 0..20 {
+        let (stripe, _) = elephants.decide(second * SECOND, &[home.clone(), other.clone()]);
+        assert_eq!(stripe, alone, "after {second} s");
+    }
+    // A flow that takes losses for a full queue has less of it than of the other.
+    let home = Candidate { carried: 2e6, rate: 2e6, ..home };
+    for second in 20..22 {
+        let (stripe, _) = elephants.decide(second * SECOND, &[home.clone(), other.clone()]);
+        assert_eq!(stripe, 1 << 2, "after {second} s");
+    }
 }

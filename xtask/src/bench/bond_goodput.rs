@@ -196,22 +196,21 @@ fn run(_object: &[u8]) -> Result<Report> {
 
 fn measure(case: Case) -> Result<Measured> {
     let mut bond = Bond::start(&case)?;
-    let links = case.links.len();
+    // First, as a user meets it: nothing is known of the links, and none was ever cut.
+    let all = bond.download(&case)?;
     let mut alone = Vec::new();
-    for only in 0..links {
-        let others = || (0..links).filter(|&index| index != only);
-        others().try_for_each(|index| bond.lab.wan(index).carrier(false))?;
+    for (only, &Link(.., loss)) in case.links.iter().enumerate() {
+        // First the one that is to stay: the last path alive is never given up.
+        bond.lab.wan(only).carrier(true)?;
+        let others = (0..case.links.len()).filter(|&index| index != only);
+        others.into_iter().try_for_each(|index| bond.lab.wan(index).carrier(false))?;
         bond.wait_for(1)?;
-        let Link(.., loss) = case.links[only];
         alone.push(match bond.download(&case) {
             // It may not even carry a handshake.
             Err(_) if loss >= HOPELESS => 0.0,
             result => result?,
         });
-        others().try_for_each(|index| bond.lab.wan(index).carrier(true))?;
-        bond.wait_for(links)?;
     }
-    let all = bond.download(&case)?;
     drop(bond);
     let mptcp = mptcp::measure(&case.spec(), case.length(), |lab| case.turn(lab))?;
     Ok(Measured { case, alone, bond: all, mptcp: mptcp.map(|bulk| bulk.rate()) })

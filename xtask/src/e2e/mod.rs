@@ -23,6 +23,7 @@ mod bond_metered;
 mod bond_mtu;
 mod bond_restarts;
 mod bond_scene;
+mod bond_stripe;
 mod bond_traffic;
 mod change;
 mod checks;
@@ -148,6 +149,7 @@ pub fn cases() -> Vec<Case> {
         doctor::cases(),
         access::cases(),
         bond_traffic::cases(),
+        bond_stripe::cases(),
         bond_cuts::cases(),
         bond_metered::cases(),
         bond_restarts::cases(),

@@ -62,6 +62,8 @@ pub fn download(
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(SocketAddr::new(address, 0)))?;
         socket.listen(1)?;
+        // Else it would wait for ever for one who cannot connect.
+        socket.set_read_timeout(Some(2 * PATIENCE))?;
         Ok(TcpListener::from(socket))
     })?;
     let to = listener.local_addr()?;

@@ -156,7 +156,8 @@ fn a_servers_agent_that_is_restarted_has_keys_soon() {
         // As if the kernel sides were at work: probes are answered, and packets opened.
         let (slot, _) = sessions(&world.gateway)[0];
         for path in [1, 2] {
-            let state = PathState { alive_until: u64::MAX, ..PathState::default() };
+            let state =
+                PathState { alive_until: u64::MAX, reply_at: u64::MAX, ..PathState::default() };
             world.gateway.maps.put_path_state(slot, path, &state).expect("a write");
         }
         let (slot, _) = sessions(&world.server)[0];

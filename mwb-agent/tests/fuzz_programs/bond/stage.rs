@@ -265,7 +265,7 @@ impl<'a> Stage<'a> {
                 };
                 let reason = came.judge(seen)?;
                 seen.count(Direction::In, reason);
-                self.after(side, head.path, reason);
+                self.after(side, head.path);
                 return Ok(Some(reason));
             }
             (Claim::Sealed(_), Some(_)) => return Err("the host opens what was spoilt".to_owned()),
@@ -284,12 +284,11 @@ impl<'a> Stage<'a> {
         Ok(reason)
     }
 
-    /// An answer lets a path live for a while: it is to live as the setting says.
-    fn after(&mut self, side: Side, id: u8, reason: Reason) {
-        if reason == Reason::ProbeAnswered {
-            let until = self.setting.alive_until(id);
-            self.pair.end(side).change_state(id, |state| state.alive_until = until);
-        }
+    /// What a packet says can let its path live for a while: it is to live as the setting
+    /// says.
+    fn after(&mut self, side: Side, id: u8) {
+        let until = self.setting.alive_until(id);
+        self.pair.end(side).change_state(id, |state| state.alive_until = until);
     }
 
     /// A valid packet passes.

@@ -117,6 +117,10 @@ pub(super) fn claim(setting: Setting, suite: Suite, side: Side, wan: u8, frame: 
     if end > frame.len() || end > LONGEST || end < at + 24 {
         return Claim::Refused(Reason::BondMalformed);
     }
+    // What a handshake begins with is the same in every version.
+    if frame[at] >> 4 != 1 && frame[at] & 15 == kind::HANDSHAKE {
+        return Claim::Message;
+    }
     let Some(head) = head(&frame[at..end]) else { return Claim::Refused(Reason::BondMalformed) };
     match head.kind {
         kind::PARITY => return Claim::Refused(Reason::BondMalformed),

@@ -22,7 +22,7 @@ use crate::lab::{LabSpec, address::wan4, traffic::WhoServer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Flows of each family: enough that both WANs get some.
-const FLOWS: usize = 8;
+const FLOWS: usize = 12;
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(

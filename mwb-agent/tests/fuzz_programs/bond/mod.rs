@@ -75,7 +75,9 @@ fn met_everything(form: &str, met: &Met) {
     for reason in OUT {
         assert!(met.count("out", reason) > 0, "{form} never met {reason} on the way in");
     }
-    for reason in IN {
+    // A hop is looked up anew after a second: a short run may have none to the LAN.
+    let lasts = met.inputs > 10 * SHORT;
+    for reason in IN.into_iter().filter(|reason| lasts || *reason != "unbonded") {
         assert!(met.count("in", reason) > 0, "{form} never met {reason} on the way out");
     }
 }

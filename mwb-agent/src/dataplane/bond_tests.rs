@@ -1,18 +1,12 @@
 use mwb_common::integrity::seal::Key;
 use mwb_common::maps::{bond_path_flag, session_flag};
 
-use super::super::testing::in_network;
-use super::super::{DataPlane, Options, Programs};
+use super::super::DataPlane;
+use super::super::testing::{in_network, maps_alone};
 use super::*;
 
 fn maps(name: &str) -> (DataPlane, BondMaps) {
-    let options = Options {
-        flow_entries: 64,
-        mapping_entries: 64,
-        programs: Programs::None,
-        ..Options::new(name)
-    };
-    let plane = DataPlane::open_unpinned(&options).expect("a data plane");
+    let plane = maps_alone(name);
     let maps = plane.bond();
     (plane, maps)
 }

@@ -81,8 +81,7 @@ impl DataPlane {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::in_network;
-    use super::super::{Options, Programs};
+    use super::super::testing::{in_network, maps_alone};
     use super::*;
 
     const TCP: u8 = 6;
@@ -96,13 +95,7 @@ mod tests {
     fn forwards_become_what_is_asked_for_and_leave_claimed_ports_alone() {
         let name = "forwards_become_what_is_asked_for_and_leave_claimed_ports_alone";
         in_network(name, || {
-            let options = Options {
-                flow_entries: 64,
-                mapping_entries: 64,
-                programs: Programs::None,
-                ..Options::new("forwards")
-            };
-            let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
+            let mut plane = maps_alone("forwards");
             let tables = plane.tables();
             let claimed = PortKey { port: 7_u16.to_be_bytes(), protocol: TCP, path: 1 };
             let owner = PortOwner { last_used: 1, inside: forward(9, 9).inside() };
@@ -129,13 +122,7 @@ mod tests {
     #[test]
     fn a_forward_takes_its_port_from_a_mapping() {
         in_network("a_forward_takes_its_port_from_a_mapping", || {
-            let options = Options {
-                flow_entries: 64,
-                mapping_entries: 64,
-                programs: Programs::None,
-                ..Options::new("forwards")
-            };
-            let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
+            let mut plane = maps_alone("forwards");
             let tables = plane.tables();
             let wanted = forward(443, 443);
             let owner = PortOwner { last_used: 1, inside: forward(9, 9).inside() };

@@ -200,20 +200,13 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::in_network;
-    use super::super::{DataPlane, Options, Programs};
+    use super::super::testing::{in_network, maps_alone};
     use super::*;
 
     #[test]
     fn prefix_tables_become_what_is_asked_for() {
         in_network("prefix_tables_become_what_is_asked_for", || {
-            let options = Options {
-                flow_entries: 64,
-                mapping_entries: 64,
-                programs: Programs::None,
-                ..Options::new("prefixes")
-            };
-            let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
+            let mut plane = maps_alone("prefixes");
             let rule = |last: u8, length, class| PrefixRule {
                 address: Ipv4Addr::new(192, 0, 2, last),
                 length,
@@ -253,13 +246,7 @@ mod tests {
     #[test]
     fn a_device_beyond_the_table_is_refused() {
         in_network("a_device_beyond_the_table_is_refused", || {
-            let options = Options {
-                flow_entries: 64,
-                mapping_entries: 64,
-                programs: Programs::None,
-                ..Options::new("devices")
-            };
-            let mut plane = DataPlane::open_unpinned(&options).expect("a data plane");
+            let mut plane = maps_alone("devices");
             let limit = u32::try_from(DEVICE_SLOTS).expect("a small table");
             assert!(plane.set_device(limit - 1, Device::default()).is_ok());
             for ifindex in [0, limit] {

@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{DataPlane, DeviceSpec, HookChoice, Mode, Options, Role};
+use super::{DataPlane, DeviceSpec, HookChoice, Mode, Options, Programs, Role};
 
 /// Runs `test` in a network namespace that ends with it, or says why not.
 pub(crate) fn in_network(name: &str, test: impl FnOnce() + Send) {
@@ -22,6 +22,18 @@ pub(crate) fn in_network(name: &str, test: impl FnOnce() + Send) {
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// A data plane of a few entries, without programs, that nobody else sees: for what is in
+/// its maps.
+pub(crate) fn maps_alone(name: &str) -> DataPlane {
+    let options = Options {
+        flow_entries: 64,
+        mapping_entries: 64,
+        programs: Programs::None,
+        ..Options::new(name)
+    };
+    DataPlane::open_unpinned(&options).expect("a data plane")
 }
 
 fn enter() -> Result<(), String> {

@@ -142,17 +142,7 @@ mod number {
 /// Flag of a [`Join`]: the path is metered.
 const METERED: u8 = 1;
 
-/// What the modes are called on the wire, from 1.
-const BALANCES: [Balance; 7] = [
-    Balance::RoundRobin,
-    Balance::Weighted,
-    Balance::LeastUsed,
-    Balance::LeastLatency,
-    Balance::PerFlow,
-    Balance::Adaptive,
-    Balance::Failover,
-];
-
+/// What the modes are called on the wire.
 fn balance_number(balance: Balance) -> u8 {
     match balance {
         Balance::RoundRobin => 1,
@@ -256,7 +246,7 @@ fn join(path: u8, serial: u32, body: &[u8]) -> Option<Join> {
         path,
         serial,
         priority,
-        balance: *BALANCES.get(usize::from(balance).checked_sub(1)?)?,
+        balance: Balance::ALL.into_iter().find(|known| balance_number(*known) == balance)?,
         weight,
         capacity: u64::from_be_bytes(*capacity),
         elephant_bytes: u32::from_be_bytes(*elephant_bytes),

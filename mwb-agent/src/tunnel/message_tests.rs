@@ -150,12 +150,12 @@ fn every_message_of_the_vectors_says_what_stands_beside_it() {
 
 fn any_message() -> impl Strategy<Value = Message> {
     let serials = (1u8.., 1u32..);
-    let how = (any::<u8>(), 0..BALANCES.len(), 1u16..);
+    let how = (any::<u8>(), 0..Balance::ALL.len(), 1u16..);
     let much = (any::<u64>(), any::<u32>(), any::<bool>());
     prop_oneof![
         (serials.clone(), how, much).prop_map(
             |((path, serial), (priority, balance, weight), (capacity, elephant_bytes, metered))| {
-                let balance = BALANCES[balance];
+                let balance = Balance::ALL[balance];
                 Message::Join(Join {
                     path,
                     serial,

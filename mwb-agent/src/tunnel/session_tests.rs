@@ -7,17 +7,11 @@ use super::super::aging::Age;
 use super::*;
 use crate::bond::lifetime::OVER_AFTER;
 use crate::bond::{Os, PrivateKey};
-use crate::dataplane::testing::in_network;
-use crate::dataplane::{DataPlane, Options, Programs};
+use crate::dataplane::DataPlane;
+use crate::dataplane::testing::{in_network, maps_alone};
 
 fn maps(name: &str) -> (DataPlane, BondMaps) {
-    let options = Options {
-        flow_entries: 64,
-        mapping_entries: 64,
-        programs: Programs::None,
-        ..Options::new(name)
-    };
-    let plane = DataPlane::open_unpinned(&options).expect("a data plane");
+    let plane = maps_alone(name);
     let maps = plane.bond();
     (plane, maps)
 }

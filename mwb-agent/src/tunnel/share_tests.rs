@@ -8,8 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::bond::{Established, Os, PrivateKey};
 use crate::config::{self, Config};
-use crate::dataplane::testing::in_network;
-use crate::dataplane::{DataPlane, Options, Programs};
+use crate::dataplane::testing::{in_network, maps_alone};
 use crate::events::Bus;
 use crate::tunnel::estimate::Reason;
 use crate::tunnel::settings::Settings;
@@ -27,13 +26,7 @@ fn config() -> Config {
 /// A session with paths 1 to 3 that all live, path 3 with the worse priority.
 pub(in crate::tunnel) fn in_session(name: &str, test: impl FnOnce(&mut Core, &mut Session) + Send) {
     in_network(name, || {
-        let options = Options {
-            flow_entries: 64,
-            mapping_entries: 64,
-            programs: Programs::None,
-            ..Options::new("share")
-        };
-        let plane = DataPlane::open_unpinned(&options).expect("a data plane");
+        let plane = maps_alone("share");
         let maps = plane.bond();
         let settings = Settings::of(&config()).expect("a bond");
         let sockets = Sockets::new(7_000, mpsc::channel(1).0);

@@ -2,6 +2,7 @@
 //! and also while no agent runs.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -13,8 +14,8 @@ use aya::{
 };
 use mwb_common::{
     maps::{
-        BOND_PATHS, Bond, BondPath, Counter, Direction, PATH_SLOTS, PROTOCOLS, PathState, Session,
-        bond_path_flag, counter_index, names, path_index, session_flag,
+        BOND_PATHS, Bond, BondPath, Counter, Direction, PATH_SLOTS, PROTOCOLS, PathState,
+        Selection, Session, bond_path_flag, counter_index, names, path_index, session_flag,
     },
     reason::Reason,
 };
@@ -127,6 +128,20 @@ impl BondTables {
             path.path.flags & bond_path_flag::DOWN == 0 && path.state.alive_until > now
         };
         Ok(self.paths()?.iter().filter(is_up).count())
+    }
+
+    /// How many paths packets are shared among, by the newest table of each session.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn shared(&self) -> Result<usize> {
+        let selections = self.array::<Selection>(names::SESSION_SELECTIONS)?;
+        let mut paths = BTreeSet::new();
+        for (slot, _) in self.sessions()? {
+            let named = selections.get(&slot, 0)?.slots;
+            paths.extend(named.into_iter().filter(|&path| path != 0).map(|path| (slot, path)));
+        }
+        Ok(paths.len())
     }
 
     /// Packets counted so far under a reason, both directions, all paths.

@@ -15,7 +15,7 @@ use crate::events::Bus;
 use crate::tunnel::{self, Network, Settings, Start, Uplink};
 
 /// For how long a test waits for what must come about.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An end: a thread in a namespace of its own.
 pub(super) struct End {

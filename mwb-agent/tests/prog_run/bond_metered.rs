@@ -1,6 +1,8 @@
 //! Metered paths: while one carries nothing it is probed seldom and lives longer on each
 //! answer; with the first packet of data that is over.
 
+use std::time::Duration;
+
 use mwb_common::integrity::Suite;
 use mwb_common::maps::{BondPath, PathState, bond_path_flag, tick};
 use mwb_common::reason::Reason;
@@ -19,8 +21,11 @@ const SECOND: u64 = 1_000_000_000;
 /// What the agent has to notice that a path is in use again.
 const NOTICE: u64 = 200_000_000;
 
-/// Both paths over IPv4; the second is metered.
+/// Both paths over IPv4; the second is metered. On a machine that has just begun nothing
+/// can have been idle for long: waits until it can.
 fn metered(lan: u32, side: Side) -> End {
+    let idle = IDLE_AFTER + OVERLAP + SECOND;
+    std::thread::sleep(Duration::from_nanos(idle.saturating_sub(monotonic())));
     let mut end = End::new(lan, side);
     end.reset(Suite::SipHash, false);
     let flags = bond_path_flag::PRESENT | bond_path_flag::METERED;
@@ -98,7 +103,7 @@ fn data_by_an_idle_metered_path_makes_it_one_that_has_to_answer_soon() {
         end.change_state(1, |state| state.alive_until = 0);
         end.change_state(2, |state| {
             let now = monotonic();
-            (state.alive_until, state.probe_due) = (now + 3 * SECOND, (now + SECOND) & !1);
+            (state.alive_until, state.probe_due) = (now + 60 * SECOND, (now + 60 * SECOND) & !1);
             (state.rtt, state.rtt_variation) = (40_000_000, 5_000_000);
         });
         let before = monotonic();
@@ -132,7 +137,8 @@ fn data_that_comes_by_a_metered_path_is_a_use_of_it_and_probes_are_not() {
             let wan = Door::Wan(door(side, 2));
             let idle = |state: &mut PathState| {
                 let now = monotonic();
-                (state.alive_until, state.probe_due) = (now + 3 * SECOND, (now + SECOND) & !1);
+                (state.alive_until, state.probe_due) =
+                    (now + 60 * SECOND, (now + 60 * SECOND) & !1);
             };
             end.change_state(2, idle);
             let probe = by_path(side, 2, Kind::Probe, 1, &[0; LEAST]);

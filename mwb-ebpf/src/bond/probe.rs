@@ -174,7 +174,7 @@ pub(super) fn take_reply(
         (state.sized, state.sized_at) = (length, now);
     }
     let sample = now.wrapping_sub(sent_at);
-    if sample <= LONG_AGO {
+    if sent_at < now && sample <= LONG_AGO {
         smooth(state, max(sample, 1));
     }
     state.alive_until = now + pace(bond, path, state, now).dead_after;

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How often a predicate is asked.
+/// How often a predicate is asked, at most: it is at rest for as long as it was at work, so
+/// that a slow machine does something else than answer it.
 const STEP: Duration = Duration::from_millis(5);
 
 /// Asks `predicate` until it holds and gives the time that took.
@@ -34,6 +35,7 @@ pub fn wait_for<T>(
 ) -> Result<(T, Duration)> {
     let start = Instant::now();
     loop {
+        let asked = Instant::now();
         let last_error = match look() {
             Ok(Some(value)) => return Ok((value, start.elapsed())),
             Ok(None) => None,
@@ -45,7 +47,7 @@ pub fn wait_for<T>(
                 None => bail!("not within {deadline:?}: {what}"),
             }
         }
-        thread::sleep(STEP);
+        thread::sleep(asked.elapsed().max(STEP));
     }
 }
 

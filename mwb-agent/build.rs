@@ -16,10 +16,15 @@ const EBPF_ENVIRONMENT: &[(&str, &str)] = &[
     // `-Z build-std` and the profile flags below on a stable compiler.
     ("RUSTC_BOOTSTRAP", "1"),
     // Instruction set v3: 32-bit arithmetic and jumps (kernel 5.1), without which
-    // LLVM spells each comparison out. aya-build has no way to pass flags, and
-    // the flags must not reach the host's own build scripts and macros.
+    // LLVM spells each comparison out. bpf-linker has LLVM copy in order unless it is told
+    // not to, and then nothing is zeroed in place but by a call, byte by byte. aya-build
+    // has no way to pass flags, and the flags must not reach the host's own build scripts
+    // and macros.
     ("CARGO_UNSTABLE_PROFILE_RUSTFLAGS", "true"),
-    ("CARGO_PROFILE_RELEASE_RUSTFLAGS", "-Ctarget-cpu=v3"),
+    (
+        "CARGO_PROFILE_RELEASE_RUSTFLAGS",
+        "-Ctarget-cpu=v3 -Clink-arg=--disable-expand-memcpy-in-order",
+    ),
     ("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_RUSTFLAGS", "-Cdebuginfo=0"),
 ];
 

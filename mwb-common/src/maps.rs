@@ -108,11 +108,15 @@ pub mod slow {
 
 /// Indexes into the program array of the XDP form.
 pub mod next {
-    /// [`super::names::programs::OUTSIDE_XDP`]: what comes to a server and is not for the
+    /// [`super::names::programs::UPLINK_XDP`]: what comes to a server and is not for the
     /// bond.
     pub const OUTSIDE: u32 = 0;
+    /// [`super::names::programs::BOND_OPENED`]: what a server has opened.
+    pub const OPENED: u32 = 1;
+    /// [`super::names::programs::BOND_INTO`]: what is for a client of a server.
+    pub const INTO: u32 = 2;
     /// Length of the array.
-    pub const PROGRAMS: usize = 1;
+    pub const PROGRAMS: usize = 3;
 }
 
 /// Metadata word in front of a packet that the XDP form hands to the TC form,

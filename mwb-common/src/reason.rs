@@ -123,7 +123,7 @@ reasons! {
     Bonded = 34, Forward, "bonded";
     /// Came out of the bond by this path, and was sent on to the LAN.
     Unbonded = 35, Forward, "unbonded";
-    /// Came out of the bond by this path, and was given to the kernel's end of the bond's device.
+    /// Came out of the bond by this path, and was given to the kernel's end of the bond's device, or on a server to the programme there.
     ToDevice = 36, Forward, "to_device";
     /// A probe of the far end, answered.
     ProbeReflected = 37, Forward, "probe_reflected";

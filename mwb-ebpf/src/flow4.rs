@@ -80,7 +80,7 @@ pub(crate) extern "C" fn open4_xdp(
     now: u64,
     may_open: u32,
 ) -> u32 {
-    code(try_open(&XdpFrame { context: XdpContext::new(context) }, key, now, may_open, false))
+    code(try_open(&XdpFrame::new(XdpContext::new(context)), key, now, may_open, false))
 }
 
 /// The same for the TC form.

@@ -101,6 +101,13 @@ unsafe fn load<T: Pod>(pointer: *const T) -> T {
     value
 }
 
+/// A value that has no alignment and lies in a map, read in words as [`load`] does.
+#[inline(always)]
+pub(crate) fn fetch<T: Pod>(value: &T) -> T {
+    // SAFETY: a reference can be read.
+    unsafe { load(value) }
+}
+
 /// Writes what [`at`] gave.
 #[inline(always)]
 unsafe fn store<T: Pod>(pointer: *mut T, value: T) {
@@ -221,7 +228,7 @@ pub(crate) trait Frame: Bytes {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn read_ipv6_xdp(context: *mut xdp_md, offset: u32, packet: *mut Ipv6) -> u32 {
-    try_read_ipv6(&XdpFrame { context: XdpContext::new(context) }, offset, packet)
+    try_read_ipv6(&XdpFrame::new(XdpContext::new(context)), offset, packet)
 }
 
 /// The same for the TC form.

@@ -47,7 +47,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use frame::{FAST, Frame, NextHop, SLOW4, SLOW6, TcFrame, XdpFrame, set_mark};
+use frame::{FAST, Frame, NextHop, SLOW4, SLOW6, TcFrame, XdpFrame, fetch, set_mark};
 use mwb_common::{
     maps::{Device, Direction, HANDOVER, hook, role, slow},
     parse::{ETHERNET, ethertype, parse_ethernet},
@@ -105,6 +105,12 @@ impl Action {
     #[inline(always)]
     pub(crate) const fn resolve(device: u32, next_hop: NextHop) -> Self {
         Self { what: what::RESOLVE, device, next_hop }
+    }
+
+    /// The device it is sent by, rewritten, if that is all there is to do.
+    #[inline(always)]
+    pub(crate) const fn redirected(self) -> Option<u32> {
+        if self.what == what::REDIRECT { Some(self.device) } else { None }
     }
 
     /// It is rewritten, and comes in again through a WAN.
@@ -179,13 +185,13 @@ pub(crate) fn unpacked(reason: u8) -> Reason {
 /// LAN side, XDP form.
 #[xdp(frags)]
 pub(crate) fn inside_xdp(context: XdpContext) -> u32 {
-    xdp(XdpFrame { context }, Direction::Out)
+    run_xdp(XdpFrame::new(context), Direction::Out, |frame, device| frame.redirect(device) as u32)
 }
 
 /// WAN side, XDP form.
 #[xdp(frags)]
 pub(crate) fn outside_xdp(context: XdpContext) -> u32 {
-    xdp(XdpFrame { context }, Direction::In)
+    run_xdp(XdpFrame::new(context), Direction::In, |frame, device| frame.redirect(device) as u32)
 }
 
 /// LAN side, TC form.
@@ -231,7 +237,7 @@ pub(crate) fn device<F: Frame>(frame: &F) -> Result<&'static Device, Reason> {
 
 /// The way of every packet up to its verdict.
 #[inline(always)]
-fn process<F: Frame>(frame: &mut F, account: &mut Account) -> Result<Action, Reason> {
+pub(crate) fn process<F: Frame>(frame: &mut F, account: &mut Account) -> Result<Action, Reason> {
     let device = device(frame)?;
     let link = parse_ethernet(frame).map_err(|_| Reason::Malformed)?;
     account.bytes = frame.len().saturating_sub(link.network);
@@ -270,20 +276,26 @@ fn process<F: Frame>(frame: &mut F, account: &mut Account) -> Result<Action, Rea
 #[inline(always)]
 pub(crate) fn addressed_to<F: Frame>(frame: &F, device: &Device) -> Result<(), Reason> {
     let to: [u8; 6] = frame.read(0).ok_or(Reason::Malformed)?;
-    if to == device.mac || device.mac == [0; 6] {
+    let mac = fetch(&device.mac);
+    if to == mac || mac == [0; 6] {
         return Ok(());
     }
     // The group bit of IEEE 802.
     Err(if to[0] & 1 != 0 { Reason::Multicast } else { Reason::OtherHost })
 }
 
+/// `send` does so with what is rewritten, by a device.
 #[inline(always)]
-fn xdp(mut frame: XdpFrame, direction: Direction) -> u32 {
+pub(crate) fn run_xdp(
+    mut frame: XdpFrame,
+    direction: Direction,
+    send: impl FnOnce(&XdpFrame, u32) -> u32,
+) -> u32 {
     let mut account = Account::new(direction);
     match process(&mut frame, &mut account) {
         Ok(Action { what: what::REDIRECT, device, .. }) => {
             account.close(&frame, Reason::Forwarded, 1);
-            frame.redirect(device) as u32
+            send(&frame, device)
         }
         Ok(_) => {
             // Counted by the TC form, which decides.

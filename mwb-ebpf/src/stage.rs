@@ -171,7 +171,7 @@ pub(crate) fn clamp_mss<F: Frame>(
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn find_mss_xdp(context: *mut xdp_md, header: u32, end: u32) -> u32 {
-    find_mss(&XdpFrame { context: XdpContext::new(context) }, header, end)
+    find_mss(&XdpFrame::new(XdpContext::new(context)), header, end)
 }
 
 /// The same for the TC form.

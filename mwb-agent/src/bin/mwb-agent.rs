@@ -76,7 +76,7 @@ fn run(config: Config, file: &Path, instance: &str) -> Result<()> {
         mapping_entries: config.nat.flows,
         session_slots: config.session_slots(),
         programs: match (config.role, config.mode) {
-            (Role::Server, _) => Programs::All,
+            (Role::Server, _) => Programs::Server,
             (Role::Gateway, Mode::Bond) => Programs::Bond,
             (Role::Gateway, Mode::Steer) => Programs::Steering,
         },

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use aya::util::KernelVersion;
-use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection, next};
+use mwb_common::maps::{Control, Device, Family, Liveness, Path, Selection};
 
 mod attach;
 mod batch;
@@ -132,8 +132,8 @@ impl DataPlane {
             if let Some(index) = id.slow() {
                 settings.set_slow(index, load::descriptor(&object, id)?)?;
             }
-            if id == ProgramId::OutsideXdp {
-                settings.set_next(next::OUTSIDE, load::descriptor(&object, id)?)?;
+            if let Some(index) = id.next() {
+                settings.set_next(index, load::descriptor(&object, id)?)?;
             }
         }
         let tables = settings.tables(&mut object)?;

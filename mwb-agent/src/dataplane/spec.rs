@@ -14,8 +14,10 @@ pub const PIN_ROOT: &str = "/sys/fs/bpf/mwb";
 /// other role never comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Programs {
-    /// All there are: those of a server, or for a look at what the verifier says.
+    /// All there are: for a look at what the verifier says.
     All,
+    /// Those of a server.
+    Server,
     /// Those of a gateway that steers.
     Steering,
     /// Those of a gateway with a bond.
@@ -32,7 +34,8 @@ impl Programs {
         let of_the_bond = matches!(id, ProgramId::BondInside | ProgramId::BondOutside);
         match self {
             Self::All => true,
-            Self::Steering => !of_the_bond,
+            Self::Server => id != ProgramId::OutsideXdp,
+            Self::Steering => !of_the_bond && id.next().is_none(),
             Self::Bond => of_the_bond,
             #[cfg(test)]
             Self::None => false,
@@ -270,11 +273,17 @@ pub enum ProgramId {
     BondInside,
     /// Out of the bond.
     BondOutside,
+    /// Out of a server's bond, and on.
+    BondOpened,
+    /// To a server's uplink, but not to its bond.
+    UplinkXdp,
+    /// Into a server's bond, from an uplink.
+    BondInto,
 }
 
 impl ProgramId {
     /// Every program.
-    pub const ALL: [ProgramId; 10] = [
+    pub const ALL: [ProgramId; 13] = [
         ProgramId::InsideXdp,
         ProgramId::InsideTc,
         ProgramId::OutsideXdp,
@@ -285,6 +294,9 @@ impl ProgramId {
         ProgramId::OutsideSlow6,
         ProgramId::BondInside,
         ProgramId::BondOutside,
+        ProgramId::BondOpened,
+        ProgramId::UplinkXdp,
+        ProgramId::BondInto,
     ];
 
     /// The program that is attached for a role and form, if there is one.
@@ -308,7 +320,10 @@ impl ProgramId {
             ProgramId::InsideXdp
             | ProgramId::OutsideXdp
             | ProgramId::BondInside
-            | ProgramId::BondOutside => Hook::Xdp,
+            | ProgramId::BondOutside
+            | ProgramId::BondOpened
+            | ProgramId::UplinkXdp
+            | ProgramId::BondInto => Hook::Xdp,
             ProgramId::InsideTc
             | ProgramId::OutsideTc
             | ProgramId::InsideSlow4
@@ -318,7 +333,18 @@ impl ProgramId {
         }
     }
 
-    /// Its place in the array of programs that are called and not attached.
+    /// Its place in the array of XDP programs that are called and not attached.
+    #[must_use]
+    pub const fn next(self) -> Option<u32> {
+        match self {
+            ProgramId::UplinkXdp => Some(maps::next::OUTSIDE),
+            ProgramId::BondOpened => Some(maps::next::OPENED),
+            ProgramId::BondInto => Some(maps::next::INTO),
+            _ => None,
+        }
+    }
+
+    /// Its place in the array of TC programs that are called and not attached.
     #[must_use]
     pub const fn slow(self) -> Option<u32> {
         match self {
@@ -345,6 +371,9 @@ impl ProgramId {
             ProgramId::OutsideSlow6 => programs::OUTSIDE_SLOW6,
             ProgramId::BondInside => programs::BOND_INSIDE,
             ProgramId::BondOutside => programs::BOND_OUTSIDE,
+            ProgramId::BondOpened => programs::BOND_OPENED,
+            ProgramId::UplinkXdp => programs::UPLINK_XDP,
+            ProgramId::BondInto => programs::BOND_INTO,
         }
     }
 }

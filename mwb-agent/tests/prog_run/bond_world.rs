@@ -20,8 +20,8 @@ use mwb_agent::dataplane::{
 use mwb_common::integrity::Suite;
 use mwb_common::integrity::seal::{Key, Sender};
 use mwb_common::maps::{
-    Bond, BondPath, Device, Direction, Path, PathState, Session, bond_choice, bond_path_flag,
-    bond_role, hook, path_flag, role, session_flag,
+    Bond, BondPath, Device, Direction, Family, Path, PathState, Session, bond_choice,
+    bond_path_flag, bond_role, hook, path_flag, role, session_flag, takes_xdp,
 };
 use mwb_common::reason::Reason;
 use mwb_common::wire::Header;
@@ -224,7 +224,7 @@ impl End {
         let programs = match side {
             Side::Gateway => Programs::Bond,
             // What is not for the bond is the steering programme's.
-            Side::Server => Programs::All,
+            Side::Server => Programs::Server,
         };
         let options =
             Options { flow_entries: 64, mapping_entries: 64, programs, ..Options::new("bond-run") };
@@ -299,6 +299,21 @@ impl End {
     pub(crate) fn lan_takes_xdp(&mut self) {
         let lan = Device { role: role::INSIDE, hook: hook::XDP, takes_xdp: 1, ..Device::default() };
         self.plane.set_device(self.lan, lan).expect("a write");
+    }
+
+    /// A server that steers by its first uplink, with the LAN port in the place of the
+    /// kernel's end of the bond's device.
+    pub(crate) fn steer(&mut self) {
+        let outer_device = self.lan;
+        self.maps().set_bond(&Bond { outer_device, ..bond(self.side) }).expect("a write");
+        let xdp = Device { hook: hook::XDP, takes_xdp: takes_xdp::FRAGMENTED, ..Device::default() };
+        let device = Device { role: role::INSIDE, mac: MWB0_MAC, ..xdp };
+        self.plane.set_device(outer_device, device).expect("a write");
+        let uplink = Device { role: role::OUTSIDE, path: 1, mac: UPLINK_MAC, ..xdp };
+        self.plane.set_device(UPLINK_DEVICE, uplink).expect("a write");
+        self.plane.set_control(&world::control()).expect("a write");
+        self.plane.set_selection(Family::V4, &world::selection()).expect("a write");
+        self.plane.set_liveness(&world::liveness(&[1])).expect("a write");
     }
 
     pub(crate) fn run(&mut self, door: Door, frame: &[u8]) -> TestOutcome {

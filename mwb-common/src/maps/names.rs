@@ -136,6 +136,12 @@ pub mod programs {
     pub const BOND_INSIDE: &str = "bond_inside";
     /// Out of the bond: of a WAN port.
     pub const BOND_OUTSIDE: &str = "bond_outside";
+    /// Out of the bond of a server, and on: called by `bond_outside`.
+    pub const BOND_OPENED: &str = "bond_opened";
+    /// To an uplink of a server, but not to its bond: called by `bond_outside`.
+    pub const UPLINK_XDP: &str = "uplink_xdp";
+    /// Into the bond of a server: called by `uplink_xdp`.
+    pub const BOND_INTO: &str = "bond_into";
     /// Counts what a device's driver does not take from XDP.
     pub const DEVMAP_XMIT: &str = "devmap_xmit";
     /// Counts what does not get as far as the driver.
@@ -156,5 +162,8 @@ pub mod programs {
         OUTSIDE_SLOW6,
         BOND_INSIDE,
         BOND_OUTSIDE,
+        BOND_OPENED,
+        UPLINK_XDP,
+        BOND_INTO,
     ];
 }

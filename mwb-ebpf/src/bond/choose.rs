@@ -105,7 +105,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
         (work.present, work.present_of, work.present_at) = (bond_present(slot), slot, now);
     }
     let mut path = 1;
-    while path < PATHS_OF_SESSION as u32 {
+    while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
         if work.present >> path & 1 != 0 {
             bond_consider(path_index(slot, path as u8), length, now);
         }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     account::Account,
     deliver::parameters,
-    frame::{AF_INET, AF_INET6, Frame as _, XdpFrame},
+    frame::{AF_INET, AF_INET6, Frame as _, XdpFrame, fetch},
     maps::{BOND, DEVICES, HOPS, OWNERS4},
 };
 
@@ -68,12 +68,12 @@ pub(super) fn deliver(frame: &mut XdpFrame, work: &mut Work, bond: &Bond) -> Res
         && let Some(known) = HOPS.get(place - 1)
         && length <= known.mtu
     {
-        frame.write(0, known.macs)?;
+        frame.write(0, fetch(&known.macs))?;
         work.leaves(known.device, Reason::Unbonded, step::SEND);
         return hop(frame, family);
     }
     let device = DEVICES.get(bond.inner_device).ok_or(Reason::NoSession)?;
-    frame.write(0, [device.mac, OUR_MAC])?;
+    frame.write(0, [fetch(&device.mac), OUR_MAC])?;
     work.leaves(bond.inner_device, Reason::ToDevice, step::SEND);
     Ok(())
 }

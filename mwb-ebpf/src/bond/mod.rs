@@ -11,11 +11,14 @@
 //! 3. Probes are made here, of ticks: frames that the agent sends into the device. When it
 //!    is late, data makes them: a packet goes round through the device with a copy of
 //!    itself, and what comes in first of the two is the tick.
-//! 4. A stage returns what is sent or a [`Reason`]; only this file turns either into a
+//! 4. On a server what has come out goes on to the steering programme, and what that has
+//!    translated back into the bond, without a way through the device (`direct`).
+//! 5. A stage returns what is sent or a [`Reason`]; only this file turns either into a
 //!    verdict, and counts it.
 
 mod choose;
 mod deliver;
+mod direct;
 mod inside;
 mod outer;
 mod outside;
@@ -43,7 +46,7 @@ pub(crate) use work::Work;
 use crate::{
     device,
     frame::{Frame as _, XdpFrame},
-    maps::{BOND, NEXT, TICKS},
+    maps::{BOND, TICKS},
     opening::decoded,
     unpacked,
 };
@@ -52,23 +55,26 @@ use work::step;
 /// Into the bond.
 #[xdp(frags)]
 pub(crate) fn bond_inside(context: XdpContext) -> u32 {
-    let frame = XdpFrame { context };
-    if Work::begin(Direction::Out).is_err() {
-        return xdp_action::XDP_ABORTED;
-    }
-    let kernel = match device(&frame) {
+    into_bond(&XdpFrame::new(context))
+}
+
+#[inline(always)]
+fn into_bond(frame: &XdpFrame) -> u32 {
+    let Ok(work) = Work::begin(Direction::Out) else { return xdp_action::XDP_ABORTED };
+    work.came_by = frame.ingress();
+    let kernel = match device(frame) {
         // Nobody is behind the data plane's end of the device.
         Ok(device) if device.role == role::DEVICE => xdp_action::XDP_DROP,
         Ok(device) if device.role == role::INSIDE => xdp_action::XDP_PASS,
-        _ => return finish(&frame, Err(Reason::NotOurs), xdp_action::XDP_PASS),
+        _ => return finish(frame, Err(Reason::NotOurs), xdp_action::XDP_PASS),
     };
-    finish(&frame, inside::process(frame.context.ctx), kernel)
+    finish(frame, inside::process(frame.context.ctx), kernel)
 }
 
 /// Out of the bond.
 #[xdp(frags)]
 pub(crate) fn bond_outside(context: XdpContext) -> u32 {
-    let frame = XdpFrame { context };
+    let frame = XdpFrame::new(context);
     let kernel = xdp_action::XDP_PASS;
     if Work::begin(Direction::In).is_err() {
         return xdp_action::XDP_ABORTED;
@@ -78,24 +84,51 @@ pub(crate) fn bond_outside(context: XdpContext) -> u32 {
     }
     let mut result = outside::process(frame.context.ctx);
     if Work::room().is_ok_and(|work| work.next == step::OTHER) {
-        if BOND.get(0).is_some_and(|bond| bond.role == bond_role::SERVER) {
-            // SAFETY: the program there is ours, and nothing here needs dropping.
-            unsafe { NEXT.tail_call(&frame.context, next::OUTSIDE) };
+        if is_server() {
+            direct::call(&frame, next::OUTSIDE);
         }
         result = decoded(outside::bond_other(frame.context.ctx));
     }
-    finish(&frame, result, kernel)
+    let reason = count(&frame, result);
+    if reason == Some(Reason::ToDevice) && is_server() {
+        direct::call(&frame, next::OPENED);
+    }
+    conclude(&frame, result, reason, kernel)
+}
+
+#[inline(always)]
+fn is_server() -> bool {
+    BOND.get(0).is_some_and(|bond| bond.role == bond_role::SERVER)
 }
 
 /// `kernel` is the verdict of what is left to it.
 #[inline(always)]
 fn finish(frame: &XdpFrame, result: Result<(), Reason>, kernel: u32) -> u32 {
-    let Ok(work) = Work::room() else { return xdp_action::XDP_ABORTED };
+    conclude(frame, result, count(frame, result), kernel)
+}
+
+/// Counts it; gives what as.
+#[inline(always)]
+fn count(frame: &XdpFrame, result: Result<(), Reason>) -> Option<Reason> {
+    let work = Work::room().ok()?;
     let reason = match result {
         Ok(()) => unpacked(work.reason as u8),
         Err(reason) => reason,
     };
     work.account.close(frame, reason, 1);
+    Some(reason)
+}
+
+#[inline(always)]
+fn conclude(
+    frame: &XdpFrame,
+    result: Result<(), Reason>,
+    reason: Option<Reason>,
+    kernel: u32,
+) -> u32 {
+    let (Ok(work), Some(reason)) = (Work::room(), reason) else {
+        return xdp_action::XDP_ABORTED;
+    };
     match (result, reason.verdict()) {
         (Ok(()), _) if work.device != 0 => frame.redirect(work.device) as u32,
         (Ok(()), _) => {

@@ -17,7 +17,7 @@ use mwb_common::{
 };
 
 use crate::{
-    frame::{Frame as _, XdpFrame, opaque},
+    frame::{Frame as _, XdpFrame, fetch, opaque},
     maps::{BOND, BOND_PATHS, PATH_STATES, PATHS, PAYLOAD},
     opening::code,
 };
@@ -190,33 +190,28 @@ pub(super) extern "C" fn bond_outer(context: *mut xdp_md, index: u32, length: u3
 
 #[inline(always)]
 fn write(context: *mut xdp_md, index: u32, length: u32) -> Result<(), Reason> {
-    let mut frame = XdpFrame { context: XdpContext::new(context) };
+    let mut frame = XdpFrame::new(XdpContext::new(context));
     let way = Way::of(index).ok_or(Reason::NoBondPath)?;
     let port = BOND.get(0).ok_or(Reason::NoBondPath)?.port;
     // SAFETY: a map value.
     let state = unsafe { &*way.state };
     let (remote, remote_port) = if way.moved {
-        (state.remote, state.remote_port)
+        (&state.remote, state.remote_port)
     } else {
-        (way.path.remote, way.path.remote_port)
+        (&way.path.remote, way.path.remote_port)
     };
     let ports = [port, remote_port];
+    let source = fetch(&way.wan.source_mac);
     if way.is_v6 {
-        let ethernet = Ethernet {
-            destination: way.wan.next_hop_mac6,
-            source: way.wan.source_mac,
-            ethertype: ethertype::IPV6.to_be_bytes(),
-        };
-        frame.write(0, ethernet)?;
-        frame.write(ETHERNET, head6(length, way.wan.address6, remote, ports))
+        let destination = fetch(&way.wan.next_hop_mac6);
+        let ethertype = ethertype::IPV6.to_be_bytes();
+        frame.write(0, Ethernet { destination, source, ethertype })?;
+        frame.write(ETHERNET, head6(length, fetch(&way.wan.address6), fetch(remote), ports))
     } else {
-        let ethernet = Ethernet {
-            destination: way.wan.next_hop_mac4,
-            source: way.wan.source_mac,
-            ethertype: ethertype::IPV4.to_be_bytes(),
-        };
-        frame.write(0, ethernet)?;
-        let [a, b, c, d, ..] = remote;
+        let destination = fetch(&way.wan.next_hop_mac4);
+        let ethertype = ethertype::IPV4.to_be_bytes();
+        frame.write(0, Ethernet { destination, source, ethertype })?;
+        let [a, b, c, d, ..] = fetch(remote);
         frame.write(ETHERNET, head4(length, way.wan.address4, [a, b, c, d], ports))
     }
 }
@@ -230,7 +225,7 @@ pub(super) extern "C" fn bond_turn(context: *mut xdp_md, is_v6: u32, length: u32
 
 #[inline(always)]
 fn turn(context: *mut xdp_md, is_v6: bool, length: u32) -> Result<(), Reason> {
-    let mut frame = XdpFrame { context: XdpContext::new(context) };
+    let mut frame = XdpFrame::new(XdpContext::new(context));
     let [destination, source]: [[u8; 6]; 2] = frame.read(0).ok_or(Reason::BondMalformed)?;
     frame.write(0, [source, destination])?;
     if is_v6 {
@@ -259,7 +254,7 @@ const UDP: u32 = ETHERNET + 40;
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn bond_sum6(context: *mut xdp_md) -> u32 {
-    let mut frame = XdpFrame { context: XdpContext::new(context) };
+    let mut frame = XdpFrame::new(XdpContext::new(context));
     let length = (opaque(frame.len()) as u32).wrapping_sub(UDP);
     if length > STEP * STEPS {
         return 1;

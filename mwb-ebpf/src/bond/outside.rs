@@ -30,7 +30,7 @@ use crate::{
     addressed_to,
     atomic::fetch_add,
     device,
-    frame::XdpFrame,
+    frame::{XdpFrame, fetch},
     maps::{BOND, BOND_PATHS, PATH_STATES, PATHS, SESSION_STATES, SESSIONS},
     opening::{code, decoded},
     path::{now as coarse, place4, place6},
@@ -277,14 +277,13 @@ fn renew(slot: u32, session: &Session, parity: u32) {
 #[inline(always)]
 fn roam(frame: &XdpFrame, work: &Work, path: &BondPath, state: &mut PathState) {
     let Ok(device) = device(frame) else { return };
-    let mut source = [0; 16];
-    if work.is_v6 {
-        let Some(address) = frame.read::<[u8; 16]>(ETHERNET + 8) else { return };
-        source = address;
+    // In words: LLVM would compare it byte by byte.
+    let source = if work.is_v6 {
+        frame.read::<[u32; 4]>(ETHERNET + 8)
     } else {
-        let Some([a, b, c, d]) = frame.read::<[u8; 4]>(ETHERNET + 12) else { return };
-        [source[0], source[1], source[2], source[3]] = [a, b, c, d];
-    }
+        frame.read::<u32>(ETHERNET + 12).map(|address| [address, 0, 0, 0])
+    };
+    let Some(source) = source else { return };
     let udp = ETHERNET + outer_length(work.is_v6) - 8;
     let Some(port) = frame.read::<[u8; 2]>(udp) else { return };
     let (remote, remote_port, via) = if has_moved(path, state) {
@@ -292,11 +291,13 @@ fn roam(frame: &XdpFrame, work: &Work, path: &BondPath, state: &mut PathState) {
     } else {
         (&path.remote, path.remote_port, path.via)
     };
-    let words = bytemuck::cast::<[u8; 16], [u64; 2]>;
-    if words(*remote) == words(source) && remote_port == port && via == device.path {
+    if bytemuck::cast::<_, [u32; 4]>(fetch(remote)) == source
+        && remote_port == port
+        && via == device.path
+    {
         return;
     }
-    state.remote = source;
+    state.remote = bytemuck::cast(source);
     state.remote_port = port;
     state.is_v6 = work.is_v6 as u8;
     state.via = device.path;

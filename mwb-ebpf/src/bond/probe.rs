@@ -175,7 +175,7 @@ pub(super) fn take_reply(
     }
     let sample = now.wrapping_sub(sent_at);
     if sent_at < now && sample <= LONG_AGO {
-        smooth(state, max(sample, 1));
+        smooth(state, sample);
     }
     state.alive_until = now + pace(bond, path, state, now).dead_after;
     Ok(())

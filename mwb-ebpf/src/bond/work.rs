@@ -57,6 +57,8 @@ pub(crate) struct Work {
     pub(super) end: u32,
     /// Where the transport header of an inner packet begins.
     pub(super) transport: u32,
+    /// The device that a packet for the bond came by.
+    pub(super) came_by: u32,
     /// The device it leaves by; 0 = round through the bond's.
     pub(super) device: u32,
     /// What it is counted as then: number of a [`Reason`].

@@ -20,9 +20,23 @@ use crate::{flow4::open4_xdp, maps::DEVICES, stage::find_mss_xdp};
 /// XDP form.
 pub(crate) struct XdpFrame {
     pub(crate) context: XdpContext,
+    /// The device that it counts as having come by; 0 = the one that it came by.
+    by: u32,
 }
 
 impl XdpFrame {
+    /// As it came.
+    #[inline(always)]
+    pub(crate) const fn new(context: XdpContext) -> Self {
+        Self { context, by: 0 }
+    }
+
+    /// As if it had come by another device.
+    #[inline(always)]
+    pub(crate) const fn by(context: XdpContext, ifindex: u32) -> Self {
+        Self { context, by: ifindex }
+    }
+
     /// Marks the packet for the TC form of the same device.
     #[inline(always)]
     pub(crate) fn hand_over(&self) -> bool {
@@ -88,7 +102,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        self.context.ingress_ifindex() as u32
+        if self.by == 0 { self.context.ingress_ifindex() as u32 } else { self.by }
     }
 
     #[inline(always)]

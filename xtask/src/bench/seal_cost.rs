@@ -8,6 +8,7 @@ use aya::{
     Ebpf, TestRun as _, TestRunOptions,
     programs::{ProgramFd, Xdp},
 };
+use mwb_common::maps::Bond;
 
 use super::{
     generator::{take_a_core, write_heads},
@@ -15,7 +16,7 @@ use super::{
     prog_run::{Cost, Place, Repeat, fastest},
     tunnel::TunnelLane,
 };
-use crate::lab::Agent;
+use crate::lab::{Agent, BondTables};
 
 /// Of sealing: short, so that some run is not held up on a busy machine.
 const SEALING: Repeat = Repeat { turns: 4_000, runs: 41 };
@@ -109,6 +110,11 @@ fn open(object: &[u8], server: &Agent, sealer: &mut Sealer<'_>) -> Result<Cost> 
     let empty = kernel::program(&mut ebpf, "pass")?.fd()?.try_clone()?;
     let subject = place.program()?;
     let mut cost = Cost { total: f64::INFINITY, floor: f64::INFINITY };
+    // What it opens is not to be steered besides: the device that it would go on by is not
+    // known, and it takes the way through it.
+    let tables = BondTables::open(server)?;
+    let bond = tables.bond()?;
+    tables.put_bond(&Bond { outer_device: 0, ..bond })?;
     for _ in 0..RUNS {
         let sealed = sealer.sealed()?;
         let first = sealed.first().context("no frames")?.clone();
@@ -143,6 +149,7 @@ fn open(object: &[u8], server: &Agent, sealer: &mut Sealer<'_>) -> Result<Cost> 
         let opened = delivered(server)? - before;
         ensure!(opened >= u64::from(FRAMES), "{opened} of {FRAMES} frames were opened");
     }
+    tables.put_bond(&bond)?;
     Ok(cost)
 }
 

@@ -73,6 +73,14 @@ impl BondTables {
         Ok(self.array::<Bond>(names::BOND)?.get(&0, 0)?)
     }
 
+    /// Writes the settings, as nobody but a benchmark does.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub fn put_bond(&self, bond: &Bond) -> Result<()> {
+        Ok(self.array::<Bond>(names::BOND)?.set(0, bond, 0)?)
+    }
+
     /// The sessions there are, by slot.
     ///
     /// # Errors

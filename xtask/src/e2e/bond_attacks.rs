@@ -2,16 +2,13 @@
 //! every bit of their header, replayed, cut short, or made up. Nothing passes, each is
 //! counted under its own reason, and the session lives on.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Case,
+    bond_attacker::{Attacker, Expected, counted_while, lives_on},
     bond_scene::{BondScene, End, bonded, play},
     packets,
     port::Port,
@@ -19,14 +16,10 @@ use super::{
 use crate::lab::{
     LabSpec,
     address::{BOND_PORT, NET4, SERVER4, wan4},
-    traffic::{UdpServer, UdpStream},
-    wait_until,
 };
 
 /// Header without its check.
 const FIELDS: usize = 24;
-/// How long packets may take to be counted.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -50,94 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
     add("a_packet_of_a_bond_is_taken_once", replays_are_refused);
     add("a_packet_cut_short_or_made_up_is_refused", made_up_packets_are_refused);
     add("a_client_sends_from_its_own_addresses_only", inner_sources_are_checked);
-    add("a_flood_of_handshakes_costs_a_session_nothing", a_flood_costs_nothing);
     cases
-}
-
-/// Somebody at the first provider, who hears what the gateway sends and says what it
-/// likes to both ends.
-struct Attacker {
-    /// On the provider's side of the gateway's link.
-    near: Port,
-    /// On its side of the Internet.
-    far: Port,
-}
-
-impl Attacker {
-    fn at(scene: &BondScene, wan: usize) -> Result<Self> {
-        let lab = &scene.lab;
-        let isp = lab.isp(wan);
-        Ok(Self {
-            near: Port::between((isp, "gw0"), (lab.gw(), &format!("wan{wan}")))?,
-            far: Port::between((isp, "up0"), (lab.net(), &format!("isp{wan}")))?,
-        })
-    }
-
-    /// What is behind the UDP header of the next data packet of the gateway.
-    fn record(&mut self, scene: &BondScene) -> Result<Vec<u8>> {
-        self.near.pending(|_, _| Some(()))?;
-        let server = UdpServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 8))?;
-        UdpStream { echo: false, ..UdpStream::new(1, Duration::ZERO) }
-            .run(scene.lab.host(), &server)?;
-        self.near.hear("a data packet", |packet, _| {
-            let to_the_bond = packet.to == SocketAddr::from((SERVER4, BOND_PORT));
-            (to_the_bond && packet.payload.first() == Some(&0x10)).then(|| packet.payload.clone())
-        })
-    }
-
-    /// Sends this to the server's port, as if it came from the gateway.
-    fn say(&self, payloads: &[Vec<u8>]) -> Result<()> {
-        self.say_from((wan4(0), BOND_PORT).into(), payloads)
-    }
-
-    fn say_from(&self, from: SocketAddr, payloads: &[Vec<u8>]) -> Result<()> {
-        let to = SocketAddr::from((SERVER4, BOND_PORT));
-        let packets = payloads.iter().map(|payload| packets::udp(from, to, payload));
-        self.far.send(&packets.collect::<Result<Vec<_>>>()?)
-    }
-}
-
-/// Reasons, and how many packets should be counted under each.
-type Expected = BTreeMap<&'static str, u64>;
-
-/// What counters of the server grow by while something is said to it.
-fn counted_while(
-    scene: &BondScene,
-    expected: &Expected,
-    attack: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    let count = |reason: &str| scene.counted(End::Server, reason);
-    // What passes is none of the attacker's.
-    let passes = ["to_device", "unbonded"];
-    let passed = |scene: &BondScene| -> Result<u64> {
-        passes.iter().map(|reason| scene.counted(End::Server, reason)).sum()
-    };
-    let before: BTreeMap<_, _> =
-        expected.keys().map(|&reason| Ok((reason, count(reason)?))).collect::<Result<_>>()?;
-    let (session, let_in) = (sessions(scene)?, passed(scene)?);
-    attack()?;
-    wait_until("every packet is counted under its reason", PATIENCE, || {
-        let mut grown = Expected::new();
-        for (&reason, &before) in &before {
-            grown.insert(reason, count(reason)? - before);
-        }
-        ensure!(grown == *expected, "counted {grown:?}, expected {expected:?}");
-        Ok(true)
-    })?;
-    let now = passed(scene)?;
-    ensure!(now == let_in, "{} packets passed", now - let_in);
-    ensure!(sessions(scene)? == session, "the session is another one");
-    Ok(())
-}
-
-/// Ids of the server's sessions.
-fn sessions(scene: &BondScene) -> Result<Vec<u32>> {
-    let sessions = scene.tables(End::Server)?.sessions()?;
-    Ok(sessions.iter().map(|(_, session)| session.ours).collect())
-}
-
-fn lives_on(scene: &BondScene) -> Result<()> {
-    scene.datagrams_arrive_once(NET4.into(), 300).context("after the attack")
 }
 
 fn flipped_bits_are_refused(scene: &mut BondScene, header: usize) -> Result<()> {
@@ -283,45 +189,4 @@ fn inner_sources_are_checked(scene: &mut BondScene) -> Result<()> {
         Ok(())
     })?;
     lives_on(scene)
-}
-
-fn a_flood_costs_nothing(scene: &mut BondScene) -> Result<()> {
-    const FLOOD: usize = 20_000;
-    let attacker = Attacker::at(scene, 0)?;
-    let stream = UdpStream::new(1_000_000, Duration::from_millis(1));
-    let server = UdpServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
-    let run = stream.start(scene.lab.host(), &server)?;
-    let before = messages(scene)?;
-    let id = sessions(scene)?;
-    let flood: Vec<Vec<u8>> = (0..FLOOD)
-        .map(|number| {
-            // An initiation in form.
-            let mut packet = vec![0; 188];
-            (packet[0], packet[2], packet[15], packet[24]) = (0x16, 1, 1, 1);
-            packet[28..32].copy_from_slice(&u32::try_from(number).unwrap_or(0).to_be_bytes());
-            packet
-        })
-        .collect();
-    for part in flood.chunks(500) {
-        attacker.say(part)?;
-    }
-    wait_until("the flood is counted", PATIENCE, || {
-        let counted = messages(scene)? - before;
-        ensure!(counted >= FLOOD as u64, "{counted} of {FLOOD}");
-        Ok(true)
-    })?;
-    let limited = scene.counted(End::Server, "message_limited")?;
-    ensure!(limited > 0, "the agent has to read every one of them");
-    let report = run.stop()?;
-    drop(server);
-    let lost = report.there.lost + report.back.unwrap_or_default().lost;
-    ensure!(lost == 0, "{lost} datagrams of a stream were lost: {report:?}");
-    ensure!(sessions(scene)? == id, "the session is another one");
-    lives_on(scene)
-}
-
-/// Messages for the server's agent, given to it or not.
-fn messages(scene: &BondScene) -> Result<u64> {
-    Ok(scene.counted(End::Server, "bond_message")?
-        + scene.counted(End::Server, "message_limited")?)
 }

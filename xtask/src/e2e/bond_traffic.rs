@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Case,
@@ -16,6 +16,7 @@ use crate::lab::{
         HOST4, HOST6, INNER_GATEWAY4, INNER_GATEWAY6, INNER_SERVER4, INNER_SERVER6, SERVER4,
     },
     capture::{Capture, Passing, addresses},
+    is_emulated,
     traffic::{EchoServer, EchoStream, FileServer, curl, ping},
 };
 
@@ -51,7 +52,20 @@ pub(super) fn cases() -> Vec<Case> {
         })?;
         play(scene, |scene| what_is_nobodys_is_unreachable(scene))
     }));
-    for paths in [3, 8] {
+    cases.push(bonded(
+        "all_traffic_crosses_a_bond_from_a_lan_port_in_tcx",
+        || LabSpec::direct(2),
+        |config| {
+            let lan = serde_json::json!([{"device": "lan0", "hook": "tcx"}]);
+            config.with_gateway("lan", lan)
+        },
+        |scene| {
+            let hooks = scene.gateway.api().status()?.lan;
+            ensure!(hooks.iter().all(|lan| lan.hook.as_deref() == Some("tcx")), "{hooks:?}");
+            all_traffic_crosses(scene)
+        },
+    ));
+    for paths in [2, 3, 8] {
         cases.push(Case::new(&format!("datagrams_arrive_once_over_{paths}_paths"), move || {
             let scene = BondScene::new(LabSpec::direct(paths), |config| {
                 config.with_gateway("balance", "round_robin")
@@ -133,9 +147,13 @@ fn all_paths_carry(scene: &mut BondScene, paths: usize) -> Result<()> {
         (0..paths).map(|wan| Ok(scene.path(end, wan)?.state.sent)).collect()
     };
     let before = [sent(scene, End::Gateway)?, sent(scene, End::Server)?];
+    let through = out_of_the_device(scene)?;
     for to in checks::FAMILIES {
         scene.datagrams_arrive_once(to, COUNT / 2)?;
     }
+    let through = out_of_the_device(scene)? - through;
+    let most = if is_emulated() { COUNT / 50 } else { COUNT / 10 };
+    ensure!(through < most, "{through} packets took the long way at the server");
     for (end, before) in End::BOTH.into_iter().zip(before) {
         let share = COUNT / paths as u64;
         for (wan, (after, before)) in sent(scene, end)?.into_iter().zip(before).enumerate() {
@@ -144,4 +162,12 @@ fn all_paths_carry(scene: &mut BondScene, paths: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Packets that came out of the bond by the server's end of its device so far. What goes
+/// in there is ticks, too.
+fn out_of_the_device(scene: &BondScene) -> Result<u64> {
+    let text = scene.lab.srv()?.run("ip", ["-s", "-j", "link", "show", "mwb0"])?;
+    let rows: serde_json::Value = serde_json::from_str(&text).context("ip gave no JSON")?;
+    rows[0]["stats64"]["rx"]["packets"].as_u64().context("no count of mwb0")
 }

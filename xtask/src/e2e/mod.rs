@@ -16,9 +16,11 @@ mod access;
 mod accounts;
 mod agent;
 mod bond_accounts;
+mod bond_attacker;
 mod bond_attacks;
 mod bond_audit;
 mod bond_cuts;
+mod bond_handshakes;
 mod bond_metered;
 mod bond_mtu;
 mod bond_restarts;
@@ -153,6 +155,7 @@ pub fn cases() -> Vec<Case> {
         bond_cuts::cases(),
         bond_metered::cases(),
         bond_restarts::cases(),
+        bond_handshakes::cases(),
         bond_attacks::cases(),
         bond_audit::cases(),
         bond_mtu::cases(),

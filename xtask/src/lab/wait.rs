@@ -47,7 +47,8 @@ pub fn wait_for<T>(
                 None => bail!("not within {deadline:?}: {what}"),
             }
         }
-        thread::sleep(asked.elapsed().max(STEP));
+        let left = deadline.saturating_sub(start.elapsed());
+        thread::sleep(asked.elapsed().max(STEP).min(left.max(STEP)));
     }
 }
 

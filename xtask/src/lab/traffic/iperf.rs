@@ -91,8 +91,8 @@ impl Iperf {
             command.args(["-b", &rate.to_string()]);
         }
         if let Some(rate) = self.udp {
-            // Large enough to be worth it, small enough for every link's MTU.
-            command.args(["-u", "-b", &rate.to_string(), "-l", "1400"]);
+            // Large enough to be worth it, small enough for every link's MTU, and a bond's.
+            command.args(["-u", "-b", &rate.to_string(), "-l", "1200"]);
         }
         if self.reverse {
             command.arg("-R");

@@ -34,7 +34,7 @@ const SUITES: [(&str, f64); 3] =
 /// Suite and length of the headline.
 const HEADLINE: (&str, usize) = ("siphash", 64);
 /// Repetitions; an odd number has a middle.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 11;
 /// Length of a repetition, in time of the core: a busy machine takes longer.
 const TIME: Duration = Duration::from_millis(120);
 

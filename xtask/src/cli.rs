@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, build, fuzz, run, setup, test, verify, vm};
+use crate::{bench, build, fuzz, lab, run, setup, test, verify, vm};
 
 /// The developer's front door of MultiWANBond.
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ enum Command {
 /// # Errors
 /// Whatever keeps the command from doing its work.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
+    let done = match cli.command {
         Command::Setup(args) => setup::command(&args),
         Command::Build(args) => build::command(&args),
         Command::Run(args) => run::command(&args),
@@ -53,5 +53,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => test::command(&args),
         Command::Vm(command) => vm::command(&command),
         Command::Ci => test::command(&test::Args::default()),
-    }
+    };
+    lab::tidy();
+    done
 }

@@ -13,7 +13,7 @@
 //!    itself, and what comes in first of the two is the tick.
 //! 4. On a server what has come out goes on to the steering programme, and what that has
 //!    translated back into the bond, without a way through the device (`direct`).
-//! 5. A stage returns what is sent or a [`Reason`]; only this file turns either into a
+//! 5. A stage returns what is sent or a [`Reason`]; only this file (and `direct`) turns it into a
 //!    verdict, and counts it.
 
 mod choose;

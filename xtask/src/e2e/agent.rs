@@ -82,7 +82,7 @@ fn flows_go_on_over_a_restart(scene: &mut Scene) -> Result<()> {
 
 fn a_detached_gateway_forwards_no_more(scene: &mut Scene) -> Result<()> {
     scene.gateway.stop()?;
-    let pins = Path::new("/sys/fs/bpf/mwb").join(scene.lab.prefix());
+    let pins = Path::new(crate::lab::PINS).join(scene.lab.prefix());
     ensure!(pins.exists(), "a stopped agent leaves {}", pins.display());
     checks::pings_pass(&scene.lab)?;
     scene.gateway.detach(&scene.lab)?;

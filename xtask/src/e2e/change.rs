@@ -159,7 +159,7 @@ fn program_ids(scene: &Scene) -> Result<Vec<u64>> {
 
 /// Where the data plane of the scene is pinned.
 fn layout(scene: &Scene) -> Result<std::path::PathBuf> {
-    let instance = Path::new("/sys/fs/bpf/mwb").join(scene.lab.prefix());
+    let instance = Path::new(crate::lab::PINS).join(scene.lab.prefix());
     Ok(fs::read_dir(&instance)?.next().context("nothing is pinned")??.path())
 }
 

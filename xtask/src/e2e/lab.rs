@@ -347,7 +347,7 @@ pub(super) const VICTIM: &str = "lab-victim";
 /// killed, or panics when its input ends.
 pub(super) fn victim() -> Result<()> {
     let lab = Lab::new(&LabSpec::relayed(1))?;
-    std::fs::create_dir_all(Path::new("/sys/fs/bpf/mwb").join(lab.prefix()))?;
+    std::fs::create_dir_all(Path::new(crate::lab::PINS).join(lab.prefix()))?;
     let sleeper: Process = lab.host().spawn("sleep", ["600"])?;
     println!("{}", lab.prefix());
     let mut line = String::new();
@@ -369,7 +369,7 @@ fn traces_of(prefix: &str) -> Result<Vec<String>> {
             traces.push(format!("namespace {name}"));
         }
     }
-    for directory in [std::env::temp_dir(), "/sys/fs/bpf/mwb".into()] {
+    for directory in [std::env::temp_dir(), crate::lab::PINS.into()] {
         let path = directory.join(prefix);
         if path.exists() {
             traces.push(format!("directory {}", path.display()));

@@ -101,7 +101,7 @@ impl Scene {
 
     /// Entries of a pinned table, as the kernel itself has them.
     pub(super) fn entries(&self, table: &str) -> Result<usize> {
-        let instance = Path::new("/sys/fs/bpf/mwb").join(self.lab.prefix());
+        let instance = Path::new(crate::lab::PINS).join(self.lab.prefix());
         // One version of the layout at a time.
         let version = fs::read_dir(&instance)?.next().context("nothing is pinned")??;
         let pin = version.path().join("maps").join(table);

@@ -70,6 +70,14 @@ pub use self::{
     wan::Wan,
 };
 
+/// Where agents pin what is to outlive them, each in a directory of its own.
+pub(crate) const PINS: &str = "/sys/fs/bpf/mwb";
+
+/// Removes what agents have made for all of them together, unless one has something there.
+pub fn tidy() {
+    let _ = std::fs::remove_dir(PINS);
+}
+
 /// Name of the variable that is set where every instruction is emulated.
 pub(crate) const EMULATED: &str = "MWB_EMULATED";
 

@@ -57,7 +57,7 @@ impl BondTables {
     /// # Errors
     /// When nothing is pinned.
     pub fn open(agent: &Agent) -> Result<Self> {
-        let instance = Path::new("/sys/fs/bpf/mwb").join(agent.instance());
+        let instance = Path::new(crate::lab::PINS).join(agent.instance());
         let version = fs::read_dir(&instance)
             .with_context(|| format!("nothing at {}", instance.display()))?
             .next()

@@ -136,7 +136,7 @@ impl Lab {
         let scratch = std::env::temp_dir().join(&prefix);
         janitor.announce(Litter::Directory(scratch.clone()))?;
         for instance in [&prefix, &server_instance(&prefix)] {
-            janitor.announce(Litter::Directory(Path::new("/sys/fs/bpf/mwb").join(instance)))?;
+            janitor.announce(Litter::Directory(Path::new(crate::lab::PINS).join(instance)))?;
         }
         fs::create_dir(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
 

@@ -1,4 +1,5 @@
-//! The counter map: one entry for each direction, path, reason and protocol.
+//! The counter map: one entry for each direction and path, with a counter for each
+//! reason and protocol, so that all of a path are read at once.
 //! Part of the layout that [`crate::maps`] describes.
 
 use bytemuck::{Pod, Zeroable};
@@ -46,15 +47,34 @@ impl Direction {
 pub const PROTOCOLS: [&str; 8] =
     ["other4", "tcp4", "udp4", "icmp4", "other6", "tcp6", "udp6", "icmp6"];
 
-/// Entries of the counter map.
-pub const COUNTER_SLOTS: usize = 2 * PATH_SLOTS * REASON_SLOTS * PROTOCOLS.len();
+/// Counters of one entry.
+pub const COUNTERS: usize = REASON_SLOTS * PROTOCOLS.len();
 
-/// Index of a counter. `path` is the path that carries the packet (0: none
-/// chosen), `protocol` an index into [`PROTOCOLS`].
+/// Entries of the counter map.
+pub const COUNTER_ENTRIES: usize = 2 * PATH_SLOTS;
+
+/// All counters of one direction and path, at [`counter_place`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counters {
+    /// One for each reason and protocol.
+    pub of: [Counter; COUNTERS],
+    /// The place that the kernel side counts at; nothing to anybody else.
+    pub place: u64,
+}
+
+/// Entry of the counters of a path. `path` is the path that carries the packet (0:
+/// none chosen).
 #[inline(always)]
 #[must_use]
-pub const fn counter_index(direction: Direction, path: u8, reason: Reason, protocol: u8) -> u32 {
-    ((direction as u32 * PATH_SLOTS as u32 + path as u32) * REASON_SLOTS as u32 + reason as u32)
-        * PROTOCOLS.len() as u32
-        + (protocol & 7) as u32
+pub const fn counter_entry(direction: Direction, path: u8) -> u32 {
+    direction as u32 * PATH_SLOTS as u32 + path as u32
+}
+
+/// Place of a counter among those of its path. `protocol` is an index into
+/// [`PROTOCOLS`].
+#[inline(always)]
+#[must_use]
+pub const fn counter_place(reason: Reason, protocol: u8) -> usize {
+    reason as usize * PROTOCOLS.len() + (protocol & 7) as usize
 }

@@ -28,10 +28,13 @@ pub use bucket::*;
 pub use flow::*;
 pub use probe::*;
 
-pub use crate::counters::{COUNTER_SLOTS, Counter, Direction, PROTOCOLS, counter_index};
+pub use crate::counters::{
+    COUNTER_ENTRIES, COUNTERS, Counter, Counters, Direction, PROTOCOLS, counter_entry,
+    counter_place,
+};
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;
@@ -334,6 +337,7 @@ layouts!(
     PortKey = 4,
     PortOwner = 16,
     Counter = 16,
+    Counters = 8200,
     Contact = 16,
     Fragment = 16,
     Held = 2112,

@@ -1,12 +1,15 @@
 //! Counting: every packet once, under its direction, path, reason and protocol.
 
 use mwb_common::{
-    maps::{Direction, counter_index},
+    maps::{COUNTERS as PLACES, Counter, Direction, counter_entry, counter_place},
     nat::protocol,
     reason::Reason,
 };
 
-use crate::{frame::Frame, maps::COUNTERS};
+use crate::{
+    frame::{Frame, opaque},
+    maps::COUNTERS,
+};
 
 /// What is known so far of the packet that is being counted.
 pub(crate) struct Account {
@@ -56,10 +59,17 @@ impl Account {
     /// Counts packets that are not at hand any more.
     #[inline(always)]
     pub(crate) fn add(&self, reason: Reason, packets: u32) {
-        let slot = counter_index(self.direction, self.path, reason, self.protocol);
-        if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
-            // SAFETY: a per-CPU value, and programs do not preempt each other.
+        let place = counter_place(reason, self.protocol) as u64;
+        if let Some(counters) = COUNTERS.get_ptr_mut(counter_entry(self.direction, self.path)) {
+            // Read back from the map, the place is no number that the verifier knows: it
+            // need not walk what follows once for each. The mask changes nothing.
+            // SAFETY: a per-CPU value, programs do not preempt each other, and the
+            // place is inside.
             unsafe {
+                (&raw mut (*counters).place).write_volatile(place);
+                let place = (&raw const (*counters).place).read_volatile();
+                let place = opaque(place) as usize & (PLACES - 1);
+                let counter = (&raw mut (*counters).of).cast::<Counter>().add(place);
                 (*counter).packets += packets as u64;
                 (*counter).bytes += self.bytes as u64;
             }

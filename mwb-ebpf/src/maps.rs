@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 use mwb_common::maps::{
     BOND_PATHS as PATHS_OF_SESSION, BUCKETS as BUCKETS_OF_SESSION, Bond, BondPath, Bucket, Budget,
-    CONTACT_ENTRIES, COUNTER_SLOTS, Contact, Control, Counter, DEVICE_SLOTS, Device, FLOW_ENTRIES,
-    FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness,
+    CONTACT_ENTRIES, COUNTER_ENTRIES, Contact, Control, Counters, DEVICE_SLOTS, Device,
+    FLOW_ENTRIES, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness,
     MAPPING_ENTRIES, Mapping, MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES, Path,
     PathState, PortKey, PortOwner, Prefix, SESSION_SLOTS, SOURCE_ENTRIES, Selection, Session,
     SessionState, TICK_DEVICES, next, slow,
@@ -46,7 +46,7 @@ pub(crate) static MAPPINGS: HashMap<MappingKey, Mapping, MAPPING_ENTRIES> = Hash
 #[btf_map]
 pub(crate) static PORTS: HashMap<PortKey, PortOwner, MAPPING_ENTRIES> = HashMap::new();
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<Counter, COUNTER_SLOTS> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<Counters, COUNTER_ENTRIES> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static MAPPINGS_MADE: HashMap<[u8; 4], u32, SOURCE_ENTRIES> = HashMap::new();
 #[btf_map]

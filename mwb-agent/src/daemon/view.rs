@@ -75,18 +75,22 @@ impl Answers {
         lan: &[LanStatus],
         wans: &[WanStatus],
     ) -> Result<BTreeMap<String, u64>, Unavailable> {
-        let tables = self.tables.clone();
-        let losses = tokio::task::spawn_blocking(move || tables.losses()).await;
-        let losses = losses
-            .map_err(|error| Unavailable(format!("reading losses: {error}")))?
-            .map_err(|error| Unavailable(error.to_string()))?;
         let lan = lan.iter().map(|lan| (lan.ifindex, &lan.device));
         let devices = lan.chain(wans.iter().map(|wan| (wan.ifindex, &wan.device)));
-        let name = |ifindex: u32| {
-            let found = devices.clone().find(|(index, _)| *index == Some(ifindex));
-            found.map(|(_, device)| device.clone())
+        let there: Vec<(u32, String)> =
+            devices.filter_map(|(ifindex, device)| Some((ifindex?, device.clone()))).collect();
+        let tables = self.tables.clone();
+        let read = move || {
+            let losses =
+                there.into_iter().map(|(ifindex, name)| Ok((name, tables.losses(ifindex)?)));
+            losses
+                .filter(|lost| !matches!(lost, Ok((_, 0))))
+                .collect::<Result<_, dataplane::Error>>()
         };
-        Ok(losses.into_iter().filter_map(|(ifindex, n)| Some((name(ifindex)?, n))).collect())
+        let losses = tokio::task::spawn_blocking(read).await;
+        losses
+            .map_err(|error| Unavailable(format!("reading losses: {error}")))?
+            .map_err(|error| Unavailable(error.to_string()))
     }
 
     fn nat(&self, wans: &[WanStatus]) -> NatStatus {

@@ -1,8 +1,7 @@
 //! A path id that another WAN gets: what was counted for the one before is not
 //! that WAN's.
 
-use mwb_common::maps::{Direction, PROTOCOLS, counter_index};
-use mwb_common::reason::Reason;
+use mwb_common::maps::{Direction, counter_entry};
 
 use super::error::Error;
 use super::tables::Tables;
@@ -14,11 +13,7 @@ impl Tables {
     /// When the kernel refuses a write.
     pub fn forget_path(&self, path: u8) -> Result<(), Error> {
         for direction in Direction::ALL {
-            for &reason in Reason::ALL {
-                for protocol in 0..u8::try_from(PROTOCOLS.len()).unwrap_or(u8::MAX) {
-                    self.clear_counter(counter_index(direction, path, reason, protocol))?;
-                }
-            }
+            self.clear_counters(counter_entry(direction, path))?;
         }
         Ok(())
     }

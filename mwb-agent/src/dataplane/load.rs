@@ -7,8 +7,8 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mwb_common::maps::{
-    BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_SLOTS, Contact,
-    Control, Counter, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
+    BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_ENTRIES, Contact,
+    Control, Counters, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
     GuardedFlowWindow, GuardedPathWindow, HELD_SLOTS, Held, KernelLayout, Liveness, Mapping,
     MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PathState,
     PortKey, PortOwner, Prefix, SOURCE_ENTRIES, Selection, Session, SessionState, TICK_DEVICES,
@@ -73,7 +73,9 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::FLOWS6 => hash::<FlowKey6, Flow>(options.flow_entries),
         names::MAPPINGS => hash::<MappingKey, Mapping>(options.mapping_entries),
         names::PORTS => hash::<PortKey, PortOwner>(options.mapping_entries),
-        names::COUNTERS => Shape { kind: MapType::PerCpuArray, ..array::<Counter>(COUNTER_SLOTS) },
+        names::COUNTERS => {
+            Shape { kind: MapType::PerCpuArray, ..array::<Counters>(COUNTER_ENTRIES) }
+        }
         names::MAPPINGS_MADE | names::MAPPINGS_ENDED => hash::<[u8; 4], u32>(sources),
         names::CONTACTS => lru::<FlowKey4, Contact>(CONTACT_ENTRIES),
         names::FRAGMENTS => lru::<FlowKey6, Fragment>(FRAGMENT_ENTRIES),

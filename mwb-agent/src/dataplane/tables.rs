@@ -8,11 +8,11 @@ use std::sync::Arc;
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Pod;
 use mwb_common::maps::{
-    Contact, Counter, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment, Held,
-    Mapping, MappingKey, PATH_SLOTS, PROTOCOLS, Path, PortKey, PortOwner, counter_index, held,
-    names,
+    Contact, Counter, Counters, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment,
+    Held, Mapping, MappingKey, PATH_SLOTS, PROTOCOLS, Path, PortKey, PortOwner, counter_entry,
+    counter_place, held, names,
 };
-use mwb_common::reason::{REASON_SLOTS, Reason, Verdict};
+use mwb_common::reason::{Reason, Verdict};
 
 use super::batch::Table;
 use super::error::Error;
@@ -30,7 +30,7 @@ struct Inner {
     flows6: Table<FlowKey6, Flow>,
     mappings: Table<MappingKey, Mapping>,
     ports: Table<PortKey, PortOwner>,
-    counters: Table<u32, Counter>,
+    counters: Table<u32, Counters>,
     paths: Table<u32, Path>,
     devices: Table<u32, Device>,
     mappings_made: Table<[u8; 4], u32>,
@@ -62,13 +62,13 @@ impl Tables {
         devices: &Array<MapData, Device>,
     ) -> Result<Self, Error> {
         // The kernel rounds the values of per-CPU maps up to 8 bytes each.
-        const { assert!(size_of::<Counter>().is_multiple_of(8)) };
+        const { assert!(size_of::<Counters>().is_multiple_of(8)) };
         let cpus = aya::util::nr_cpus().map_err(|(path, source)| Error::Cpus { path, source })?;
         let flows4: HashMap<_, FlowKey4, Flow> = take(object, names::FLOWS4)?;
         let flows6: HashMap<_, FlowKey6, Flow> = take(object, names::FLOWS6)?;
         let mappings: HashMap<_, MappingKey, Mapping> = take(object, names::MAPPINGS)?;
         let ports: HashMap<_, PortKey, PortOwner> = take(object, names::PORTS)?;
-        let counters: PerCpuArray<_, Counter> = take(object, names::COUNTERS)?;
+        let counters: PerCpuArray<_, Counters> = take(object, names::COUNTERS)?;
         let made: HashMap<_, [u8; 4], u32> = take(object, names::MAPPINGS_MADE)?;
         let ended: HashMap<_, [u8; 4], u32> = take(object, names::MAPPINGS_ENDED)?;
         let contacts: HashMap<_, FlowKey4, Contact> = take(object, names::CONTACTS)?;
@@ -167,20 +167,13 @@ impl Tables {
         Ok(waiting)
     }
 
-    /// Frames that XDP programs have redirected to a device and that it did not
-    /// take, by interface index; see [`DataPlane::unwatched`](super::DataPlane::unwatched).
+    /// Frames that XDP programs have redirected to a device (by interface index) and
+    /// that it did not take; see [`DataPlane::unwatched`](super::DataPlane::unwatched).
     ///
     /// # Errors
     /// When the kernel refuses to read.
-    pub fn losses(&self) -> Result<Vec<(u32, u64)>, Error> {
-        let mut losses = Vec::new();
-        self.inner.losses.for_each(|&ifindex, lanes| {
-            let frames: u64 = lanes.iter().sum();
-            if frames > 0 {
-                losses.push((ifindex, frames));
-            }
-        })?;
-        Ok(losses)
+    pub fn losses(&self, ifindex: u32) -> Result<u64, Error> {
+        Ok(self.inner.losses.read(&ifindex)?.unwrap_or_default().iter().sum())
     }
 
     /// The port forwards as they are now.
@@ -229,24 +222,16 @@ impl Tables {
     /// When the kernel refuses to read.
     pub fn counters(&self) -> Result<Vec<CounterRow>, Error> {
         let mut rows = Vec::new();
-        self.inner.counters.for_each(|&index, values| {
-            let packets = values.iter().map(|counter| counter.packets).sum();
-            let bytes = values.iter().map(|counter| counter.bytes).sum();
-            if packets != 0
-                && let Some(row) = counter_row(index, packets, bytes)
-            {
-                rows.push(row);
-            }
-        })?;
+        self.inner.counters.for_each(|&entry, lanes| rows.extend(counter_rows(entry, lanes)))?;
         Ok(rows)
     }
 
-    pub(super) fn clear_counter(&self, index: u32) -> Result<(), Error> {
-        self.inner.counters.clear(&index)
+    pub(super) fn clear_counters(&self, entry: u32) -> Result<(), Error> {
+        self.inner.counters.clear(&entry)
     }
 
-    /// What was forwarded in one direction by one path, ever: a few look-ups,
-    /// for who asks many times a second. `bonded`: what a bond has forwarded counts.
+    /// What was forwarded in one direction by one path, ever: one look-up, for who
+    /// asks many times a second. `bonded`: what a bond has forwarded counts.
     ///
     /// # Errors
     /// When the kernel refuses to read.
@@ -257,36 +242,39 @@ impl Tables {
         bonded: bool,
     ) -> Result<Counter, Error> {
         let mut total = Counter::default();
-        let forwarded = |reason: &&Reason| {
-            reason.verdict() == Verdict::Forward && (bonded || !reason.is_of_bond())
-        };
-        for reason in Reason::ALL.iter().filter(forwarded) {
-            for protocol in 0..u8::try_from(PROTOCOLS.len()).unwrap_or(u8::MAX) {
-                let index = counter_index(direction, path, *reason, protocol);
-                for counter in self.inner.counters.read(&index)?.unwrap_or_default() {
-                    total.packets += counter.packets;
-                    total.bytes += counter.bytes;
-                }
+        let entry = counter_entry(direction, path);
+        let lanes = self.inner.counters.read(&entry)?.unwrap_or_default();
+        for row in counter_rows(entry, &lanes) {
+            let reason = row.reason;
+            if reason.verdict() == Verdict::Forward && (bonded || !reason.is_of_bond()) {
+                total.packets += row.packets;
+                total.bytes += row.bytes;
             }
         }
         Ok(total)
     }
 }
 
-/// The opposite of `mwb_common::maps::counter_index`; `None` for a number that
-/// no reason has.
-fn counter_row(index: u32, packets: u64, bytes: u64) -> Option<CounterRow> {
-    let index = index as usize;
-    let (rest, protocol) = (index / PROTOCOLS.len(), index % PROTOCOLS.len());
-    let (rest, number) = (rest / REASON_SLOTS, rest % REASON_SLOTS);
-    let (direction, path) = (rest / PATH_SLOTS, rest % PATH_SLOTS);
-    Some(CounterRow {
-        direction: *Direction::ALL.get(direction)?,
-        path: u8::try_from(path).ok()?,
-        reason: *Reason::ALL.iter().find(|reason| **reason as usize == number)?,
-        protocol: PROTOCOLS.get(protocol)?,
-        packets,
-        bytes,
+/// The counters of an entry that are not zero, summed over the CPUs. A place that no
+/// reason has, has none.
+fn counter_rows(entry: u32, lanes: &[Counters]) -> impl Iterator<Item = CounterRow> {
+    let of_entry = Direction::ALL
+        .into_iter()
+        .flat_map(|direction| (0..=u8::MAX).take(PATH_SLOTS).map(move |path| (direction, path)));
+    let named = of_entry.zip(0..).find(|&(_, index)| index == entry).map(|(named, _)| named);
+    let places = Reason::ALL
+        .iter()
+        .flat_map(|&reason| (0..).zip(PROTOCOLS).map(move |protocol| (reason, protocol)));
+    named.into_iter().flat_map(move |(direction, path)| {
+        places.clone().filter_map(move |(reason, (number, protocol))| {
+            let place = counter_place(reason, number);
+            let of_place = lanes.iter().filter_map(|lane| lane.of.get(place));
+            let (packets, bytes) = of_place.fold((0, 0), |(packets, bytes), counter| {
+                (packets + counter.packets, bytes + counter.bytes)
+            });
+            let row = CounterRow { direction, path, reason, protocol, packets, bytes };
+            (packets != 0).then_some(row)
+        })
     })
 }
 
@@ -312,29 +300,28 @@ pub(super) fn table<K: Pod, V: Pod>(
 
 #[cfg(test)]
 mod tests {
-    use mwb_common::maps::COUNTER_SLOTS;
+    use bytemuck::Zeroable as _;
+    use mwb_common::maps::COUNTER_ENTRIES;
 
     use super::*;
 
     #[test]
-    fn a_counter_row_names_what_its_index_was_made_of() {
+    fn a_counter_row_names_where_it_was_counted() {
         for direction in Direction::ALL {
             for path in [0, 1, 32] {
                 for &reason in Reason::ALL {
-                    for (protocol, name) in (0_u8..).zip(PROTOCOLS) {
-                        let index = counter_index(direction, path, reason, protocol);
-                        assert!((index as usize) < COUNTER_SLOTS);
-                        assert_eq!(
-                            counter_row(index, 1, 2),
-                            Some(CounterRow {
-                                direction,
-                                path,
-                                reason,
-                                protocol: name,
-                                packets: 1,
-                                bytes: 2
-                            })
-                        );
+                    for (number, protocol) in (0_u8..).zip(PROTOCOLS) {
+                        let entry = counter_entry(direction, path);
+                        assert!((entry as usize) < COUNTER_ENTRIES);
+                        let mut lanes = [Counters::zeroed(); 2];
+                        for (lane, packets) in lanes.iter_mut().zip([1, 2]) {
+                            let counter = Counter { packets, bytes: 10 };
+                            lane.of[counter_place(reason, number)] = counter;
+                        }
+                        let rows: Vec<_> = counter_rows(entry, &lanes).collect();
+                        let row =
+                            CounterRow { direction, path, reason, protocol, packets: 3, bytes: 20 };
+                        assert_eq!(rows, [row]);
                     }
                 }
             }

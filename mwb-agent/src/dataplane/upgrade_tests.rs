@@ -164,7 +164,7 @@ fn maps_of_another_form_are_refused_with_all_that_differs() {
             panic!("another map was accepted")
         };
         let what: Vec<_> = differences.iter().map(|difference| difference.what).collect();
-        assert_eq!(what, ["type", "max_entries"]);
+        assert_eq!(what, ["type", "value size", "max_entries"]);
         assert!(differences.iter().all(|difference| difference.path.ends_with(names::CONTROL)));
         assert!(!pins.map(names::COUNTERS).exists(), "nothing is made before all is found fit");
     });

@@ -24,7 +24,7 @@ pub const FLOWS6: &str = "FLOWS6";
 pub const MAPPINGS: &str = "MAPPINGS";
 /// `HashMap<PortKey, PortOwner>`.
 pub const PORTS: &str = "PORTS";
-/// `PerCpuArray<Counter>` by [`super::counter_index`].
+/// `PerCpuArray<Counters>` by [`super::counter_entry`].
 pub const COUNTERS: &str = "COUNTERS";
 /// `HashMap<[u8; 4], u32>`: mappings ever made for an inside address. Only
 /// the kernel side counts.

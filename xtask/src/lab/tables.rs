@@ -14,8 +14,8 @@ use aya::{
 };
 use mwb_common::{
     maps::{
-        BOND_PATHS, Bond, BondPath, Counter, Direction, PATH_SLOTS, PROTOCOLS, PathState,
-        Selection, Session, bond_path_flag, counter_index, names, path_index, session_flag,
+        BOND_PATHS, Bond, BondPath, COUNTER_ENTRIES, Counters, PROTOCOLS, PathState, Selection,
+        Session, bond_path_flag, counter_place, names, path_index, session_flag,
     },
     reason::Reason,
 };
@@ -158,15 +158,13 @@ impl BondTables {
     /// When the table cannot be read.
     pub fn counted(&self, reason: Reason) -> Result<u64> {
         let map = Map::PerCpuArray(self.map(names::COUNTERS)?);
-        let counters: PerCpuArray<MapData, Counter> = PerCpuArray::try_from(map)?;
+        let counters: PerCpuArray<MapData, Counters> = PerCpuArray::try_from(map)?;
         let mut packets = 0;
-        for direction in Direction::ALL {
-            for path in 0..u8::try_from(PATH_SLOTS)? {
-                for protocol in 0..u8::try_from(PROTOCOLS.len())? {
-                    let index = counter_index(direction, path, reason, protocol);
-                    let each = counters.get(&index, 0)?;
-                    packets += each.iter().map(|counter| counter.packets).sum::<u64>();
-                }
+        for entry in 0..u32::try_from(COUNTER_ENTRIES)? {
+            let lanes = counters.get(&entry, 0)?;
+            for protocol in 0..u8::try_from(PROTOCOLS.len())? {
+                let place = counter_place(reason, protocol);
+                packets += lanes.iter().map(|lane| lane.of[place].packets).sum::<u64>();
             }
         }
         Ok(packets)

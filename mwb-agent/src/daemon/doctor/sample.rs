@@ -59,6 +59,7 @@ pub(super) struct Backlog {
 impl Sample {
     /// Reads all of it: some milliseconds of blocking work.
     pub(super) fn take(plane: &Plane, tables: &Tables) -> Result<Self, Error> {
+        let lost = |(ifindex, _): (u32, _)| Ok((ifindex, tables.losses(ifindex)?));
         Ok(Self {
             at: Instant::now(),
             devices: devices(&text("/proc/thread-self/net/dev")),
@@ -66,7 +67,7 @@ impl Sample {
             backlogs: backlogs(&text("/proc/net/softnet_stat")),
             packets: tables.counters()?,
             programs: plane.with(|plane| plane.program_runs()),
-            losses: tables.losses()?.into_iter().collect(),
+            losses: tables.devices()?.into_iter().map(lost).collect::<Result<_, Error>>()?,
         })
     }
 }

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod checksum;
+pub mod classes;
 pub mod counters;
 pub mod integrity;
 pub mod maps;

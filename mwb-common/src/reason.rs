@@ -165,6 +165,8 @@ reasons! {
     TickIgnored = 55, Drop, "tick_ignored";
     /// Given to the data plane's end of the bond's device, with a copy that makes a probe.
     Ticked = 56, Forward, "ticked";
+    /// Given to the data plane's end of the bond's device twice: each copy is counted again, by the path that it takes.
+    Copied = 57, Forward, "copied";
 }
 
 impl Reason {
@@ -177,7 +179,7 @@ impl Reason {
 }
 
 // Whoever adds one that is no bond's has to say so there.
-const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::Ticked as u8);
+const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::Copied as u8);
 
 /// Slots kept for reasons in the counter map; numbers stay below it.
 pub const REASON_SLOTS: usize = 64;

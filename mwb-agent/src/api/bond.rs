@@ -144,6 +144,10 @@ pub struct BondPathStatus {
     pub rx: Traffic,
     /// Packets that were sent by it although it was not alive, because no path was.
     pub forced: u64,
+    /// Second copies of packets that are sent twice, bytes from the outer IP header on; part
+    /// of what was sent.
+    #[serde(default)]
+    pub copies: Traffic,
     /// How often the far end has come from another address.
     pub moves: u32,
     /// Whether each byte of it costs, as the gateway says: then it is probed seldom while

@@ -205,7 +205,7 @@ pub struct FlowRow {
 }
 
 /// What a bond makes of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowBond {
     /// Number of its bucket: flows of one bucket are counted as the one that opened it.
     pub bucket: u16,
@@ -213,6 +213,9 @@ pub struct FlowBond {
     pub elephant: bool,
     /// Whether its packets go by several paths at present.
     pub striped: bool,
+    /// Class of its last packet: auto, pin, stripe or duplicate.
+    #[serde(default)]
+    pub class: String,
 }
 
 /// One end of a flow.

@@ -69,6 +69,8 @@ families! {
     BOND_PATH_BYTES = "mwb_bond_path_bytes_total" ["peer", "path", "wan", "direction"] "Bytes of the path from the outer IP header on, probes included.";
     BOND_PATH_LOST = "mwb_bond_path_lost_packets_total" ["peer", "path", "wan"] "Packets that were sent by the path and did not arrive.";
     BOND_PATH_FORCED = "mwb_bond_path_forced_packets_total" ["peer", "path", "wan"] "Packets that were sent by the path although it was not alive, because none was.";
+    BOND_PATH_COPIES = "mwb_bond_path_copies_total" ["peer", "path", "wan"] "Packets sent by the path of which another path has had the first copy.";
+    BOND_PATH_COPIED = "mwb_bond_path_copied_bytes_total" ["peer", "path", "wan"] "Bytes of them from the outer IP header on.";
     BOND_PATH_MOVES = "mwb_bond_path_moves_total" ["peer", "path", "wan"] "How often the far end of the path has come from another address.";
     BOND_INITIATIONS = "mwb_bond_initiations_total" [] "Initiations of handshakes: sent by a gateway, or come to a server.";
     BOND_HANDSHAKES = "mwb_bond_handshakes_total" ["result"] "What handshakes have come to.";

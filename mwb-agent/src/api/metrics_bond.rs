@@ -5,10 +5,10 @@ use prometheus::Registry;
 use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use super::metrics::{
     BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE, BOND_MESSAGES_REFUSED, BOND_MTU,
-    BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS,
-    BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_PROBE_INTERVAL,
-    BOND_PATH_QUEUE, BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_SESSIONS,
-    BOND_UNANSWERED, counter, float, gauge, whole,
+    BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED,
+    BOND_PATH_JITTER, BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU,
+    BOND_PATH_PACKETS, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT, BOND_PATH_STATE,
+    BOND_PATH_STRIPED, BOND_SESSIONS, BOND_UNANSWERED, counter, float, gauge, whole,
 };
 
 /// What the far end is called at a gateway.
@@ -111,6 +111,8 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
     let bytes = counter(registry, &BOND_PATH_BYTES)?;
     let lost = counter(registry, &BOND_PATH_LOST)?;
     let forced = counter(registry, &BOND_PATH_FORCED)?;
+    let copies = counter(registry, &BOND_PATH_COPIES)?;
+    let copied = counter(registry, &BOND_PATH_COPIED)?;
     let moves = counter(registry, &BOND_PATH_MOVES)?;
     for (labels, path) in paths(bond) {
         let labels = labels.each_ref().map(String::as_str);
@@ -122,6 +124,8 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
         }
         lost.with_label_values(&labels).inc_by(path.lost);
         forced.with_label_values(&labels).inc_by(path.forced);
+        copies.with_label_values(&labels).inc_by(path.copies.packets);
+        copied.with_label_values(&labels).inc_by(path.copies.bytes);
         moves.with_label_values(&labels).inc_by(path.moves.into());
     }
     Ok(())

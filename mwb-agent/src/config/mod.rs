@@ -14,6 +14,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 mod bond;
+mod classes;
 mod ends;
 mod error;
 mod forwards;
@@ -30,6 +31,7 @@ pub mod units;
 mod wans;
 
 pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, suite_name};
+pub use classes::{ClassSpec, Classes, class_name};
 pub use error::{ConfigError, Position};
 
 /// A whole, valid configuration.
@@ -60,6 +62,8 @@ pub struct Config {
     pub bond: Option<Bond>,
     /// The bonds of a server; there in [`Role::Server`] and only then.
     pub server: Option<Server>,
+    /// What a bond treats unlike other packets.
+    pub classes: Classes,
     /// Where the agent answers.
     pub api: Api,
 }

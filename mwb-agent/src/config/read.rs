@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::classes::read_classes;
 use super::ends::{read_bond, read_server};
 use super::forwards::check_room;
 use super::prefix::{read_bypass, read_ipv6_prefix};
@@ -80,6 +81,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         nat,
         bond,
         server,
+        classes: read_classes(&file.section("classes", &schema::CLASSES)?)?,
         api: read_api(&file.section("api", &schema::API)?)?,
     })
 }

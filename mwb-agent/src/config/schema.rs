@@ -37,6 +37,7 @@ pub(super) const FILE: Section = Section {
         "nat",
         "bond",
         "server",
+        "classes",
         "api",
     ],
     later: &["interfaces", "policy", "policies"],
@@ -164,6 +165,22 @@ pub(super) const CLIENT: Section = Section {
     example: "{name: site1, public_key: \"…\", prefixes: [192.0.2.0/26]}",
 };
 
+/// Classes of service of a bond.
+pub(super) const CLASSES: Section = Section {
+    path: "classes",
+    keys: &["rules", "metered_copies"],
+    later: &[],
+    example: "{rules: [{class: duplicate, protocol: udp, port: 5060-5061}]}",
+};
+
+/// Which packets have a class.
+pub(super) const CLASS_RULE: Section = Section {
+    path: "classes.rules[]",
+    keys: &["class", "peer", "protocol", "port", "dscp", "length"],
+    later: &["device", "mac"],
+    example: "{class: duplicate, protocol: udp, port: 5060-5061}",
+};
+
 /// Where the agent answers.
 pub(super) const API: Section = Section {
     path: "api",
@@ -173,9 +190,23 @@ pub(super) const API: Section = Section {
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 14] = [
-    &FILE, &LAN, &WAN, &CAPACITY, &FORWARD, &FAILOVER, &HEALTH, &DEGRADED, &NAT, &TIMEOUTS, &BOND,
-    &SERVER, &CLIENT, &API,
+pub(super) const SECTIONS: [&Section; 16] = [
+    &FILE,
+    &LAN,
+    &WAN,
+    &CAPACITY,
+    &FORWARD,
+    &FAILOVER,
+    &HEALTH,
+    &DEGRADED,
+    &NAT,
+    &TIMEOUTS,
+    &BOND,
+    &SERVER,
+    &CLIENT,
+    &CLASSES,
+    &CLASS_RULE,
+    &API,
 ];
 
 /// `version`.
@@ -210,6 +241,12 @@ pub(super) const DEAD_AFTER: RangeInclusive<Duration> =
     Duration::from_millis(20)..=Duration::from_secs(10);
 /// `bond.elephant`.
 pub(super) const ELEPHANT: RangeInclusive<u64> = 100_000..=10_000_000_000;
+/// `classes.metered_copies`.
+pub(super) const METERED_COPIES: RangeInclusive<u64> = 0..=10_000_000_000;
+/// `classes.rules[].port`.
+pub(super) const PORT: RangeInclusive<u16> = 1..=65_535;
+/// `classes.rules[].length`.
+pub(super) const LENGTH: RangeInclusive<u16> = 0..=65_535;
 /// How many `server.clients`.
 pub(super) const CLIENTS: usize = 1_000;
 /// Length of a client's name.

@@ -8,6 +8,7 @@ use mwb_common::maps::{Bucket, bond_role, bucket_flag};
 use super::flow_view::{protocol_of, wan_name};
 use crate::api::flows::{Endpoint, FlowBond, FlowChoice, FlowRow, How, Protocol};
 use crate::api::snapshot::Traffic;
+use crate::config::class_name;
 use crate::dataplane::{BondMaps, Error};
 
 /// What scopes of a bucket's key say.
@@ -61,12 +62,14 @@ fn row(number: u16, bucket: &Bucket, names: &[String], now: u64) -> Option<FlowR
             bucket: number,
             elephant: bucket.flags & bucket_flag::ELEPHANT != 0,
             striped: bucket.flags & bucket_flag::STRIPED != 0,
+            class: class_name(bucket.class).to_owned(),
         }),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use mwb_common::classes::class;
     use mwb_common::maps::FlowKey6;
 
     use super::*;
@@ -89,6 +92,7 @@ mod tests {
             bytes: 9_000,
             path: 2,
             flags: bucket_flag::ELEPHANT | bucket_flag::STRIPED,
+            class: class::STRIPE,
             key,
             ..Bucket::default()
         };
@@ -99,7 +103,9 @@ mod tests {
         assert_eq!(shown.remote.to_string(), "203.0.113.5:80");
         assert_eq!((shown.wan.as_str(), shown.sent.bytes), ("lte", 9_000));
         assert!((shown.age_seconds - 3.0).abs() < 1e-9 && (shown.idle_seconds - 1.0).abs() < 1e-9);
-        assert_eq!(shown.bond, Some(FlowBond { bucket: 77, elephant: true, striped: true }));
+        let class = "stripe".to_owned();
+        let bond = FlowBond { bucket: 77, elephant: true, striped: true, class };
+        assert_eq!(shown.bond, Some(bond));
         let six = Bucket { key: FlowKey6 { scope: 6, protocol: 58, ..key }, ..bucket };
         let shown = row(77, &six, &names, 0).expect("a row");
         assert_eq!(shown.inside.to_string(), "a01:9::");

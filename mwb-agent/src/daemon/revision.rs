@@ -36,6 +36,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         nat,
         bond,
         server,
+        classes,
         api,
     } = new;
     let mut revision = Revision::default();
@@ -55,6 +56,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         dead_after: failover.dead_after,
         bond: bond.as_ref(),
         server: server.as_ref(),
+        classes,
         slots: new.session_slots(),
     };
     revision_bond::compare(&mut revision.refused, Ends::of(old), ends);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::revision::{listed, time, word};
 use crate::config::units::show_rate;
-use crate::config::{Bond, Client, Config, Mode, Role, Server, suite_name};
+use crate::config::{Bond, Classes, Client, Config, Mode, Role, Server, suite_name};
 
 /// What the machine is, and its end of bonds.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,7 @@ pub(super) struct Ends<'c> {
     pub(super) dead_after: Duration,
     pub(super) bond: Option<&'c Bond>,
     pub(super) server: Option<&'c Server>,
+    pub(super) classes: &'c Classes,
     /// Of sessions, in the data plane.
     pub(super) slots: u32,
 }
@@ -28,6 +29,7 @@ impl<'c> Ends<'c> {
             dead_after: config.failover.dead_after,
             bond: config.bond.as_ref(),
             server: config.server.as_ref(),
+            classes: &config.classes,
             slots: config.session_slots(),
         }
     }
@@ -46,6 +48,10 @@ pub(super) fn compare(refused: &mut Vec<String>, old: Ends<'_>, new: Ends<'_>) {
     if let (Some(old), Some(new)) = (old.server, new.server) {
         compare_servers(out, old, new);
     }
+    let Classes { rules, metered_copies } = new.classes;
+    listed(out, "classes.rules", &old.classes.rules, rules);
+    let (before, after) = (old.classes.metered_copies, *metered_copies);
+    word(out, "classes.metered_copies", show_rate(before), show_rate(after));
     if old.slots != new.slots {
         let (before, after) = (old.slots / 2, new.slots / 2);
         refused.push(format!(

@@ -13,6 +13,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, IterableMap as _, MapData};
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
+use mwb_common::classes::ClassRule;
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, GuardedFlowWindow, GuardedPathWindow, Owner,
     PathState, Selection, Session, SessionState, bucket_index, names, path_index,
@@ -35,6 +36,7 @@ pub struct BondMaps {
 
 struct Inner {
     bond: Table<u32, Bond>,
+    classes: Table<u32, ClassRule>,
     sessions: Table<u32, Session>,
     states: Table<u32, SessionState>,
     selections: Table<u32, Selection>,
@@ -61,6 +63,7 @@ impl BondMaps {
         Ok(Self {
             inner: Arc::new(Inner {
                 bond: array(object, names::BOND)?,
+                classes: array(object, names::CLASSES)?,
                 sessions: array(object, names::SESSIONS)?,
                 states: array(object, names::SESSION_STATES)?,
                 selections: array(object, names::SESSION_SELECTIONS)?,
@@ -95,6 +98,28 @@ impl BondMaps {
     /// When the kernel refuses the write.
     pub fn set_bond(&self, bond: &Bond) -> Result<(), Error> {
         self.inner.bond.put(&0, bond)
+    }
+
+    /// Writes the rules of classes, if they are others. None is asked until the settings
+    /// say again how many there are.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write, or there are too many.
+    pub fn set_classes(&self, rules: &[ClassRule]) -> Result<(), Error> {
+        let bond = self.bond()?;
+        let entries = (0..).zip(rules);
+        let mut same = usize::from(bond.rules) == rules.len();
+        for (index, rule) in entries.clone() {
+            same &= get(&self.inner.classes, index)? == *rule;
+        }
+        if same {
+            return Ok(());
+        }
+        self.set_bond(&Bond { rules: 0, ..bond })?;
+        for (index, rule) in entries {
+            self.inner.classes.put(&index, rule)?;
+        }
+        Ok(())
     }
 
     /// The session in a slot; zeros if there is none.

@@ -6,6 +6,7 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use mwb_common::classes::{CLASS_RULES, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_ENTRIES, Contact,
     Control, Counters, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
@@ -84,6 +85,7 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::XMIT_LOSSES => Shape { kind: MapType::PerCpuArray, ..array::<u64>(DEVICE_SLOTS) },
         names::SLOW => Shape { kind: MapType::ProgramArray, ..array::<u32>(slow::PROGRAMS) },
         names::BOND => array::<Bond>(1),
+        names::CLASSES => array::<ClassRule>(CLASS_RULES),
         names::SESSIONS => array::<Session>(slots as usize),
         names::SESSION_STATES => array::<SessionState>(slots as usize),
         names::SESSION_SELECTIONS => array::<Selection>(slots as usize),

@@ -17,6 +17,7 @@ use super::settings::{End, Settings};
 use super::sockets::Sockets;
 use super::ticks::{Beat, Target, TickSocket};
 use crate::bond::{Os, Random, Refusal, SessionId};
+use crate::config::ClassSpec;
 use crate::dataplane::{BondMaps, Error};
 use crate::events::{Bus, EventKind};
 
@@ -233,6 +234,12 @@ impl Core {
             *before = beat;
             changed
         });
+    }
+
+    /// Writes the rules of classes; the settings that say how many come behind them.
+    pub(super) fn write_classes(&self) -> Result<(), Error> {
+        let rules: Vec<_> = self.settings.classes.rules.iter().map(ClassSpec::rule).collect();
+        self.maps.set_classes(&rules)
     }
 
     /// Writes the settings that the kernel side reads. `slot` is the session in use of a

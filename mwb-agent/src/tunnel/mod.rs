@@ -118,7 +118,8 @@ pub async fn run(start: Start) {
     let end = settings.end.clone();
     let mut core = Core::new(maps, bus, settings, sockets, beats);
     core.follow(network.borrow_and_update().clone());
-    let mut end = match AnEnd::new(&mut core, end, private) {
+    let begun = core.write_classes().and_then(|()| AnEnd::new(&mut core, end, private));
+    let mut end = match begun {
         Ok(end) => end,
         Err(error) => {
             tracing::error!(%error, "the bond cannot begin");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mwb_common::maps::Bond;
 
-use crate::config::{self, Config, Idle};
+use crate::config::{self, Classes, Config, Idle};
 
 /// The bond at this end.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Settings {
     pub dead_after: Duration,
     /// The same two for a metered path that is idle.
     pub idle: Idle,
+    /// What is treated unlike other packets.
+    pub classes: Classes,
     /// Which end this is.
     pub end: End,
 }
@@ -39,6 +41,8 @@ impl Settings {
             dead_after: nanos(self.dead_after),
             idle_interval: nanos(self.idle.interval),
             idle_dead_after: nanos(self.idle.dead_after),
+            rules: u8::try_from(self.classes.rules.len()).unwrap_or(u8::MAX),
+            copy_budget: u32::try_from(self.classes.metered_copies / 8).unwrap_or(u32::MAX - 1),
             ..Bond::default()
         }
     }
@@ -57,6 +61,7 @@ impl Settings {
             probe_interval: tunnel.probe_interval,
             dead_after: config.failover.dead_after,
             idle: config.idle()?,
+            classes: config.classes.clone(),
             end,
         })
     }

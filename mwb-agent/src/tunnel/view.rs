@@ -122,6 +122,7 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
         tx: traffic(link.state.sent, link.state.sent_bytes),
         rx: traffic(link.state.received, link.state.received_bytes),
         forced: link.state.forced,
+        copies: traffic(link.state.copies, link.state.copied_bytes),
         moves: link.state.moves,
         metered: link.has(bond_path_flag::METERED),
         probe_interval_ms: ms(pace.interval),

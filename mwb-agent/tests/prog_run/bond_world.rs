@@ -399,6 +399,7 @@ pub(crate) fn bond(side: Side) -> Bond {
             Side::Gateway => bond_role::GATEWAY,
             Side::Server => bond_role::SERVER,
         },
-        reserved: [0; 5],
+        rules: 0,
+        copy_budget: 0,
     }
 }

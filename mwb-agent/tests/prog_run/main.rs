@@ -15,6 +15,7 @@
 mod admission;
 mod answers;
 mod bond_choice_of_path;
+mod bond_classes;
 mod bond_direct;
 mod bond_entrance;
 mod bond_metered;

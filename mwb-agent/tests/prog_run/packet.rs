@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber,
-    Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpDscp, IpEcn,
+    IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header, TcpHeader,
+    UdpHeader,
 };
 
 pub(crate) const TCP: u8 = 6;
@@ -59,6 +60,8 @@ pub(crate) struct Packet {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) ttl: u8,
+    /// Type of service, or traffic class.
+    pub(crate) tos: u8,
     /// IPv4 options, a multiple of 4 bytes.
     pub(crate) options: Vec<u8>,
     /// TCP options, a multiple of 4 bytes.
@@ -121,6 +124,10 @@ impl Packet {
         let length = u16::try_from(upper.len()).expect("a payload that fits");
         let mut header = Ipv4Header::new(length, self.ttl, IpNumber(protocol), source, destination)
             .expect("a payload that fits");
+        (header.dscp, header.ecn) = (
+            IpDscp::try_new(self.tos >> 2).expect("6 bits"),
+            IpEcn::try_new(self.tos & 3).expect("2 bits"),
+        );
         header.identification = 0x1234;
         header.options = Ipv4Options::try_from(self.options.as_slice()).expect("options that fit");
         header.total_len += u16::try_from(self.options.len()).expect("options that fit");
@@ -154,7 +161,7 @@ impl Packet {
         }
         behind.extend(upper);
         let header = Ipv6Header {
-            traffic_class: 0,
+            traffic_class: self.tos,
             flow_label: Ipv6FlowLabel::ZERO,
             payload_length: u16::try_from(behind.len()).expect("a payload that fits"),
             next_header: IpNumber(self.extensions.first().map_or(protocol, |(number, _)| *number)),

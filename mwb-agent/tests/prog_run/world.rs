@@ -189,6 +189,7 @@ fn packet(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
         source,
         destination,
         ttl: 64,
+        tos: 0,
         options: Vec::new(),
         tcp_options: Vec::new(),
         extensions: Vec::new(),

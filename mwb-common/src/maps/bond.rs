@@ -68,8 +68,10 @@ pub struct Bond {
     pub port: [u8; 2],
     /// One of [`bond_role`].
     pub role: u8,
-    /// Zero.
-    pub reserved: [u8; 5],
+    /// How many [`crate::classes::ClassRule`]s there are.
+    pub rules: u8,
+    /// Bytes a second of copies that a metered path carries.
+    pub copy_budget: u32,
 }
 
 /// Bits of [`Session::flags`].
@@ -246,6 +248,12 @@ pub struct PathState {
     pub taken: u32,
     /// Zero.
     pub reserved: u32,
+    /// Packets sent of which another path had the first copy.
+    pub copies: u64,
+    /// Bytes of them from the outer IP header on.
+    pub copied_bytes: u64,
+    /// Until when the budget for copies is spent ([`crate::classes::spend`]).
+    pub budget_spent: u64,
 }
 
 /// The replay window of a path. The kernel side writes it, holding the lock; the agent
@@ -274,7 +282,7 @@ layouts!(
     Session = 200,
     SessionState = 8,
     BondPath = 40,
-    PathState = 192,
+    PathState = 216,
     GuardedPathWindow = 528,
     Owner = 4,
 );

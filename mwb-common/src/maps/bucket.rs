@@ -66,12 +66,20 @@ pub struct Bucket {
     pub path: u8,
     /// Bits of [`bucket_flag`].
     pub flags: u8,
+    /// Class of the last packet: one of [`crate::classes::class`].
+    pub class: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
     /// The flow that opened it, IPv4 in the first four bytes of the addresses;
     /// [`FlowKey6::scope`] is 4 or 6.
     pub key: FlowKey6,
+    /// Of packets of which one copy has been sent, and the other is to come, the flow
+    /// sequence and [`COPIED`], at its last bits.
+    pub copied: [u64; 4],
 }
+
+/// Bit of [`Bucket::copied`] that is set of all that stand there.
+pub const COPIED: u64 = 1 << 32;
 
 /// What has been seen of a bucket. The kernel side writes it, holding the lock; the agent
 /// zeroes it when the session is a new one.
@@ -86,7 +94,7 @@ pub struct GuardedFlowWindow {
     pub window: FlowWindow,
 }
 
-layouts!(GuardedFlowWindow = 144, Bucket = 96);
+layouts!(GuardedFlowWindow = 144, Bucket = 128);
 
 #[cfg(test)]
 mod tests {

@@ -48,6 +48,8 @@ pub const SLOW: &str = "SLOW";
 pub const XMIT_LOSSES: &str = "XMIT_LOSSES";
 /// `Array<Bond>` with one entry.
 pub const BOND: &str = "BOND";
+/// `Array<ClassRule>`, in the order in which they are asked.
+pub const CLASSES: &str = "CLASSES";
 /// `Array<Session>` by slot.
 pub const SESSIONS: &str = "SESSIONS";
 /// `Array<SessionState>` by slot.
@@ -100,6 +102,7 @@ pub const PINNED: &[&str] = &[
     SLOW,
     XMIT_LOSSES,
     BOND,
+    CLASSES,
     SESSIONS,
     SESSION_STATES,
     SESSION_SELECTIONS,

@@ -40,7 +40,7 @@ pub struct ProbeReply {
 /// IP packets with such a destination are data. When the agent is late with a probe, the
 /// kernel side sends one round through the device with a copy of itself: of the two, the
 /// one that comes first makes the probe ([`super::super::PathState::probe_due`] is odd until
-/// then).
+/// then). Packets of the class that is sent twice go round so, too.
 pub mod tick {
     /// Their type: one of those that IEEE 802 leaves to everybody.
     pub const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
@@ -48,6 +48,9 @@ pub mod tick {
     pub const EXACT: [u8; 2] = [0x02, 0x01];
     /// The same: the frame makes a probe of the least length.
     pub const SHORT: [u8; 2] = [0x02, 0x02];
+    /// The same: the frame is one of two copies of a packet. The paths of the first and of
+    /// the second follow, and as source address the packet's number in its bucket.
+    pub const COPY: [u8; 2] = [0x02, 0x03];
 
     /// Destination address of a tick.
     #[must_use]
@@ -55,6 +58,25 @@ pub mod tick {
     pub const fn destination(kind: [u8; 2], slot: u32, path: u8) -> [u8; 6] {
         let [_, high, middle, low] = slot.to_be_bytes();
         [kind[0], kind[1], high, middle, low, path]
+    }
+
+    /// Destination and source address of a copy.
+    #[must_use]
+    #[inline(always)]
+    pub const fn copies(paths: [u8; 2], number: u32) -> [[u8; 6]; 2] {
+        let [a, b, c, d] = number.to_be_bytes();
+        [[COPY[0], COPY[1], paths[0], paths[1], 0, 0], [0x02, 0, a, b, c, d]]
+    }
+
+    /// What [`copies`] was made of, if it is such.
+    #[must_use]
+    #[inline(always)]
+    pub const fn copied(addresses: [[u8; 6]; 2]) -> Option<([u8; 2], u32)> {
+        let [[high, low, first, second, ..], [_, _, a, b, c, d]] = addresses;
+        if high != COPY[0] || low != COPY[1] {
+            return None;
+        }
+        Some(([first, second], u32::from_be_bytes([a, b, c, d])))
     }
 
     /// Slot and path of a tick.

@@ -2,10 +2,11 @@
 //! Also whether a probe is due that the agent has let pass.
 
 use mwb_common::{
+    classes::{CLASS_RULES, class, spend},
     integrity::Suite,
     maps::{
-        BOND_PATHS as PATHS_OF_SESSION, Bucket, Session, bond_choice, bond_path_flag, bucket_flag,
-        bucket_index, path_index,
+        BOND_PATHS as PATHS_OF_SESSION, Bond, Bucket, Session, bond_choice, bond_path_flag,
+        bucket_flag, bucket_index, path_index,
     },
     parse::ETHERNET,
     reason::Reason,
@@ -22,7 +23,10 @@ use super::{
 };
 use crate::{
     atomic::{change, fetch_add, fetch_add32},
-    maps::{BOND, BOND_PATHS, BUCKETS, SESSION_SELECTIONS, SESSION_STATES, SESSIONS, TICKS},
+    maps::{
+        BOND, BOND_PATHS, BUCKETS, CLASSES, PATH_STATES, SESSION_SELECTIONS, SESSION_STATES,
+        SESSIONS, TICKS,
+    },
 };
 
 /// How long a CPU goes by the paths that it has found, in ns. To look at all that there can
@@ -39,6 +43,7 @@ pub(super) struct Chosen(u64);
 /// half.
 const STRIPED: u64 = 1 << 8;
 const TICK: u64 = 1 << 9;
+const COPIED: u64 = 1 << 10;
 
 impl Chosen {
     /// What [`bond_choose`] has said.
@@ -57,6 +62,12 @@ impl Chosen {
     #[inline(always)]
     pub(super) fn is_tick(self) -> bool {
         self.0 & TICK != 0
+    }
+
+    /// It is sent twice, the second time by [`Work::other`].
+    #[inline(always)]
+    pub(super) fn is_copied(self) -> bool {
+        self.0 & COPIED != 0
     }
 
     /// Its flow goes by several paths.
@@ -89,11 +100,13 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     let entry = unsafe { &mut *bucket_state };
     open_bucket(entry, work, now);
     let weight = weigh(entry, now, length);
-    let flow = Flow {
-        path: entry.path,
-        pause: now.saturating_sub(entry.last_seen),
-        elephant: weight.elephant,
+    let class = bond_class(length) as u8;
+    let elephant = match class {
+        class::PIN => false,
+        class::STRIPE => true,
+        _ => weight.elephant,
     };
+    let flow = Flow { path: entry.path, pause: now.saturating_sub(entry.last_seen), elephant };
     work.choice = Choice::new(now, session.stripe, flow);
     (work.living, work.parked, work.usable, work.due) = (0, 0, 0, 0);
     let Some(bond) = BOND.get(0) else { return 0 };
@@ -120,9 +133,83 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     }
     queue(path_index(slot, path), work.head + length, now);
     note(entry, weight, path, striped, length, now);
+    entry.class = class;
+    let mut flags = if striped { STRIPED } else { 0 };
+    if class == class::DUPLICATE {
+        work.other = bond_second(slot, length, path as u32) as u8;
+        if work.other != 0 {
+            flags = COPIED;
+        }
+    }
     // SAFETY: a map value.
     let number = unsafe { fetch_add32(&raw mut (*bucket_state).sequence, 1) }.wrapping_add(1);
-    path as u64 | if striped { STRIPED } else { 0 } | (number as u64) << 32
+    path as u64 | flags | (number as u64) << 32
+}
+
+/// The class of the packet. A global function: the verifier walks its loop once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn bond_class(length: u32) -> u32 {
+    let (Ok(work), Some(bond)) = (Work::room(), BOND.get(0)) else { return class::AUTO as u32 };
+    let mut number = 0;
+    while number < CLASS_RULES as u32 && number < bond.rules as u32 {
+        let Some(rule) = CLASSES.get(number) else { break };
+        if rule.matches(&work.key, work.dscp, length) {
+            return rule.class as u32;
+        }
+        number += 1;
+    }
+    class::AUTO as u32
+}
+
+/// The path of the second copy of a packet, or 0: the best that lives but for `first`, and
+/// has what that costs. A global function.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn bond_second(slot: u32, length: u32, first: u32) -> u32 {
+    let (Ok(work), Some(bond)) = (Work::room(), BOND.get(0)) else { return 0 };
+    // Without the devices there is no way round.
+    if TICKS.get_ifindex(1).is_none() {
+        return 0;
+    }
+    let now = work.now;
+    work.choice = Choice::new(now, 0, Flow { path: 0, pause: 0, elephant: false });
+    let mut path = 1;
+    while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
+        if work.present >> path & 1 != 0 && path != first {
+            let index = path_index(slot, path as u8);
+            if affords(bond, index, length, now).is_some() {
+                bond_consider(index, length, now);
+            }
+        }
+        path += 1;
+    }
+    let chosen = work.choice.decide();
+    let index = path_index(slot, chosen.path);
+    if chosen.path == 0 || chosen.forced {
+        return 0;
+    }
+    let Some(spent) = affords(bond, index, length, now) else { return 0 };
+    let Some(state) = PATH_STATES.get_ptr_mut(index) else { return 0 };
+    // SAFETY: a map value.
+    unsafe {
+        // Not written for each packet: other CPUs read it for each.
+        if (*state).budget_spent != spent {
+            (*state).budget_spent = spent;
+        }
+    }
+    queue(index, work.head + length, now);
+    chosen.path as u32
+}
+
+/// Whether a path may carry a copy, and its [`PathState::budget_spent`] then.
+#[inline(always)]
+fn affords(bond: &Bond, index: u32, length: u32, now: u64) -> Option<u64> {
+    let path = BOND_PATHS.get(index)?;
+    let state = PATH_STATES.get(index)?;
+    let metered = path.flags & bond_path_flag::METERED != 0;
+    let rate = if metered { bond.copy_budget } else { u32::MAX };
+    spend(now, state.budget_spent, length, rate)
 }
 
 /// What an outer IPv6 header has more than one of IPv4.

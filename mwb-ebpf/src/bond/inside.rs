@@ -20,6 +20,7 @@ use mwb_common::{
 
 use super::{
     choose::{Chosen, bond_choose},
+    copy::{bond_copy, bond_twice, is_copy},
     outer::{Way, bond_outer, overhead},
     packet::LONGEST,
     probe::{bond_probe, takes_turn},
@@ -40,8 +41,12 @@ use crate::{
 #[inline(always)]
 pub(super) fn process(context: *mut xdp_md) -> Result<(), Reason> {
     decoded(bond_parse(context))?;
-    if Work::room()?.next == step::TICK {
+    let next = Work::room()?.next;
+    if next == step::TICK {
         decoded(bond_probe(context))?;
+    } else if next == step::COPY {
+        decoded(bond_copy(context))?;
+        decoded(bond_wrap(context))?;
     } else {
         let chosen = Chosen::said(bond_choose());
         let work = Work::room()?;
@@ -49,6 +54,9 @@ pub(super) fn process(context: *mut xdp_md) -> Result<(), Reason> {
         work.flow_sequence = chosen.flow_sequence();
         if chosen.is_tick() {
             return decoded(bond_round(context));
+        }
+        if chosen.is_copied() {
+            return decoded(bond_twice(context));
         }
         work.heading.flags = if chosen.is_striped() { flag::ORDERED } else { 0 };
         decoded(bond_wrap(context))?;
@@ -105,6 +113,9 @@ fn parse(context: *mut xdp_md) -> Result<(), Reason> {
     trim(&frame, work.end)?;
     work.heading.bucket = bucket_of(&frame, work, bond)?;
     work.now = time();
+    if work.from_device && is_copy(&frame) {
+        work.next = step::COPY;
+    }
     Ok(())
 }
 
@@ -141,6 +152,7 @@ fn parse4(frame: &XdpFrame, work: &mut Work, bond: &Bond) -> Result<(), Reason> 
     let (source, destination) = (padded(ip.header.source), padded(destination));
     work.key = key(source, destination, ip.header.protocol, inner::IPV4);
     work.heading = Heading::new(Kind::Data, 0, 0, inner::IPV4, 0);
+    work.dscp = ip.header.tos >> 2;
     (work.protocol, work.whole) = (ip.header.protocol, !ip.is_fragment());
     (work.transport, work.end) = (ip.transport, ip.end);
     Ok(())
@@ -171,6 +183,8 @@ fn parse6(frame: &mut XdpFrame, work: &mut Work, bond: &Bond) -> Result<(), Reas
     work.slot = if bond.role == bond_role::SERVER { owner6(&destination)? } else { bond.slot };
     work.key = key(ip.header.source, destination, ip.protocol, inner::IPV6);
     work.heading = Heading::new(Kind::Data, 0, 0, inner::IPV6, 0);
+    let [high, low, ..] = ip.header.version_class_label;
+    work.dscp = (high << 4 | low >> 4) >> 2;
     (work.protocol, work.whole) = (ip.protocol, !ip.fragment);
     (work.transport, work.end) = (ip.transport, ip.end);
     Ok(())

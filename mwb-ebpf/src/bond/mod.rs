@@ -11,12 +11,15 @@
 //! 3. Probes are made here, of ticks: frames that the agent sends into the device. When it
 //!    is late, data makes them: a packet goes round through the device with a copy of
 //!    itself, and what comes in first of the two is the tick.
-//! 4. On a server what has come out goes on to the steering programme, and what that has
+//! 4. A packet of the class that is sent twice goes round so, too, and each of the two takes
+//!    a path of its own (`copy`).
+//! 5. On a server what has come out goes on to the steering programme, and what that has
 //!    translated back into the bond, without a way through the device (`direct`).
-//! 5. A stage returns what is sent or a [`Reason`]; only this file (and `direct`) turns it into a
+//! 6. A stage returns what is sent or a [`Reason`]; only this file (and `direct`) turns it into a
 //!    verdict, and counts it.
 
 mod choose;
+mod copy;
 mod deliver;
 mod direct;
 mod inside;

@@ -74,6 +74,10 @@ pub(crate) struct Work {
     pub(super) next: u32,
     /// Protocol of an inner packet.
     pub(super) protocol: u8,
+    /// Its differentiated services code point.
+    pub(super) dscp: u8,
+    /// The second path of a packet that is sent twice.
+    pub(super) other: u8,
     /// Its ports are there.
     pub(super) whole: bool,
     /// It came in through the bond's device.
@@ -114,6 +118,8 @@ pub(super) mod step {
     pub(in super::super) const SEND: u32 = 3;
     /// It is not for the bond.
     pub(in super::super) const OTHER: u32 = 4;
+    /// It is one of two copies.
+    pub(in super::super) const COPY: u32 = 5;
 }
 
 impl Work {

@@ -30,7 +30,7 @@ pub(super) enum Cut {
 }
 
 impl Cut {
-    const ALL: [(Cut, &'static str); 3] = [
+    pub(super) const ALL: [(Cut, &'static str); 3] = [
         (Cut::Carrier, "a_lost_carrier"),
         (Cut::Upwards, "a_blackhole_upwards"),
         (Cut::Downwards, "a_blackhole_downwards"),

@@ -11,13 +11,10 @@ use super::{Case, scene::evidence};
 use crate::lab::{
     Agent, BondConfig, BondTables, Gateway, Lab, LabSpec, PathView, Server,
     address::{HOST6, SERVER4},
-    is_emulated,
+    is_emulated, start_limit,
     traffic::{UdpServer, UdpStream},
     wait_until,
 };
-
-/// How long a bond may take to come up.
-const START: Duration = Duration::from_secs(20);
 
 /// One of the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +78,7 @@ impl BondScene {
     pub(super) fn wait_for_paths(&mut self, count: usize) -> Result<()> {
         for end in End::BOTH {
             let what = format!("{count} paths live at the {end:?}");
-            wait_until(&what, START, || {
+            wait_until(&what, start_limit(), || {
                 let agent = self.agent(end);
                 ensure!(agent.process().is_running()?, "the agent has ended");
                 let living = self.tables(end)?.living()?;

@@ -77,7 +77,8 @@ fn netem_and_the_relay_do_the_same() -> Result<()> {
         for link in [&relay, &netem] {
             ensure!(link.through_blackhole == 0.0, "out of a blackhole: {both}");
             // A sender that is moved to another processor may overtake itself.
-            ensure!(link.disorder < 0.001, "jitter changes the order: {both}");
+            let moved = if is_emulated() { 0.005 } else { 0.001 };
+            ensure!(link.disorder < moved, "jitter changes the order: {both}");
         }
         // What is set is what both do, within what an emulated machine's clock
         // adds to a round trip.

@@ -19,6 +19,7 @@ mod bond_accounts;
 mod bond_attacker;
 mod bond_attacks;
 mod bond_audit;
+mod bond_classes;
 mod bond_cuts;
 mod bond_handshakes;
 mod bond_metered;
@@ -153,6 +154,7 @@ pub fn cases() -> Vec<Case> {
         bond_traffic::cases(),
         bond_stripe::cases(),
         bond_cuts::cases(),
+        bond_classes::cases(),
         bond_metered::cases(),
         bond_restarts::cases(),
         bond_handshakes::cases(),

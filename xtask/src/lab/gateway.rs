@@ -12,7 +12,8 @@ use super::{Lab, agent::Agent, config::AgentConfig, is_emulated};
 
 /// How long an agent may take until it answers and its WANs are up. An emulated
 /// machine puts a dozen programs before its verifier, on cores that others may use too.
-fn start_limit() -> Duration {
+#[must_use]
+pub fn start_limit() -> Duration {
     Duration::from_secs(if is_emulated() { 60 } else { 20 })
 }
 

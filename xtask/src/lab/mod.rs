@@ -57,7 +57,7 @@ pub use self::{
     agent::Agent,
     bond::{BondConfig, Family, Key},
     config::AgentConfig,
-    gateway::{Gateway, GatewayConfig},
+    gateway::{Gateway, GatewayConfig, start_limit},
     link::{Direction, DirectionStats, LinkSpec, LinkStats, Loss},
     namespace::Namespace,
     plain::{KernelGateway, KernelRouting},

@@ -266,6 +266,7 @@ fn bond() -> BondStatus {
         striped: true,
         probe_interval_ms: 50.0,
         tx: Traffic { packets: 900, bytes: 1_000_000 },
+        copies: Traffic { packets: 40, bytes: 9_000 },
         moves: 1,
         ..BondPathStatus::default()
     };

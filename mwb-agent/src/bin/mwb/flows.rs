@@ -61,7 +61,7 @@ fn rows(flows: &[FlowRow], style: &Style) -> String {
             received(flow, bytes(flow.received.bytes)).into(),
             flow.state
                 .map_or_else(|| "-".into(), |state| style.paint(state.name(), state_colour(state))),
-            flow.bond.map_or_else(|| chosen(flow.choice), bonded).into(),
+            flow.bond.as_ref().map_or_else(|| chosen(flow.choice), bonded).into(),
         ]);
     }
     table.render()
@@ -81,14 +81,17 @@ fn received(flow: &FlowRow, figure: String) -> String {
     if flow.bond.is_some() { "-".to_owned() } else { figure }
 }
 
-fn bonded(bond: FlowBond) -> String {
-    match (bond.elephant, bond.striped) {
+fn bonded(bond: &FlowBond) -> String {
+    let how = match (bond.elephant, bond.striped) {
         (true, true) => "elephant, by several paths",
         (true, false) => "elephant, by one path",
         (false, true) => "packet by packet",
         (false, false) => "bonded",
+    };
+    match bond.class.as_str() {
+        "" | "auto" => how.to_owned(),
+        class => format!("{how}, class {class}"),
     }
-    .to_owned()
 }
 
 fn chosen(choice: FlowChoice) -> String {
@@ -168,13 +171,13 @@ mod tests {
     #[test]
     fn a_flow_of_a_bond_says_by_how_many_paths_it_goes() -> Result<(), serde_json::Error> {
         let mut flow: FlowRow = serde_json::from_str(FLOW)?;
-        for (elephant, striped, text) in [
-            (true, true, "elephant, by several paths\n"),
-            (true, false, "elephant, by one path\n"),
-            (false, true, "packet by packet\n"),
-            (false, false, "bonded\n"),
+        for (elephant, striped, class, text) in [
+            (true, true, "", "elephant, by several paths\n"),
+            (true, false, "pin", "elephant, by one path, class pin\n"),
+            (false, true, "stripe", "packet by packet, class stripe\n"),
+            (false, false, "auto", "bonded\n"),
         ] {
-            flow.bond = Some(FlowBond { bucket: 1, elephant, striped });
+            flow.bond = Some(FlowBond { bucket: 1, elephant, striped, class: class.to_owned() });
             assert!(rows(std::slice::from_ref(&flow), &PLAIN).ends_with(text));
         }
         Ok(())

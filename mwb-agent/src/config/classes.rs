@@ -1,0 +1,296 @@
+//! Classes of service of a bond: what the file says, and what the kernel side is told.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use mwb_common::classes::{CLASS_RULES, ClassRule, class, class_test};
+
+use super::prefix::{check_host_bits, read_net};
+use super::reader::{Cursor, Fault, Fields};
+use super::{schema, units};
+
+/// What packets are treated unlike others, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    /// The first that matches says the class.
+    pub rules: Vec<ClassSpec>,
+    /// Rate in bit/s of copies that a metered path carries.
+    pub metered_copies: u64,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self { rules: Vec::new(), metered_copies: METERED_COPIES }
+    }
+}
+
+/// Calls of one or two, and names.
+const METERED_COPIES: u64 = 200_000;
+
+/// Which packets have a class. The peer is one end of a packet's flow, either of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassSpec {
+    /// One of [`class`].
+    pub class: u8,
+    /// The peer's address.
+    pub peer: Option<IpNet>,
+    /// The peer's port.
+    pub port: Option<RangeInclusive<u16>>,
+    /// IP protocol.
+    pub protocol: Option<u8>,
+    /// Differentiated services code point.
+    pub dscp: Option<u8>,
+    /// Length of the packet in bytes from its IP header on.
+    pub length: Option<RangeInclusive<u16>>,
+}
+
+impl ClassSpec {
+    /// As the kernel side reads it.
+    #[must_use]
+    pub fn rule(&self) -> ClassRule {
+        let mut rule = ClassRule { class: self.class, ..ClassRule::ALL };
+        if let Some(peer) = self.peer {
+            let (address, mask) = match peer {
+                IpNet::V4(net) => (padded(net.network().octets()), padded(net.netmask().octets())),
+                IpNet::V6(net) => (net.network().octets(), net.netmask().octets()),
+            };
+            (rule.address, rule.mask) = (bytemuck::cast(address), bytemuck::cast(mask));
+            rule.family = if peer.addr().is_ipv6() { 6 } else { 4 };
+            rule.tests |= class_test::FAMILY;
+        }
+        if let Some(port) = &self.port {
+            rule.ports = [*port.start(), *port.end()];
+            rule.tests |= class_test::PORT;
+        }
+        if let Some(protocol) = self.protocol {
+            rule.protocol = protocol;
+            rule.tests |= class_test::PROTOCOL;
+        }
+        if let Some(dscp) = self.dscp {
+            rule.dscp = dscp;
+            rule.tests |= class_test::DSCP;
+        }
+        if let Some(length) = &self.length {
+            rule.lengths = [*length.start(), *length.end()];
+        }
+        rule
+    }
+
+    /// Name of the class.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        class_name(self.class)
+    }
+}
+
+/// The word in the file for one of [`class`].
+#[must_use]
+pub fn class_name(class: u8) -> &'static str {
+    class::NAMES.get(usize::from(class)).copied().unwrap_or("unknown")
+}
+
+fn padded([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// As it is written in the file.
+impl fmt::Display for ClassSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{class: {}", self.name())?;
+        let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+            (from, to) if from == to => from.to_string(),
+            (from, to) => format!("{from}-{to}"),
+        };
+        if let Some(peer) = self.peer {
+            write!(f, ", peer: {peer}")?;
+        }
+        if let Some(protocol) = self.protocol {
+            write!(f, ", protocol: {}", word_of(&PROTOCOLS, protocol))?;
+        }
+        if let Some(port) = &self.port {
+            write!(f, ", port: {}", range(port))?;
+        }
+        if let Some(dscp) = self.dscp {
+            write!(f, ", dscp: {}", word_of(&DSCPS, dscp))?;
+        }
+        if let Some(length) = &self.length {
+            write!(f, ", length: {}", range(length))?;
+        }
+        f.write_str("}")
+    }
+}
+
+/// Words for protocols (IANA).
+const PROTOCOLS: [(&str, u8); 7] =
+    [("udp", 17), ("tcp", 6), ("icmp", 1), ("icmpv6", 58), ("sctp", 132), ("gre", 47), ("esp", 50)];
+/// Those that have ports.
+const WITH_PORTS: [u8; 3] = [17, 6, 132];
+/// Words for code points (RFC 2474, 2597, 3246, 5865, 8622).
+const DSCPS: [(&str, u8); 23] = [
+    ("ef", 46),
+    ("va", 44),
+    ("le", 1),
+    ("cs0", 0),
+    ("cs1", 8),
+    ("cs2", 16),
+    ("cs3", 24),
+    ("cs4", 32),
+    ("cs5", 40),
+    ("cs6", 48),
+    ("cs7", 56),
+    ("af11", 10),
+    ("af12", 12),
+    ("af13", 14),
+    ("af21", 18),
+    ("af22", 20),
+    ("af23", 22),
+    ("af31", 26),
+    ("af32", 28),
+    ("af33", 30),
+    ("af41", 34),
+    ("af42", 36),
+    ("af43", 38),
+];
+
+fn word_of(words: &[(&str, u8)], number: u8) -> String {
+    let word = words.iter().find(|(_, value)| *value == number);
+    word.map_or_else(|| number.to_string(), |(word, _)| (*word).to_owned())
+}
+
+/// The section `classes`.
+pub(super) fn read_classes(classes: &Fields<'_>) -> Result<Classes, Fault> {
+    let rate = |at: &Cursor<'_>| at.rate(&schema::METERED_COPIES);
+    Ok(Classes {
+        rules: classes.or("rules", Vec::new(), read_rules)?,
+        metered_copies: classes.or("metered_copies", METERED_COPIES, rate)?,
+    })
+}
+
+fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
+    let items = at.items("[{class: duplicate, protocol: udp, port: 5060-5061}]")?;
+    if items.len() > CLASS_RULES {
+        return Err(
+            at.fault(format!("{} rules", items.len()), format!("give at most {CLASS_RULES}"))
+        );
+    }
+    let mut rules: Vec<ClassSpec> = Vec::with_capacity(items.len());
+    for item in &items {
+        let spec = read_rule(&item.fields(&schema::CLASS_RULE)?)?;
+        let same = |other: &&ClassSpec| ClassSpec { class: spec.class, ..(*other).clone() } == spec;
+        if let Some(other) = rules.iter().find(same) {
+            return Err(item.fault(
+                format!("what it matches, `{other}` has before it"),
+                "remove one of the two",
+            ));
+        }
+        rules.push(spec);
+    }
+    Ok(rules)
+}
+
+fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
+    let words = [class::DUPLICATE, class::STRIPE, class::PIN, class::AUTO];
+    let words = words.map(|number| (class::NAMES[usize::from(number)], number));
+    let class = rule.required("class")?.word(&words, &["fec", "retransmit"])?;
+    let peer = rule.get("peer").map(read_peer).transpose()?;
+    let number = |at: &Cursor<'_>, words: &[(&str, u8)], most: u32| {
+        if at.is_integer() {
+            let number = at.integer(&(0..=most))?;
+            return Ok(u8::try_from(number).unwrap_or(u8::MAX));
+        }
+        at.word(words, &[])
+    };
+    let protocol = rule.get("protocol").map(|at| number(at, &PROTOCOLS, 255)).transpose()?;
+    let dscp = rule.get("dscp").map(|at| number(at, &DSCPS, 63)).transpose()?;
+    let port = match rule.get("port") {
+        None => None,
+        Some(at) => {
+            if let Some(protocol) = protocol.filter(|protocol| !WITH_PORTS.contains(protocol)) {
+                return Err(at.key_fault(
+                    format!("`{}` has no ports", word_of(&PROTOCOLS, protocol)),
+                    "remove it, or write `protocol: udp` or `tcp`",
+                ));
+            }
+            Some(read_range(at, &schema::PORT, "a port or a range of ports", "5060-5061")?)
+        }
+    };
+    let length = match rule.get("length") {
+        None => None,
+        Some(at) => Some(read_range(at, &schema::LENGTH, "a range of bytes", "20-200")?),
+    };
+    Ok(ClassSpec { class, peer, port, protocol, dscp, length })
+}
+
+fn read_peer(at: &Cursor<'_>) -> Result<IpNet, Fault> {
+    let prefix = read_net(at, "a prefix", "203.0.113.0/24")?;
+    check_host_bits(at, prefix)?;
+    Ok(prefix)
+}
+
+/// A number, or two with a hyphen between them.
+fn read_range(
+    at: &Cursor<'_>,
+    range: &RangeInclusive<u16>,
+    what: &str,
+    example: &str,
+) -> Result<RangeInclusive<u16>, Fault> {
+    if at.is_integer() {
+        let number = at.integer(&(u32::from(*range.start())..=u32::from(*range.end())))?;
+        let number = u16::try_from(number).unwrap_or(u16::MAX);
+        return Ok(number..=number);
+    }
+    let (low, high) = at.parsed(what, example, units::parse_ports)?;
+    let show = |number: &u16| number.to_string();
+    Ok(at.within(low, range, show)?..=at.within(high, range, show)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::config::tests::LEAST_BOND;
+
+    fn rules(text: &str) -> Result<Vec<ClassSpec>, String> {
+        let file = format!("{LEAST_BOND}classes:\n  rules:\n    - {text}\n");
+        parse(&file, "gateway.yaml")
+            .map(|config| config.classes.rules)
+            .map_err(|error| error.render())
+    }
+
+    #[test]
+    fn what_is_read_is_shown_as_it_was_written() {
+        for text in [
+            "{class: duplicate, peer: 203.0.113.0/24, protocol: udp, port: 5060-5061, dscp: ef}",
+            "{class: pin, peer: 2001:db8::/32}",
+            "{class: stripe, protocol: 99, dscp: 5}",
+            "{class: auto, port: 53, length: 0-512}",
+        ] {
+            let read = rules(text).expect(text);
+            assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        }
+    }
+
+    #[test]
+    fn a_rule_becomes_what_the_kernel_side_asks_for() {
+        let text = "{class: duplicate, peer: 203.0.113.0/24, protocol: tcp, port: 53, dscp: af11, \
+                    length: 40-100}";
+        let expected = ClassRule {
+            address: bytemuck::cast(padded([203, 0, 113, 0])),
+            mask: bytemuck::cast(padded([255, 255, 255, 0])),
+            ports: [53, 53],
+            lengths: [40, 100],
+            protocol: 6,
+            dscp: 10,
+            family: 4,
+            tests: class_test::PORT | class_test::PROTOCOL | class_test::DSCP | class_test::FAMILY,
+            class: class::DUPLICATE,
+            reserved: [0; 3],
+        };
+        assert_eq!(rules(text).expect("right")[0].rule(), expected);
+        let six = rules("{class: pin, peer: 2001:db8::/32}").expect("right")[0].rule();
+        let mask: [u8; 16] = bytemuck::cast(six.mask);
+        assert_eq!((six.family, mask[..5].to_vec()), (6, vec![255, 255, 255, 255, 0]));
+        assert_eq!(rules("{class: auto}").expect("right")[0].rule(), ClassRule::ALL);
+    }
+}

@@ -81,8 +81,8 @@ pub mod flag {
     /// All there are; the others are sent as 0 and refused otherwise.
     pub const ALL: u8 = 0x1f;
     /// With any of these a packet may come more than once, and has to be known
-    /// by its flow sequence.
-    pub const REPEATS: u8 = DUPLICATE | RETRANSMITTED | FEC | ORDERED;
+    /// by its flow sequence. One that only has a turn comes once, as late as it likes.
+    pub const REPEATS: u8 = DUPLICATE | RETRANSMITTED | FEC;
 }
 
 /// What is inside a data packet.

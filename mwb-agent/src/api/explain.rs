@@ -60,7 +60,7 @@ pub struct Possibility {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// What was looked at: `flow`, `rule`, `source`, `mapping`, `mode`, `slot`,
-    /// `liveness`, `ranking`, `limit`, `forward`.
+    /// `liveness`, `ranking`, `limit`, `forward`; in a bond also `session`, `class`.
     pub what: String,
     /// What it said.
     pub said: String,

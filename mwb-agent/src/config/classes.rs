@@ -1,6 +1,7 @@
 //! Classes of service of a bond: what the file says, and what the kernel side is told.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -75,6 +76,30 @@ impl ClassSpec {
             rule.lengths = [*length.start(), *length.end()];
         }
         rule
+    }
+
+    /// What a rule of the kernel side was made of.
+    #[must_use]
+    pub fn of(rule: &ClassRule) -> Self {
+        let asked = |test: u8| rule.tests & test != 0;
+        let (address, mask): ([u8; 16], [u8; 16]) =
+            (bytemuck::cast(rule.address), bytemuck::cast(rule.mask));
+        let length = u8::try_from(u128::from_be_bytes(mask).leading_ones()).unwrap_or(128);
+        let peer = if rule.family == 4 {
+            let [a, b, c, d, ..] = address;
+            IpNet::new(IpAddr::from([a, b, c, d]), length)
+        } else {
+            IpNet::new(IpAddr::from(address), length)
+        };
+        let range = |[from, to]: [u16; 2]| from..=to;
+        Self {
+            class: rule.class,
+            peer: peer.ok().filter(|_| asked(class_test::FAMILY)),
+            port: asked(class_test::PORT).then(|| range(rule.ports)),
+            protocol: asked(class_test::PROTOCOL).then_some(rule.protocol),
+            dscp: asked(class_test::DSCP).then_some(rule.dscp),
+            length: (rule.lengths != ClassRule::ALL.lengths).then(|| range(rule.lengths)),
+        }
     }
 
     /// Name of the class.
@@ -268,6 +293,7 @@ mod tests {
         ] {
             let read = rules(text).expect(text);
             assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+            assert_eq!(ClassSpec::of(&read[0].rule()), read[0]);
         }
     }
 

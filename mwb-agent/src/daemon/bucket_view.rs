@@ -30,7 +30,7 @@ pub(super) fn read(
     Ok((rows.collect(), Some(u64::from(bond.elephant_bytes) * 80)))
 }
 
-fn row(number: u16, bucket: &Bucket, names: &[String], now: u64) -> Option<FlowRow> {
+pub(super) fn row(number: u16, bucket: &Bucket, names: &[String], now: u64) -> Option<FlowRow> {
     let key = &bucket.key;
     let proto = protocol_of(key.protocol)?;
     let ported = matches!(proto, Protocol::Tcp | Protocol::Udp | Protocol::Sctp);

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mwb_common::maps::{Flow, FlowKey4, FlowKey6};
+use mwb_common::maps::{Flow, FlowKey4, FlowKey6, bond_role};
 use mwb_common::nat::{inbound4, inbound6, v4};
 use tokio::sync::{Semaphore, watch};
 
 use super::beat::Plane;
+use super::bucket_view;
 use super::doctor;
 use super::flow_view::{self, Pair};
 use super::view::View;
@@ -17,6 +18,7 @@ use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery, FlowRow};
 use crate::dataplane::{BondMaps, Error, Rules, Tables, monotonic};
+use crate::explain::bonded::{self, Bonded};
 use crate::explain::{Facts, Packet, words};
 use crate::flows::Usage;
 use crate::net::Snapshot;
@@ -85,7 +87,20 @@ impl Look {
         balance: &'static str,
     ) -> Result<Explanation, Unavailable> {
         let (tables, rules, names) = (self.tables.clone(), self.rules.clone(), self.names());
-        self.alone(move || explain(&tables, &rules, &names, balance, &packet)).await
+        let maps = self.bond.clone();
+        self.alone(move || {
+            let bond = maps.bond()?;
+            if bond.role == bond_role::GATEWAY {
+                let bonded = Bonded::read(&maps, bond, &packet)?;
+                let book = rules.read()?;
+                let opened = bonded.opened();
+                let row =
+                    opened.and_then(|(n, bucket)| bucket_view::row(n, bucket, &names, book.now));
+                return Ok(bonded::explain(&book, &names, balance, (&packet, &bonded), row));
+            }
+            explain(&tables, &rules, &names, balance, &packet)
+        })
+        .await
     }
 
     /// What is right and wrong.

@@ -122,6 +122,14 @@ impl BondMaps {
         Ok(())
     }
 
+    /// So many rules of classes.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn classes(&self, count: u8) -> Result<Vec<ClassRule>, Error> {
+        (0..u32::from(count)).map(|index| get(&self.inner.classes, index)).collect()
+    }
+
     /// The session in a slot; zeros if there is none.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! Why a packet takes the WAN it takes: what the kernel side decides, decided
 //! again with the same functions over what stands in its maps.
 //!
-//! [`Packet`] is what is asked about; [`decide`] finds out; [`words`] says it.
+//! [`Packet`] is what is asked about; [`decide`] finds out; [`words`] says it. What the
+//! gateway of a bond does is told by [`bonded`].
 //! Must not know: who asks. Pure but for [`Facts::read`].
 
+pub mod bonded;
 mod decide;
 mod facts;
 mod packet;

@@ -15,7 +15,7 @@ use crate::dataplane::Rulebook;
 const NOW: u64 = 1_000;
 
 /// Two WANs; slots alternate; path 2 is second in the ranking.
-fn book(alive: &[u8], by: u8) -> Rulebook {
+pub(super) fn book(alive: &[u8], by: u8) -> Rulebook {
     let mut slots = [1; SLOTS];
     slots.iter_mut().skip(1).step_by(2).for_each(|slot| *slot = 2);
     let mut ranking = [0; MAX_PATHS];

@@ -39,7 +39,7 @@ pub fn explain(context: Context<'_>, packet: &Packet, facts: &Facts) -> Explanat
     }
 }
 
-fn step(steps: &mut Vec<Step>, what: &str, said: impl Into<String>) {
+pub(super) fn step(steps: &mut Vec<Step>, what: &str, said: impl Into<String>) {
     steps.push(Step { what: what.to_owned(), said: said.into() });
 }
 

@@ -35,7 +35,7 @@ impl Session {
     ) -> Result<Age, Error> {
         let (sealing, before) = (self.sealing(), self.overdue);
         let spared = self.spared_until.is_some_and(|until| now < until);
-        let mut wiped = false;
+        let mut wiped = Vec::new();
         self.overdue = false;
         for place in 0..2 {
             if spared || !self.made[place].is_some_and(|made| is_over(made, now)) {
@@ -47,14 +47,19 @@ impl Session {
             }
             (self.made[place], self.keys[place]) = (None, None);
             self.entry.opens &= !(1 << place);
-            (self.entry.seal[place], self.entry.open[place]) = (Key::default(), Key::default());
-            wiped = true;
+            wiped.push(place);
         }
         let over = self.made[sealing].is_none();
         if over {
             self.entry.flags &= !session_flag::PRESENT;
         }
-        if wiped {
+        if !wiped.is_empty() {
+            // A write is no one step for who reads meanwhile: first nothing is opened with a
+            // key any more, then it is none.
+            self.write(maps)?;
+            for place in wiped {
+                (self.entry.seal[place], self.entry.open[place]) = (Key::default(), Key::default());
+            }
             self.write(maps)?;
         }
         Ok(match (over, self.overdue && !before) {

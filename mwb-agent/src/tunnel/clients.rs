@@ -145,8 +145,15 @@ fn join_path(
         return Ok(());
     }
     let is_new = !session.paths.contains_key(&path);
-    if session.newest.entry(path).or_default().take(epoch, serial) == News::Old {
-        return Ok(());
+    match session.newest.entry(path).or_default().take(epoch, serial) {
+        News::Old => return Ok(()),
+        // It may have been overtaken by what came from where the path is now.
+        News::Again if !is_new => {
+            answer(core, session, Verdict::Taken);
+            carriers::remind(core, session, path, received.via, received.from);
+            return Ok(());
+        }
+        News::Again | News::New => {}
     }
     session.join(&core.maps, path, received.from, received.via)?;
     if let Some(link) = session.paths.get_mut(&path) {

@@ -259,7 +259,7 @@ fn join(path: u8, serial: u32, body: &[u8]) -> Option<Join> {
 ///
 /// Serials begin anew with each epoch, for a sender that was restarted knows none; it
 /// has nothing to say before it has made keys for a new one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Newest(Option<(u32, u32)>);
 
 /// What a message with a serial is.

@@ -123,6 +123,8 @@ impl Session {
 
     /// From now on packets find it.
     pub(super) fn present(&mut self, maps: &BondMaps) -> Result<(), Error> {
+        // A write is no one step for who reads meanwhile: first the keys.
+        self.write(maps)?;
         self.entry.flags |= session_flag::PRESENT;
         self.write(maps)
     }
@@ -349,8 +351,9 @@ impl Session {
 
     /// How the gateway of the session wants packets to be shared; of a server's session.
     pub(super) fn balance(&self) -> Balance {
-        let joins = self.paths.values().filter_map(|link| link.join);
-        joins.max_by_key(|join| join.serial).map_or(Balance::Adaptive, |join| join.balance)
+        let said = |(path, link): (&u8, &Link)| Some((self.newest.get(path)?, link.join?));
+        let joins = self.paths.iter().filter_map(said);
+        joins.max_by_key(|(newest, _)| *newest).map_or(Balance::Adaptive, |(_, join)| join.balance)
     }
 
     /// Ends it: the keys are wiped, the slot is free.

@@ -51,7 +51,7 @@ fn a_tick_makes_a_probe_of_the_least_length_or_of_its_own() {
                     ];
                     for (kind, frame, length) in sizes {
                         sequence += 1;
-                        end.change_state(1, |state| state.probe_due = 5);
+                        end.change_state(1, |state| state.probe_due = 4);
                         let before = monotonic();
                         let (sent, row) =
                             end.counted(Door::Device, &tick_for(side, kind, 1, frame));
@@ -69,7 +69,7 @@ fn a_tick_makes_a_probe_of_the_least_length_or_of_its_own() {
                         assert_eq!(sent.packet.len(), 14 + length);
                         let due = end.state(1).probe_due;
                         let expected =
-                            if kind == tick::SHORT { (sent_at + INTERVAL) & !1 } else { 5 };
+                            if kind == tick::SHORT { (sent_at + INTERVAL) & !1 } else { 4 };
                         assert_eq!(due, expected);
                     }
                 }
@@ -372,6 +372,10 @@ fn data_makes_the_probe_that_the_agent_has_let_pass() {
         assert_eq!(round.packet, expected.bytes());
         let due = end.state(2).probe_due;
         assert!(due >= before + INTERVAL && due % 2 == 1, "{due}");
+        // A tick of the agent that comes in between takes nothing from it.
+        let tick = tick_for(side, tick::SHORT, 2, 60);
+        assert_eq!(end.reason(Door::Device, &tick), Reason::ProbeSent);
+        assert_eq!(end.state(2).probe_due, due);
         // Of the two that come in again, the first makes the probe.
         let (sent, row) = end.counted(Door::Device, &round.packet);
         assert_eq!((row.reason, row.path), (Reason::ProbeSent, 2));

@@ -1,12 +1,13 @@
 //! A row for each reason of the bond: what comes in, at which end, and what it ends as.
 
+use mwb_common::classes::{ClassRule, class};
 use mwb_common::integrity::Suite;
-use mwb_common::maps::{BondPath, tick};
+use mwb_common::maps::{Bond, BondPath, tick};
 use mwb_common::reason::{Reason, Verdict};
 use mwb_common::wire::{Header, Kind, flag, inner};
 
 use crate::bond_packet::{Sealed, inner_of};
-use crate::bond_world::{DP_MAC, Door, End, LOOPBACK, MWB0_MAC, Side, path};
+use crate::bond_world::{DP_MAC, Door, End, LOOPBACK, MWB0_MAC, Side, bond, path};
 use crate::gateway::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use crate::network::in_the_world;
 use crate::packet::Packet;
@@ -240,6 +241,21 @@ fn rows() -> Vec<Row> {
                 end.change_state(1, |state| state.probe_due = 0);
             },
             ..row("when a probe is late", Gateway, Lan, |_| host_udp(PORT).bytes(), Reason::Ticked)
+        },
+        Row {
+            given: |end| {
+                end.plane.set_ticks(LOOPBACK).expect("a device");
+                let rule = ClassRule { class: class::DUPLICATE, ..ClassRule::ALL };
+                end.maps().set_classes(&[rule]).expect("a write");
+                end.maps().set_bond(&Bond { rules: 1, ..bond(Gateway) }).expect("a write");
+            },
+            ..row(
+                "of a class that is sent twice",
+                Gateway,
+                Lan,
+                |_| host_udp(PORT).bytes(),
+                Reason::Copied,
+            )
         },
     ]
 }

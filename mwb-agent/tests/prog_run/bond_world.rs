@@ -257,7 +257,7 @@ impl End {
         for id in [1, 2] {
             self.set_path(id, &path(side, id, is_v6));
             self.change_state(id, |state| {
-                (state.alive_until, state.probe_due) = (u64::MAX, u64::MAX >> 1);
+                (state.alive_until, state.probe_due) = (u64::MAX, (u64::MAX >> 1) & !1);
             });
             self.plane.set_path(id, &wan(side, id)).expect("a write");
         }

@@ -72,8 +72,9 @@ pub mod tick {
     #[must_use]
     #[inline(always)]
     pub const fn copied(addresses: [[u8; 6]; 2]) -> Option<([u8; 2], u32)> {
-        let [[high, low, first, second, ..], [_, _, a, b, c, d]] = addresses;
-        if high != COPY[0] || low != COPY[1] {
+        let [[high, low, first, second, ..], [from, zero, a, b, c, d]] = addresses;
+        // The kernel's frames may be to any address, but they are not from such a one too.
+        if high != COPY[0] || low != COPY[1] || from != 0x02 || zero != 0 {
             return None;
         }
         Some(([first, second], u32::from_be_bytes([a, b, c, d])))

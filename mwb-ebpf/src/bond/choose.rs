@@ -127,7 +127,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     if work.due != 0 && claim(path_index(slot, work.due as u8), now) {
         return TICK | work.due as u8 as u64;
     }
-    let (path, striped) = decide(work, session, slot, bucket as u32);
+    let (path, striped) = decide(work, session, slot, (bucket as u32, class));
     if path == 0 {
         return 0;
     }
@@ -273,8 +273,10 @@ fn open_bucket(entry: &mut Bucket, work: &Work, now: u64) {
     if entry.opened != 0 && now.saturating_sub(entry.last_seen) <= IDLE {
         return;
     }
-    let sequence = entry.sequence;
-    *entry = Bucket { opened: now, last_seen: now, key: work.key, sequence, ..Bucket::default() };
+    // All but what other CPUs count on at this moment: numbers, and which copies are sent.
+    (entry.opened, entry.last_seen, entry.key) = (now, now, work.key);
+    (entry.packets, entry.bytes, entry.window_from, entry.window_bytes) = (0, 0, 0, 0);
+    (entry.path, entry.flags, entry.class) = (0, 0, class::AUTO);
 }
 
 #[inline(always)]
@@ -307,14 +309,19 @@ fn claim(index: u32, now: u64) -> bool {
 
 /// The path of a packet (0 = there is none), and whether its flow goes by several.
 #[inline(always)]
-fn decide(work: &mut Work, session: &Session, slot: u32, bucket: u32) -> (u8, bool) {
+fn decide(work: &mut Work, session: &Session, slot: u32, (bucket, class): (u32, u8)) -> (u8, bool) {
     let chosen = work.choice.decide();
     let set = match (work.living, work.parked) {
         (0, 0) => work.usable,
         (0, parked) => parked,
         (living, _) => living,
     };
-    let index = match session.choice {
+    let choice = match (session.choice, class) {
+        (bond_choice::COUNTER, class::PIN) => bond_choice::BUCKET,
+        (bond_choice::BUCKET, class::STRIPE) => bond_choice::COUNTER,
+        (choice, _) => choice,
+    };
+    let index = match choice {
         bond_choice::COUNTER => running(slot),
         bond_choice::BUCKET => bucket,
         _ => return (chosen.path, chosen.striped),
@@ -322,7 +329,7 @@ fn decide(work: &mut Work, session: &Session, slot: u32, bucket: u32) -> (u8, bo
     let picked = bond_pick(slot, index, set);
     // What no table names goes where it arrives first.
     let path = if picked == 0 { chosen.path } else { picked as u8 };
-    (path, session.choice == bond_choice::COUNTER)
+    (path, choice == bond_choice::COUNTER)
 }
 
 /// The path for a slot, or 0 if it has none of the `set`. A global function: the

@@ -186,14 +186,19 @@ extern "C" fn bond_accept(context: *mut xdp_md) -> u32 {
 fn accept(context: *mut xdp_md) -> Result<(), Reason> {
     let mut frame = frame_of(context);
     let work = Work::room()?;
-    let newest = new_on_path(work.index, work.sequence)?;
     work.now = time();
     let state = PATH_STATES.get_ptr_mut(work.index).ok_or(Reason::UnknownPath)?;
     let path = BOND_PATHS.get(work.index).ok_or(Reason::UnknownPath)?;
     let session = SESSIONS.get(work.slot).ok_or(Reason::UnknownSession)?;
     let bond = BOND.get(0).ok_or(Reason::NotOurs)?;
+    let parity = (work.heading.flags & flag::EPOCH) as u32;
+    // The key may have been taken away while it was being read.
+    if opens(session) >> parity & 1 == 0 {
+        return Err(Reason::UnknownEpoch);
+    }
+    let newest = new_on_path(work.index, work.sequence)?;
     heard(state, work);
-    renew(work.slot, session, (work.heading.flags & flag::EPOCH) as u32);
+    renew(work.slot, session, parity);
     // SAFETY: a map value.
     let state = unsafe { &mut *state };
     if newest {
@@ -214,6 +219,16 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
         new_in_bucket(bucket_index(work.slot, work.heading.bucket), work.flow_sequence)?;
     }
     deliver(&mut frame, work, bond)
+}
+
+/// Parities of the epochs whose packets a session takes at this moment.
+#[inline(always)]
+fn opens(session: &Session) -> u32 {
+    // SAFETY: a map value. Read anew: it was read before, and may have changed.
+    let [opens, flags] = unsafe {
+        [(&raw const session.opens).read_volatile(), (&raw const session.flags).read_volatile()]
+    };
+    if flags & session_flag::PRESENT == 0 { 0 } else { opens as u32 }
 }
 
 /// The agent's, if it is not too much for it.

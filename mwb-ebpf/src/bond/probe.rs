@@ -104,8 +104,12 @@ fn probe(context: *mut xdp_md) -> Result<(), Reason> {
     if !exact {
         // SAFETY: a map value.
         unsafe {
+            // A packet that is on its way round makes its probe all the same.
+            let due = (*way.state).probe_due;
             let next = now + pace(bond, way.path, &*way.state, now).interval;
-            (*way.state).probe_due = next & !1;
+            if due & 1 == 0 {
+                (*way.state).probe_due = next & !1;
+            }
         }
     }
     frame.write(ETHERNET + head, ProbeReply::zeroed())?;

@@ -15,6 +15,8 @@ use super::sys;
 
 /// Elements of a first batch; doubled while a bucket of the map is longer.
 const BATCH: usize = 4_096;
+/// Bytes of the values of a first batch: those of many CPUs are long.
+const BATCH_BYTES: usize = 512 << 10;
 /// Where doubling ends: a bucket that long is no hash table any more.
 const MAX_BATCH: usize = 1 << 20;
 
@@ -64,7 +66,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// # Errors
     /// When the kernel refuses to read.
     pub fn for_each(&self, each: impl FnMut(&K, &[V])) -> Result<(), Error> {
-        self.walk(BATCH.min(self.entries as usize).max(1), each)
+        let most = BATCH_BYTES / (self.lanes * size_of::<V>()).max(1);
+        self.walk(BATCH.min(self.entries as usize).min(most).max(1), each)
     }
 
     fn walk(&self, mut size: usize, mut each: impl FnMut(&K, &[V])) -> Result<(), Error> {

@@ -204,7 +204,8 @@ impl Came<'_> {
     /// What is inside is delivered as it was sealed, or not at all.
     fn data(&self, seen: &mut Seen) -> Result<Reason, String> {
         let Came { text, out, head, .. } = *self;
-        if head.flags & 0x1e != 0
+        // Flags 1 to 3.
+        if head.flags & 0x0e != 0
             && let Err(reason) = seen.take_flow(head.bucket, head.flow_sequence)
         {
             return Ok(reason);

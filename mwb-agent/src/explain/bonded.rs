@@ -8,11 +8,11 @@ use mwb_common::maps::{
     bucket, bucket_flag, prefix_class, session_flag,
 };
 use mwb_common::nat::protocol;
-use mwb_common::reason::{Reason, Verdict as Fate};
+use mwb_common::reason::Reason;
 use mwb_common::select;
 use mwb_common::select::arrival::{Choice, Facts, Flow};
 
-use super::words::step;
+use super::words::{outcome, step};
 use super::{Packet, place};
 use crate::api::explain::{Explanation, Outcome, Step};
 use crate::api::flows::FlowRow;
@@ -142,22 +142,6 @@ struct Words<'a> {
     bonded: &'a Bonded,
     steps: Vec<Step>,
     others: Vec<String>,
-}
-
-fn outcome(said: String, reason: Reason, wan: Option<String>, certain: bool) -> Outcome {
-    let verdict = match reason.verdict() {
-        Fate::Forward => "forward",
-        Fate::Kernel => "kernel",
-        Fate::Drop => "drop",
-    };
-    Outcome {
-        said,
-        verdict: verdict.to_owned(),
-        reason: reason.name().to_owned(),
-        wan,
-        certain,
-        possible: Vec::new(),
-    }
 }
 
 impl Words<'_> {

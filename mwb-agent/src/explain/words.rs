@@ -43,6 +43,23 @@ pub(super) fn step(steps: &mut Vec<Step>, what: &str, said: impl Into<String>) {
     steps.push(Step { what: what.to_owned(), said: said.into() });
 }
 
+/// What becomes of a packet that ends with a reason.
+pub(super) fn outcome(said: String, reason: Reason, wan: Option<String>, certain: bool) -> Outcome {
+    let verdict = match reason.verdict() {
+        Fate::Forward => "forward",
+        Fate::Kernel => "kernel",
+        Fate::Drop => "drop",
+    };
+    Outcome {
+        said,
+        verdict: verdict.to_owned(),
+        reason: reason.name().to_owned(),
+        wan,
+        certain,
+        possible: Vec::new(),
+    }
+}
+
 impl Context<'_> {
     fn name(&self, path: u8) -> String {
         let name = usize::from(path).checked_sub(1).and_then(|index| self.names.get(index));
@@ -262,19 +279,7 @@ impl Context<'_> {
                 .collect(),
             _ => Vec::new(),
         };
-        let verdict = match reason.verdict() {
-            Fate::Forward => "forward",
-            Fate::Kernel => "kernel",
-            Fate::Drop => "drop",
-        };
-        Outcome {
-            said,
-            verdict: verdict.to_owned(),
-            reason: reason.name().to_owned(),
-            wan,
-            certain: decided.certain,
-            possible,
-        }
+        Outcome { possible, ..outcome(said, reason, wan, decided.certain) }
     }
 
     fn would_change(&self, packet: &Packet, facts: &Facts, decided: &Decided) -> Vec<String> {

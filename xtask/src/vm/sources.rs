@@ -19,6 +19,8 @@ const RELEASES: [&str; 9] = [
     "testing",
     "sid",
 ];
+/// End of the name of a release's updates.
+const UPDATES: &str = "-updates";
 
 /// One source of binary packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +43,12 @@ impl Source {
     pub(super) fn line(&self, suite: &str) -> String {
         let signed = self.signed_by.as_ref().map(|keys| format!(" signed-by={keys}"));
         let signed = signed.unwrap_or_default();
-        format!("deb [arch=amd64{signed}] {} {suite} main\n", self.uri)
+        // Of `file:` apt takes no copies, and there would be nothing to unpack.
+        let uri = match self.uri.strip_prefix("file:") {
+            Some(path) => &format!("copy:{path}"),
+            None => &self.uri,
+        };
+        format!("deb [arch=amd64{signed}] {uri} {suite} main\n")
     }
 }
 
@@ -99,11 +106,23 @@ fn read(directory: &Path) -> Vec<Source> {
 
 fn choose(sources: &[Source]) -> Option<Mirrors> {
     let release = |suite: &str| {
-        let bare = suite.trim_end_matches("-updates").trim_end_matches("-backports");
+        let bare = suite.trim_end_matches(UPDATES).trim_end_matches("-backports");
         RELEASES.contains(&bare)
     };
     let security = |suite: &str| suite.ends_with("-security") || suite.ends_with("/updates");
-    let archive = sources.iter().find(|source| source.has_suite(release))?;
+    // Other vendors name their suites after Debian's releases too: Debian alone has updates
+    // beside a release, and what nobody updates is at least called as it is.
+    let is_updated = |source: &Source| {
+        let same = sources.iter().filter(|other| other.uri == source.uri);
+        same.flat_map(|other| &other.suites).any(|suite| {
+            suite.strip_suffix(UPDATES).is_some_and(|release| RELEASES.contains(&release))
+        })
+    };
+    let archive =
+        sources.iter().filter(|source| source.has_suite(release)).min_by_key(|source| {
+            let is_called_so = source.uri.trim_end_matches('/').ends_with("/debian");
+            (!is_updated(source), !is_called_so)
+        })?;
     let security = sources.iter().find(|source| source.has_suite(security)).cloned();
     Some(Mirrors { archive: archive.clone(), security })
 }
@@ -230,6 +249,23 @@ Components: main
         );
         assert_eq!(found, Some(expected));
         assert_eq!(parse_lines(text)[0].signed_by.as_deref(), Some("/k.gpg"));
+    }
+
+    #[test]
+    fn debians_own_archive_comes_before_those_of_others() {
+        let chosen = |text: &str| choose(&parse_lines(text)).map(|one| one.archive.uri);
+        let other = "deb https://tools.example.org/apt bookworm main\n\
+            deb https://net.example.org/stable/debian bookworm main\n";
+        let own = "deb http://mirror.example.org/mirrored/ bookworm main\n";
+        let updates = "deb http://mirror.example.org/mirrored/ bookworm-updates main\n";
+        let found = chosen(&format!("{other}{own}{updates}"));
+        assert_eq!(found.as_deref(), Some("http://mirror.example.org/mirrored/"));
+        let by_name = chosen(other);
+        assert_eq!(by_name.as_deref(), Some("https://net.example.org/stable/debian"));
+        let local = Source { uri: "file:/srv/debian".into(), ..Source::default() };
+        assert_eq!(local.line("sid"), "deb [arch=amd64] copy:/srv/debian sid main\n");
+        let at_all = chosen(other.lines().next().unwrap_or_default());
+        assert_eq!(at_all.as_deref(), Some("https://tools.example.org/apt"));
     }
 
     #[test]

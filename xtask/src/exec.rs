@@ -2,6 +2,7 @@
 //! are alive. Knows nothing of what the programs do.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -15,6 +16,23 @@ use anyhow::{Context as _, Result, bail};
 const TAIL: usize = 60;
 /// How often a step says that it is alive where no terminal is.
 const QUIET_PERIOD: Duration = Duration::from_secs(15);
+
+/// A step took longer than it may.
+#[derive(Debug)]
+pub struct Overdue {
+    what: String,
+    limit: Duration,
+    tail: String,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, limit, tail } = self;
+        write!(f, "{what}: not done after {} s\n{tail}", limit.as_secs())
+    }
+}
+
+impl std::error::Error for Overdue {}
 
 /// Standard output of a quick command, or `None` if it cannot be run or fails.
 #[must_use]
@@ -47,7 +65,7 @@ pub fn search_path() -> Vec<PathBuf> {
 ///
 /// # Errors
 /// When it cannot be started, fails (with its last lines), or takes longer than
-/// `limit`.
+/// `limit` ([`Overdue`]).
 pub fn run_step(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
     watch(what, command, limit, |_| {})
 }
@@ -100,7 +118,7 @@ pub fn watch(
             child.kill().ok();
             child.wait().ok();
             progress.end("gave up");
-            bail!("{what}: not done after {} s\n{}", limit.as_secs(), join(&tail));
+            return Err(Overdue { what: what.to_owned(), limit, tail: join(&tail) }.into());
         }
     }
     for reader in readers {
@@ -265,7 +283,7 @@ mod tests {
     fn a_step_that_hangs_is_ended_at_its_limit() {
         let started = Instant::now();
         let ended = run_step("hang", Command::new("sleep").arg("60"), Duration::from_millis(100));
-        assert!(ended.is_err());
+        assert!(ended.is_err_and(|error| error.is::<Overdue>()));
         assert!(started.elapsed() < LIMIT);
     }
 }

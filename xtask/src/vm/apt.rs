@@ -38,20 +38,24 @@ impl std::error::Error for Unavailable {}
 
 /// What apt says when an archive cannot be reached or does not have something; of
 /// all else that it says something here is wrong.
-const UNREACHED: [&str; 6] = [
+const UNREACHED: [&str; 9] = [
     "Failed to fetch",
     "Could not resolve",
     "Could not connect",
     "Unable to connect",
     "Network is unreachable",
     "Unable to locate package",
+    "does not have a Release file",
+    "no longer has a Release file",
+    "no installation candidate",
 ];
 
 /// What a step of apt came to; `why` tells what it means if there was no archive.
 fn had(done: Result<()>, why: &str) -> Result<()> {
     let Err(error) = done else { return Ok(()) };
     let text = format!("{error:#}");
-    if UNREACHED.iter().any(|words| text.contains(words)) {
+    // One that answers too slowly to be of use is out of reach as well.
+    if error.is::<exec::Overdue>() || UNREACHED.iter().any(|words| text.contains(words)) {
         return Err(error.context(Unavailable(why.to_owned())));
     }
     Err(error)
@@ -271,14 +275,83 @@ mod tests {
 
     #[test]
     fn an_archive_that_is_out_of_reach_is_told_from_what_is_wrong_here() {
-        let unavailable = |text: &str| {
-            let error = had(Err(anyhow::anyhow!("apt-get: {text}")), "out of reach").err();
-            error.is_some_and(|error| error.downcast_ref::<Unavailable>().is_some())
+        let is_unavailable = |done: Result<()>| {
+            had(done, "out of reach").is_err_and(|error| error.is::<Unavailable>())
         };
-        assert!(unavailable("E: Failed to fetch http://mirror.example.org/x  Could not connect"));
+        let unavailable = |text: &str| is_unavailable(Err(anyhow::anyhow!("apt-get: {text}")));
+        for text in [
+            "E: Failed to fetch http://mirror.example.org/x  Could not connect",
+            "E: The repository 'http://mirror.example.org x Release' does not have a Release file.",
+            "E: The repository 'http://mirror.example.org x Release' no longer has a Release file.",
+            "E: Package 'qemu-system-x86' has no installation candidate",
+            "E: Unable to locate package qemu-system-x86",
+        ] {
+            assert!(unavailable(text), "{text}");
+        }
+        let mut slow = Command::new("sleep");
+        let limit = Duration::from_millis(50);
+        assert!(is_unavailable(exec::run_step("wait", slow.arg("60"), limit)));
         assert!(!unavailable("E: You don't have enough free space in /var/cache/apt/archives/."));
         assert!(!unavailable("E: Unmet dependencies. Try 'apt --fix-broken install'"));
         assert!(had(Ok(()), "").is_ok());
+    }
+
+    /// Makes a package of these names, and in `archive` all that apt wants to find there.
+    const MAKE_ARCHIVE: &str = r#"
+        set -e; cd "$0"; mkdir archive; all=archive/Packages
+        for name; do
+            mkdir -p "$name/DEBIAN" "$name/usr/bin"; echo here > "$name/usr/bin/$name"
+            printf 'Package: %s\nVersion: 1\nArchitecture: all\nMaintainer: x\n' "$name" \
+                > "$name/DEBIAN/control"
+            echo 'Description: x' >> "$name/DEBIAN/control"
+            dpkg-deb --build "$name" "archive/$name.deb" > /dev/null
+            cat "$name/DEBIAN/control" >> $all
+            printf 'Filename: ./%s.deb\nSize: %s\nSHA256: %s\n\n' "$name" \
+                $(stat -c %s "archive/$name.deb") $(sha256sum < "archive/$name.deb" | cut -c-64) >> $all
+        done
+        printf 'Suite: here\nSHA256:\n %s %s Packages\n' \
+            $(sha256sum < $all | cut -c-64) $(stat -c %s $all) > archive/Release
+    "#;
+
+    #[test]
+    fn what_an_archive_has_is_fetched_and_what_it_lacks_is_unavailable() -> Result<()> {
+        if ["apt-get", "dpkg-deb"].iter().any(|program| exec::find(program).is_none()) {
+            println!(
+                "skipped: what_an_archive_has_is_fetched_and_what_it_lacks_is_unavailable: needs \
+                 apt-get and dpkg-deb"
+            );
+            return Ok(());
+        }
+        let home = std::env::temp_dir().join(format!("mwb-vm-apt-{}", std::process::id()));
+        for directory in ["lists/partial", "cache/archives/partial", "parts"] {
+            fs::create_dir_all(home.join(directory))?;
+        }
+        let mut make = Command::new("bash");
+        make.args(["-c", MAKE_ARCHIVE]).arg(&home);
+        make.args(["mwb-emulator", "linux-image-6.1.9-cloud-amd64"]);
+        exec::run_step("make an archive", &mut make, LIMIT)?;
+        let line = format!("deb [trusted=yes] copy:{}/archive ./\n", home.display());
+        fs::write(home.join("sources.list"), line)?;
+        let apt = Apt { home: home.clone(), tools_release: "here".into(), has_security: true };
+        apt.update()?;
+        let tools = home.join("tools");
+        apt.unpack_with_dependencies(&["mwb-emulator"], &tools)?;
+        assert_eq!(fs::read_to_string(tools.join("usr/bin/mwb-emulator"))?, "here\n");
+        let kernel = |name: &str| name.parse::<Kernel>().map_err(anyhow::Error::msg);
+        apt.download_kernel(&kernel("6.1")?, &home.join("kernel"))?;
+        assert!(
+            fs::read_dir(home.join("kernel"))?.flatten().any(|entry| {
+                entry.file_name().to_string_lossy().starts_with("linux-image-6.1.9")
+            })
+        );
+        let lacks = apt.download_kernel(&kernel("6.12")?, &home.join("kernel"));
+        assert!(lacks.is_err_and(|error| error.is::<Unavailable>()));
+        let lacks = apt.unpack_with_dependencies(&["mwb-nothing"], &tools);
+        assert!(lacks.is_err_and(|error| error.is::<Unavailable>()));
+        fs::write(home.join("sources.list"), "deb [trusted=no] copy:/nonexistent here main\n")?;
+        assert!(apt.update().is_err_and(|error| error.is::<Unavailable>()));
+        fs::remove_dir_all(&home)?;
+        Ok(())
     }
 
     #[test]

@@ -133,6 +133,16 @@ pub fn watch(
     bail!("{what}: {status}\n{}", join(&tail))
 }
 
+/// Writes a script that stands in for a program. By another process: what any child of
+/// this one has open for writing cannot be started.
+#[cfg(test)]
+pub(crate) fn write_script(path: &std::path::Path, script: &str) -> Result<()> {
+    let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#;
+    let status = Command::new("sh").args(["-c", write]).arg(path).arg(script).status()?;
+    anyhow::ensure!(status.success(), "cannot write {}", path.display());
+    Ok(())
+}
+
 /// What of a line is for people; `None` for machine-readable and empty lines.
 fn readable(line: &str) -> Option<&str> {
     // A build script's own build comes out as warnings of its package.

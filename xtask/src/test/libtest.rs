@@ -74,7 +74,21 @@ pub(crate) fn run(binary: &TestBinary, tests: &[String]) -> Result<Vec<Outcome>>
     if why.is_empty() {
         why += &errors.join().unwrap_or_default();
     }
-    Ok(reading.finish(&binary.name, tests, &format!("{status}\n{why}")))
+    let end = format!("{status}\n{why}");
+    let mut outcomes = reading.finish(&binary.name, tests, &end);
+    outcomes.extend((!status.success()).then(|| bad_end(&binary.name, &outcomes, &end)).flatten());
+    Ok(outcomes)
+}
+
+/// What is to be said of an executable that came to a bad end without a failed
+/// test: whatever it was, one of its outcomes is not to be believed.
+pub(crate) fn bad_end(executable: &str, outcomes: &[Outcome], end: &str) -> Option<Outcome> {
+    let explained = outcomes.iter().any(|one| matches!(one.result, Verdict::Failed(_)));
+    (!explained).then(|| Outcome {
+        name: executable.to_owned(),
+        result: Verdict::Failed(format!("no test has failed, and the executable has: {end}")),
+        seconds: 0.0,
+    })
 }
 
 fn command(binary: &TestBinary) -> Command {
@@ -258,6 +272,38 @@ mod tests {
         assert_eq!(found[0].result, Verdict::Passed);
         assert!(matches!(&found[1].result, Verdict::Failed(why) if why.contains("signal: 6")));
         assert!(matches!(&found[2].result, Verdict::Failed(why) if why.contains("did not run")));
+    }
+
+    #[test]
+    fn an_executable_that_says_less_than_it_announced_has_failed() {
+        let found = read("running 2 tests\ntest one ... ok\ntest result: ok.\n", &["one", "two"]);
+        assert_eq!(found[0].result, Verdict::Passed);
+        assert!(matches!(&found[1].result, Verdict::Failed(why) if why.contains("did not run")));
+    }
+
+    /// Stands in for a test executable.
+    fn run_script(name: &str, script: &str) -> Result<Vec<Outcome>> {
+        let executable = std::env::temp_dir().join(format!("mwb-{name}-{}", std::process::id()));
+        crate::exec::write_script(&executable, script)?;
+        let directory = std::env::temp_dir();
+        let binary = TestBinary { name: "p/tests/t".into(), executable, directory };
+        let outcomes = run(&binary, &["one".to_owned()]);
+        std::fs::remove_file(&binary.executable)?;
+        outcomes
+    }
+
+    #[test]
+    fn a_bad_end_without_a_failed_test_is_a_failure_of_the_executable() -> Result<()> {
+        // The test's child says the word that only the harness ought to say.
+        let script = "echo 'test one ... all is ok'; echo FAILED; echo because >&2; exit 101";
+        let found = run_script("child", script)?;
+        assert_eq!((found.len(), found[1].name.as_str()), (2, "p/tests/t"));
+        let Verdict::Failed(why) = &found[1].result else { panic!("{found:?}") };
+        assert!(why.contains("101") && why.contains("because"), "{why}");
+        let explained = run_script("fails", "echo 'test one ... FAILED'; exit 101")?;
+        assert_eq!(explained.len(), 1);
+        assert_eq!(run_script("holds", "echo 'test one ... ok'")?.len(), 1);
+        Ok(())
     }
 
     #[test]

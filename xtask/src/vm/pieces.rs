@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::cache::Kernel;
+use super::ending::Ending;
 use super::guest::Stream;
 use super::inside::Told;
 use crate::build::TestBinary;
@@ -45,6 +46,14 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// What is run in the guest.
+    fn name(&self) -> &str {
+        match self {
+            Self::Binary(binary) | Self::Proof(binary) => &binary.name,
+            Self::Inside => "xtask",
+        }
+    }
+
     /// A test's name on every kernel.
     pub(super) fn full_name(&self, test: &str) -> String {
         match self {
@@ -159,29 +168,46 @@ impl<'a> Reader<'a> {
     fn end(&mut self, mut outcome: Outcome) {
         self.began = None;
         if let Verdict::Failed(why) = &mut outcome.result {
-            *why = format!("{why}\n{}", self.shown());
+            *why = self.with_printed(why);
         }
         self.ended.push(outcome);
     }
 
-    fn shown(&self) -> String {
-        self.printed.iter().map(|line| format!("{line}\n")).collect()
+    /// `why`, and the last lines of what was printed: a test's, or QEMU's own.
+    fn with_printed(&self, why: &str) -> String {
+        let lines = self.printed.iter().filter(|line| !line.is_empty());
+        std::iter::once(why.trim_end())
+            .chain(lines.map(String::as_str))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// What became of the piece's tests, and those that have not begun because
-    /// the guest had come to its end; `why` tells that end. A bad one (`mishap`) has
-    /// an outcome of its own if it came between two tests, or behind the last.
-    pub(super) fn finish(mut self, why: &str, mishap: bool) -> (Vec<Outcome>, Vec<String>) {
+    /// the guest had come to its `ending`, or to none; `why` tells that end. A mishap has
+    /// an outcome of its own if it came between two tests, or behind the last, and so has
+    /// an exit code that no test explains.
+    pub(super) fn finish(
+        mut self,
+        why: &str,
+        ending: Option<&Ending>,
+    ) -> (Vec<Outcome>, Vec<String>) {
         let piece = self.piece;
         let (mut outcomes, rest) = self.tests(why);
+        let end = self.with_printed(why);
         let told =
             |one: &Outcome| matches!(&one.result, Verdict::Failed(text) if text.contains(why));
-        if mishap && !outcomes.iter().any(told) {
-            outcomes.push(Outcome {
-                name: piece.name_of_kernel_log(),
-                result: Verdict::Failed(why.to_owned()),
-                seconds: 0.0,
-            });
+        match ending {
+            Some(ending) if ending.is_mishap() && !outcomes.iter().any(told) => {
+                outcomes.push(Outcome {
+                    name: piece.name_of_kernel_log(),
+                    result: Verdict::Failed(end),
+                    seconds: 0.0,
+                });
+            }
+            Some(Ending::Code(1..)) => {
+                outcomes.extend(libtest::bad_end(piece.source.name(), &outcomes, &end));
+            }
+            _ => {}
         }
         (outcomes, rest)
     }
@@ -196,12 +222,12 @@ impl<'a> Reader<'a> {
                 let rest = self.harness.rest(tests);
                 let begun: Vec<String> =
                     tests.iter().filter(|test| !rest.contains(test)).cloned().collect();
-                let end = format!("{why}\n{}", self.shown());
+                let end = self.with_printed(why);
                 (std::mem::take(&mut self.harness).finish(&binary.name, &begun, &end), rest)
             }
             Source::Inside | Source::Proof(_) => {
                 if let Some(name) = self.began.take() {
-                    let result = Verdict::Failed(format!("{why}\n{}", self.shown()));
+                    let result = Verdict::Failed(self.with_printed(why));
                     let seconds = self.start.elapsed().as_secs_f64();
                     self.ended.push(Outcome { name, result, seconds });
                 }
@@ -218,6 +244,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn piece(source: Source, tests: &[&str]) -> Result<Piece, String> {
@@ -241,7 +269,7 @@ mod tests {
         reader.take(Stream::Out, b"running 3 tests\ntest one ... ok\ntest tw");
         reader.take(Stream::Out, b"o ... ");
         reader.take(Stream::Errors, b"and then\n");
-        let (outcomes, rest) = reader.finish("the guest's kernel panicked", true);
+        let (outcomes, rest) = reader.finish("the guest's kernel panicked", Some(&Ending::Panic));
         assert_eq!(outcomes[0].name, "p/tests/t::one");
         assert_eq!(outcomes[0].result, Verdict::Passed);
         let Verdict::Failed(why) = &outcomes[1].result else { panic!("{outcomes:?}") };
@@ -262,12 +290,13 @@ mod tests {
             b"mwb-test: {\"ended\":{\"name\":\"e2e/a\",\"result\":{\"Failed\":\"no ping\"},\"seconds\":1.0}}\n",
         );
         reader.take(Stream::Out, began("e2e/b").as_bytes());
-        let (outcomes, rest) = reader.finish("the guest hung", true);
+        let hung = Ending::TimedOut(Duration::from_secs(1));
+        let (outcomes, rest) = reader.finish("the guest hung", Some(&hung));
         let why = |n: usize| match &outcomes[n].result {
             Verdict::Failed(why) => why.clone(),
             other => format!("{other:?}"),
         };
-        assert_eq!(why(0), "no ping\nthread panicked at x\n");
+        assert_eq!(why(0), "no ping\nthread panicked at x");
         assert!(why(1).starts_with("the guest hung"), "{}", why(1));
         assert_eq!(rest, ["e2e/c"]);
         Ok(())
@@ -283,11 +312,13 @@ mod tests {
         };
         for (tests, left) in [(vec!["e2e/a", "e2e/b"], 1), (vec!["e2e/a"], 0)] {
             let piece = piece(Source::Inside, &tests)?;
-            for mishap in [true, false] {
+            for (ending, failures) in
+                [(Some(Ending::Off), 1), (Some(Ending::Code(0)), 0), (None, 0)]
+            {
                 let mut reader = Reader::new(&piece);
                 reader.take(Stream::Out, ended("e2e/a").as_bytes());
-                let (outcomes, rest) = reader.finish("the guest went off", mishap);
-                assert_eq!((outcomes.len(), rest.len()), (1 + usize::from(mishap), left));
+                let (outcomes, rest) = reader.finish("the guest went off", ending.as_ref());
+                assert_eq!((outcomes.len(), rest.len()), (1 + failures, left));
                 assert_eq!(outcomes[0].result, Verdict::Passed);
                 let failed = Verdict::Failed("the guest went off".to_owned());
                 assert!(outcomes[1..].iter().all(|one| one.result == failed), "{outcomes:?}");
@@ -300,13 +331,33 @@ mod tests {
     fn a_guest_that_begins_no_test_is_not_tried_again_and_again() -> Result<(), String> {
         for source in [binary(), Source::Inside] {
             let piece = piece(source, &["e2e/a", "e2e/b"])?;
-            let (outcomes, rest) = Reader::new(&piece).finish("QEMU failed", true);
+            let mut reader = Reader::new(&piece);
+            reader.take(Stream::Errors, b"qemu: Cannot allocate memory\n");
+            let (outcomes, rest) = reader.finish("QEMU failed", Some(&Ending::Qemu("1".into())));
             assert_eq!((outcomes.len(), rest.len()), (1, 2), "{outcomes:?}");
+            let failed = "QEMU failed\nqemu: Cannot allocate memory".to_owned();
+            assert_eq!(outcomes[0].result, Verdict::Failed(failed));
             assert!(piece.for_another(&rest).is_none());
             let last = piece.for_another(&rest[1..]).ok_or("one came to nothing")?;
             assert_eq!(last.tests, ["e2e/b"]);
             assert!(piece.for_another(&[]).is_none());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_exit_code_that_no_test_explains_is_a_failure_of_what_ran() -> Result<(), String> {
+        let end = |printed: &str, code| -> Result<Vec<Outcome>, String> {
+            let piece = piece(binary(), &["one"])?;
+            let mut reader = Reader::new(&piece);
+            reader.take(Stream::Out, printed.as_bytes());
+            Ok(reader.finish("exit code", Some(&Ending::Code(code))).0)
+        };
+        let found = end("test one ... a child says ok\nFAILED\n", 101)?;
+        assert_eq!((found.len(), found[1].name.as_str()), (2, "p/tests/t"));
+        assert_eq!(end("test one ... FAILED\n", 101)?.len(), 1);
+        assert_eq!(end("test one ... ok\n", 0)?.len(), 1);
+        assert_eq!(end("", 127)?.len(), 1);
         Ok(())
     }
 

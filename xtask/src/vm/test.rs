@@ -12,11 +12,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::cache::{Cache, Kernel};
+use super::ending::{self, Ending};
 use super::guest::{Limits, Machine, Remains, Scratch};
 use super::pack::{self, Job};
 use super::pieces::{self, Piece, Reader, Source};
 use super::proof::{self, Trial};
-use super::{PROMISED, ending, inside, parts, smoke};
+use super::{PROMISED, inside, parts, smoke};
 use crate::build::{self, Artifacts, TestBinary};
 use crate::only::Only;
 use crate::outcome::{Outcome, Verdict};
@@ -247,14 +248,16 @@ impl<'a> Guests<'a> {
                 reader.take(stream, bytes);
             })
         });
-        let (why, mishap) = match &ran {
+        let why = match &ran {
             Ok(Remains { ending, log }) if ending.is_mishap() => {
-                (format!("{ending}\n{}", ending::tail(log)), true)
+                format!("{ending}\n{}", ending::tail(log))
             }
-            Ok(Remains { ending, .. }) => (ending.to_string(), false),
-            Err(error) => (format!("{error:#}"), false),
+            Ok(Remains { ending, .. }) => ending.to_string(),
+            Err(error) => format!("{error:#}"),
         };
-        let (mut outcomes, rest) = reader.finish(&why, mishap);
+        let ending = ran.as_ref().ok().map(|remains| &remains.ending);
+        let mishap = ending.is_some_and(Ending::is_mishap);
+        let (mut outcomes, rest) = reader.finish(&why, ending);
         let complaint = ran.iter().filter(|_| !mishap).find_map(|ran| ending::complaint(&ran.log));
         outcomes.extend(complaint.map(|complaint| Outcome {
             name: piece.name_of_kernel_log(),

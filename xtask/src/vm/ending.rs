@@ -53,7 +53,11 @@ impl Ending {
         // The last one, and only if QEMU ended as the first process has it end: a
         // job may print anything to the console.
         let told = log.lines().rev().find_map(|line| line.split_once(RESULT));
-        if let Some(code) = told.and_then(|(_, code)| code.trim().parse().ok())
+        // Behind it, the kernel may have begun a line of its own.
+        let digits = |code: &str| -> Option<u8> {
+            code.split(|one: char| !one.is_ascii_digit()).next()?.parse().ok()
+        };
+        if let Some(code) = told.and_then(|(_, code)| digits(code))
             && status == Some(status_of(code))
         {
             return Self::Code(code);
@@ -152,6 +156,8 @@ mod tests {
         let log = "mwb-vm: up 6.12 after 2.5 s\n[    3.1] x\nmwb-vm: exit 137\r\n";
         assert_eq!(Ending::read(log, None, Some(253)), Ending::Code(137));
         assert_eq!(Ending::read(&log.replace("137", "0"), None, Some(33)).code(), 0);
+        let cut = log.replace("137", "137[    4.9] eth0: left");
+        assert_eq!(Ending::read(&cut, None, Some(253)), Ending::Code(137));
         assert!(!Ending::Code(1).is_mishap());
     }
 
@@ -169,6 +175,8 @@ mod tests {
         let panic = "[ 4.2] sysrq: Trigger a crash\n[ 4.3] Kernel panic - not syncing: sysrq\n";
         for (ending, code, words) in [
             (Ending::read(panic, None, Some(0)), 125, "panicked"),
+            // Whoever panics may hang then: the panic is why.
+            (Ending::read(panic, Some(LIMIT), None), 125, "panicked"),
             (Ending::read("", Some(LIMIT), None), 124, "after 7 s"),
             (Ending::read("", None, Some(0)), 125, "went off"),
             (Ending::read("", None, Some(1)), 125, "exit code 1"),

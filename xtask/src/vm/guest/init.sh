@@ -60,6 +60,10 @@ case "$($B cat /proc/cmdline)" in
     code=$?
     ;;
 esac
+# No word of the kernel's may come into the middle of the result. Opening the console
+# has the kernel write what it still has to say.
+true > /dev/console
+$B dmesg -n 1
 say "exit $code"
 # QEMU ends with 2n + 1; success is told from QEMU's own failure by the 16.
 [ $code -gt 110 ] && code=110

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     Case,
     bond_scene::{BondScene, End, bonded, play},
-    checks,
+    checks, is_whole,
 };
 use crate::lab::{
     LabSpec,
@@ -42,7 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
         |config| config,
         a_rebinding_loses_nothing,
     ));
-    if std::env::var_os("MWB_TEST_WHOLE").is_some() {
+    if is_whole() {
         cases.push(bonded(
             "keys_are_renewed_after_two_minutes_under_a_stream",
             || LabSpec::direct(2),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Case,
+    Case, is_whole,
     packets::{self, ICMP, Packet, TCP, UDP, flag},
     port::Port,
     scene::{Hook, Scene, both_hooks, play},
@@ -22,8 +22,6 @@ use crate::lab::{
     wait_until,
 };
 
-/// Set to 1: every long test runs whole, where it else runs a hundredth.
-const WHOLE: &str = "MWB_TEST_WHOLE";
 /// How many flows come and go over time, when it runs whole.
 const FLOWS: u64 = 10_000_000;
 /// Another host of the LAN.
@@ -66,10 +64,6 @@ pub(super) fn cases() -> Vec<Case> {
         ));
     }
     cases
-}
-
-fn is_whole() -> bool {
-    std::env::var(WHOLE).is_ok_and(|value| value == "1")
 }
 
 /// An inside endpoint: protocol and port.

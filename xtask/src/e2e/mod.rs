@@ -73,6 +73,14 @@ use crate::outcome::{Outcome, Verdict};
 /// What every name of these tests starts with.
 pub const PREFIX: &str = "e2e/";
 
+/// Set to 1: every long test runs whole, where it else runs a hundredth.
+const WHOLE: &str = "MWB_TEST_WHOLE";
+
+/// Long tests run whole.
+pub(crate) fn is_whole() -> bool {
+    std::env::var(WHOLE).is_ok_and(|value| value == "1")
+}
+
 /// One test.
 pub struct Case {
     name: String,

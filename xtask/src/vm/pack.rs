@@ -60,7 +60,14 @@ const ACCOUNTS: [(&str, &str); 5] = [
     ("/etc/hostname", "mwb-vm\n"),
 ];
 /// Variables that reach the guest start so.
-const VARIABLES: [&str; 2] = ["MWB_", "RUST_"];
+const VARIABLES: [&str; 2] = [OURS, "RUST_"];
+const OURS: &str = "MWB_";
+/// But those that are about this side.
+const HERE: &str = "MWB_VM_";
+
+type Variables = Vec<(String, String)>;
+/// Files on this machine, and where they lie in the guest.
+type Files = Vec<(PathBuf, String)>;
 
 /// What a guest is to run.
 #[derive(Clone, Debug, Default)]
@@ -70,15 +77,14 @@ pub(super) struct Job {
     /// Where it runs; made if it is not there.
     pub(super) directory: PathBuf,
     /// What it finds in its environment, besides `MWB_…` and `RUST_…`.
-    pub(super) environment: Vec<(String, String)>,
-    /// Files on this machine, and where they lie in the guest. Programs come
-    /// with their libraries.
-    pub(super) files: Vec<(PathBuf, String)>,
+    pub(super) environment: Variables,
+    /// What it finds there besides. Programs come with their libraries.
+    pub(super) files: Files,
 }
 
 impl Job {
-    /// The script that runs it.
-    fn script(&self) -> Vec<u8> {
+    /// The script that runs it; `passed` are variables of this process.
+    fn script(&self, passed: &[(String, String)]) -> Vec<u8> {
         let mut text = b"set -e\n".to_vec();
         let mut line = |words: &[&OsStr]| {
             let quoted: Vec<Vec<u8>> = words.iter().map(|word| quote(word)).collect();
@@ -86,11 +92,10 @@ impl Job {
             text.push(b'\n');
         };
         line(&["cd".as_ref(), self.directory.as_os_str()]);
-        let passed = std::env::vars()
-            .filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
         // By `env`, because the shell takes no names like CARGO_BIN_EXE_mwb-agent.
         let environment: Vec<String> = passed
-            .chain(self.environment.iter().cloned())
+            .iter()
+            .chain(&self.environment)
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let mut words: Vec<&OsStr> = vec!["exec".as_ref(), "env".as_ref()];
@@ -99,6 +104,33 @@ impl Job {
         line(&words);
         text
     }
+}
+
+/// Those of `variables` that reach the guest, and the files that they name: each lies
+/// there where it lies here.
+///
+/// # Errors
+/// When one of ours names a place where no file is: a guest has no other of this
+/// machine's directories, and nothing that is written there comes back.
+fn passed(variables: impl Iterator<Item = (String, String)>) -> Result<(Variables, Files)> {
+    let (mut passed, mut files) = (Variables::new(), Files::new());
+    for (name, mut value) in variables {
+        if !VARIABLES.iter().any(|start| name.starts_with(start)) || name.starts_with(HERE) {
+            continue;
+        }
+        if name.starts_with(OURS) && value.contains('/') {
+            let path = std::path::absolute(&value)?;
+            ensure!(
+                path.is_file(),
+                "{name} is {value}, which is no file of this machine, and a VM gets files only: \
+                 unset it, or have it name one"
+            );
+            value = path.display().to_string();
+            files.push((path, value.clone()));
+        }
+        passed.push((name, value));
+    }
+    Ok((passed, files))
 }
 
 /// One word for the shell, whatever is in it.
@@ -171,14 +203,15 @@ fn shell() -> String {
 /// Appends what `job` needs to the archive in `to`.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// When a file cannot be read, or a variable names none.
 pub(super) fn add_job(job: &Job, to: &Path) -> Result<()> {
     let file = File::options().append(true).open(to).with_context(|| to.display().to_string())?;
     let mut archive = Archive::new(BufWriter::new(file));
     archive.directory(&job.directory.display().to_string())?;
-    archive.file(JOB, 0o755, &job.script())?;
+    let (variables, named) = passed(std::env::vars())?;
+    archive.file(JOB, 0o755, &job.script(&variables))?;
     let mut libraries = BTreeMap::new();
-    for (from, place) in &job.files {
+    for (from, place) in job.files.iter().chain(&named) {
         program(&mut archive, &mut libraries, from, place)?;
     }
     finish(archive, libraries)
@@ -271,11 +304,38 @@ mod tests {
             environment: vec![("A-1".into(), "b c".into())],
             files: Vec::new(),
         };
-        let script = job.script();
+        let script = job.script(&[("MWB_X".into(), "1".into())]);
         let mut command = Command::new("bash");
         let output = command.arg("-c").arg(OsStr::from_bytes(&script)).output()?;
         assert_eq!(String::from_utf8_lossy(&output.stdout), "<two words><it's><$HOME;*><>");
-        assert!(String::from_utf8_lossy(&script).contains("'A-1=b c'"));
+        assert!(String::from_utf8_lossy(&script).contains("'MWB_X=1' 'A-1=b c'"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_variable_names_goes_along_or_is_refused() -> Result<()> {
+        let read = |name: &str, value: &str| {
+            passed(
+                [("HOME", "/root"), (name, value)].map(|(a, b)| (a.into(), b.into())).into_iter(),
+            )
+        };
+        let (variables, files) = read("MWB_TEST_OTHER_AGENT", "./Cargo.toml")?;
+        let here = std::env::current_dir()?.join("Cargo.toml");
+        let place = here.display().to_string();
+        assert_eq!(variables, [("MWB_TEST_OTHER_AGENT".to_owned(), place.clone())]);
+        assert_eq!(files, [(here, place)]);
+        for nowhere in ["/nonexistent/agent", "/tmp"] {
+            let refused = read("MWB_TEST_OTHER_AGENT", nowhere).err().map(|why| why.to_string());
+            assert!(refused.is_some_and(|why| why.contains("MWB_TEST_OTHER_AGENT is /")));
+        }
+        for (name, value, known) in [
+            ("MWB_TEST_WHOLE", "1", 1),
+            ("RUST_SRC_PATH", "/nonexistent", 1),
+            ("MWB_VM_CACHE", "/nonexistent", 0),
+        ] {
+            let (variables, files) = read(name, value)?;
+            assert_eq!((variables.len(), files.len()), (known, 0), "{name}");
+        }
         Ok(())
     }
 

@@ -42,9 +42,11 @@ const DOCUMENTS: [&str; 2] = ["deploy", "docs"];
 const MEMORY: u32 = 2048;
 /// MiB that QEMU needs besides.
 const OVERHEAD: u32 = 512;
-/// No test of ours is silent for so long.
+/// No test of ours is silent for so long. One that runs whole takes minutes where nothing
+/// is emulated, and may be silent for [`WHOLE`] times as long.
 const SILENCE: Duration = Duration::from_secs(600);
 const TOTAL: Duration = Duration::from_secs(2 * 3600);
+const WHOLE: u32 = 10;
 
 /// Arguments of `cargo xtask vm test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -205,6 +207,12 @@ fn at_once() -> usize {
     free.map_or(1, |free| (free / each).clamp(1, processors))
 }
 
+/// How long a guest of the tests may take.
+fn limits(whole: bool) -> Limits {
+    let times = if whole { WHOLE } else { 1 };
+    Limits { total: times * TOTAL, silence: times * SILENCE }
+}
+
 /// What guests are made from.
 struct Guests<'a> {
     cache: &'a Cache,
@@ -242,7 +250,7 @@ impl<'a> Guests<'a> {
             return (outcomes.collect(), None);
         }
         let mut reader = Reader::new(piece);
-        let limits = Limits { total: TOTAL, silence: SILENCE };
+        let limits = limits(e2e::is_whole());
         let ran = self.job(piece).and_then(|job| {
             machine.run(self.cache, &self.base, &job, limits, |stream, bytes| {
                 reader.take(stream, bytes);
@@ -356,4 +364,16 @@ fn walk(directory: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_runs_whole_may_be_silent_for_longer() {
+        assert_eq!((limits(false).silence, limits(false).total), (SILENCE, TOTAL));
+        assert!(limits(true).silence > Duration::from_secs(3600));
+        assert!(limits(true).total > limits(true).silence);
+    }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Report, Said, show, table};
 use crate::vm::{self, Kernel};
@@ -22,7 +22,7 @@ const PROGRAM: &str = "/usr/bin/xtask";
 const COLUMNS: [&str; 3] = ["6.1", "6.12", "6.18"];
 
 /// Asks the kernels one by one, shows what they say, and writes it down if it
-/// ought to.
+/// ought to. One that cannot be had is told, and makes it fail: it was asked for.
 pub(super) fn command(kernels: &[Kernel], write: bool) -> Result<ExitCode> {
     if write {
         // What is written replaces the table: no column of it may be lost.
@@ -34,13 +34,25 @@ pub(super) fn command(kernels: &[Kernel], write: bool) -> Result<ExitCode> {
     }
     let object = build::artifacts()?.objects_dir.join(build::OBJECT);
     let mut found = table::Series::new();
+    let mut all = true;
     for kernel in kernels {
-        let report = ask(kernel, &object).with_context(|| format!("Linux {kernel}"))?;
-        show(&report);
+        match ask(kernel, &object) {
+            Ok(report) => {
+                show(&report);
+                found.push((kernel.to_string(), report));
+            }
+            Err(error) => {
+                let Some(why) = vm::why_unavailable(&error) else {
+                    return Err(error.context(format!("Linux {kernel}")));
+                };
+                println!("Linux {kernel}: skipped: {why}");
+                all = false;
+            }
+        }
         println!();
-        found.push((kernel.to_string(), report));
     }
     if write {
+        ensure!(all, "{DOCUMENT} stays as it is: a column of it is missing");
         let path = workspace::root()?.join(DOCUMENT);
         let document =
             std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -48,7 +60,8 @@ pub(super) fn command(kernels: &[Kernel], write: bool) -> Result<ExitCode> {
             .with_context(|| path.display().to_string())?;
         println!("{DOCUMENT} is written");
     }
-    Ok(super::exit_code(found.iter().flat_map(|(_, report)| &report.programs)))
+    let code = super::exit_code(found.iter().flat_map(|(_, report)| &report.programs));
+    Ok(if code == ExitCode::SUCCESS && !all { ExitCode::FAILURE } else { code })
 }
 
 fn ask(kernel: &Kernel, object: &Path) -> Result<Report> {

@@ -1,9 +1,11 @@
 //! Where the parts of a test VM lie on this machine, and which are there.
 //! Fetches nothing.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
@@ -130,8 +132,12 @@ pub(super) struct Tool {
 
 impl Tool {
     /// A command of it that finds its libraries.
-    pub(super) fn command(&self) -> std::process::Command {
-        let mut command = std::process::Command::new(&self.program);
+    pub(super) fn command(&self) -> Command {
+        self.command_of(&self.program)
+    }
+
+    fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         if let Some(home) = &self.home {
             let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
             let places: Vec<String> =
@@ -139,6 +145,13 @@ impl Tool {
             command.env("LD_LIBRARY_PATH", places.join(":"));
         }
         command
+    }
+
+    /// Whether all libraries are there that it loads.
+    pub(super) fn runs(&self) -> bool {
+        let mut command = self.command_of("ldd");
+        let output = command.arg(&self.program).stdin(Stdio::null()).output();
+        output.is_ok_and(|output| !String::from_utf8_lossy(&output.stdout).contains("not found"))
     }
 }
 

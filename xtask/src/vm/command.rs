@@ -101,14 +101,20 @@ pub(super) fn setup(args: &SetupArgs) -> Result<ExitCode> {
     if args.refresh {
         parts::refresh(&cache, &args.kernel)?;
     }
-    parts::ensure(&cache, &args.kernel)?;
+    let (kernels, lacking) = parts::ensure_each(&cache, &args.kernel);
+    for lack in &lacking {
+        println!("{lack}");
+    }
+    if kernels.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
     println!("cache    {}", cache.root().display());
     println!("QEMU     {}", cache.tool(parts::QEMU)?.program.display());
-    for kernel in &args.kernel {
+    for kernel in &kernels {
         let release = fs::read_to_string(cache.kernel(kernel).join(RELEASE))?;
         println!("kernel   {kernel}: {release}");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs a command in a fresh VM.

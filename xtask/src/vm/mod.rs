@@ -24,7 +24,10 @@ mod pieces;
 mod proof;
 pub(crate) mod smoke;
 mod sources;
+#[cfg(test)]
+mod stand_in;
 mod test;
+mod work;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,13 @@ pub enum Command {
     /// The guest's side of `test`.
     #[command(hide = true)]
     Inside(inside::Args),
+}
+
+/// Why this machine cannot have a VM, of an error of [`output`]; `None` if something else
+/// is wrong.
+#[must_use]
+pub fn why_unavailable(error: &anyhow::Error) -> Option<String> {
+    parts::why_unavailable(error)
 }
 
 /// What a command prints in a fresh VM; `files` go along.

@@ -4,9 +4,10 @@
 use anyhow::{Result, ensure};
 
 use super::cache::{Cache, Kernel};
-use super::{PROMISED, parts, proof, test};
+use super::pieces::Piece;
+use super::{PROMISED, parts, proof, test, work};
 use crate::build::TestBinary;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::test::VERIFY;
 
 /// First part of the names in `cargo xtask test`.
@@ -37,15 +38,18 @@ fn kernels() -> Result<Vec<Kernel>> {
 /// # Errors
 /// When a test executable cannot be asked.
 pub(crate) fn names(binaries: &[TestBinary]) -> Result<Vec<String>> {
-    let work = test::collect(&kernels()?, binaries, &|_, name| wants(name))?;
-    Ok(work.iter().flat_map(test::names).map(|name| format!("{PREFIX}{name}")).collect())
+    let work = work::collect(&kernels()?, binaries, &|_, name| wants(name))?;
+    Ok(work.pieces.iter().flat_map(work::names).map(|name| format!("{PREFIX}{name}")).collect())
 }
 
 /// Whether all that is named here is there: a name that nobody has any more would
 /// leave the smoke test without a word.
-fn check_names(binaries: &[TestBinary]) -> Result<()> {
-    let all = test::collect(&kernels()?, binaries, &|_, _| true)?;
-    let names: Vec<String> = all.iter().flat_map(test::names).collect();
+///
+/// # Errors
+/// Names the one that is not.
+pub(super) fn check_names(binaries: &[TestBinary]) -> Result<()> {
+    let all = work::collect(&kernels()?, binaries, &|_, _| true)?;
+    let names: Vec<String> = all.pieces.iter().flat_map(work::names).collect();
     for name in FIXTURES.iter().chain(&LABS) {
         let is_there = names.iter().any(|full| full.ends_with(name));
         ensure!(is_there, "the smoke test names {name}, and there is no such test");
@@ -53,8 +57,8 @@ fn check_names(binaries: &[TestBinary]) -> Result<()> {
     Ok(())
 }
 
-/// Runs those that are `wanted`, and hands on what becomes of them; one outcome,
-/// skipped, where there can be no VM.
+/// Runs those that are `wanted`, and hands on what becomes of them; of a kernel that
+/// cannot be had, one outcome.
 ///
 /// # Errors
 /// When the guests' files cannot be made.
@@ -63,35 +67,41 @@ pub(crate) fn run(
     wanted: &dyn Fn(&str) -> bool,
     mut add: impl FnMut(Vec<Outcome>),
 ) -> Result<()> {
-    let kernels = kernels()?;
-    let work = test::collect(&kernels, binaries, &|kernel, name| {
-        wants(name) && wanted(&format!("{PREFIX}{kernel}/{name}"))
-    })?;
-    if work.is_empty() {
+    let pieces = |kernels: &[Kernel]| -> Result<Vec<Piece>> {
+        let wants = |kernel: &Kernel, name: &str| {
+            wants(name) && wanted(&format!("{PREFIX}{kernel}/{name}"))
+        };
+        Ok(work::collect(kernels, binaries, &wants)?.pieces)
+    };
+    let mut kernels = kernels()?;
+    let all = pieces(&kernels)?;
+    if all.is_empty() {
         return Ok(());
     }
     check_names(binaries)?;
+    kernels.retain(|kernel| all.iter().any(|piece| piece.kernel == *kernel));
     let cache = Cache::open()?;
-    if let Err(error) = parts::ensure(&cache, &kernels) {
-        if !parts::are_unavailable(&error) {
-            return Err(error);
-        }
-        // One line, of an error that shows what a download had to say.
-        let text = format!("{error:#}");
-        let why = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        add(vec![Outcome {
-            name: format!("{PREFIX}smoke"),
-            result: Verdict::Skipped(why),
+    let (there, lacking) = parts::ensure_each(&cache, &kernels);
+    add(lacking
+        .into_iter()
+        .map(|lack| Outcome {
+            name: format!("{PREFIX}{}/smoke", lack.kernel),
+            result: lack.verdict(),
             seconds: 0.0,
-        }]);
+        })
+        .collect());
+    if there.is_empty() {
         return Ok(());
     }
-    test::run(&cache, work, None, |_, mut outcomes| {
+    // What is to be proven on one kernel only is proven on the first that is there.
+    let took = test::run(&cache, pieces(&there)?, None, |_, mut outcomes| {
         for outcome in &mut outcomes {
             outcome.name = format!("{PREFIX}{}", outcome.name);
         }
         add(outcomes);
-    })
+    })?;
+    println!("the smoke test in VMs took {:.0} s", took.as_secs_f64());
+    Ok(())
 }
 
 #[cfg(test)]

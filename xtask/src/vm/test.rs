@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -15,27 +15,17 @@ use super::cache::{Cache, Kernel};
 use super::ending::{self, Ending};
 use super::guest::{Limits, Machine, Remains, Scratch};
 use super::pack::{self, Job};
-use super::pieces::{self, Piece, Reader, Source};
+use super::pieces::{Piece, Reader, Source};
 use super::proof::{self, Trial};
+use super::work::{self, Work};
 use super::{PROMISED, inside, parts, smoke};
-use crate::build::{self, Artifacts, TestBinary};
+use crate::build::{self, Artifacts};
 use crate::only::Only;
 use crate::outcome::{Outcome, Verdict};
 use crate::test::report::Report;
-use crate::test::{VERIFY, libtest, test_binaries};
-use crate::{e2e, setup, verify, workspace};
+use crate::test::test_binaries;
+use crate::{e2e, setup, workspace};
 
-/// Test executables that are run in guests: those that need a kernel.
-const EXECUTABLES: [&str; 5] = [
-    "mwb-agent",
-    "mwb-agent/tests/prog_run",
-    "mwb-agent/tests/fuzz_programs",
-    "mwb-agent/tests/rights",
-    "mwb-agent/tests/mwb_command",
-];
-/// Of these, what reckons for minutes on an emulated machine and asks no kernel for
-/// anything.
-const RECKONING: [&str; 2] = ["mwb-agent::tunnel::estimate::", "mwb-agent::flows::plan::"];
 /// Documents that tests of the agent read, at the top of the checkout.
 const DOCUMENTS: [&str; 2] = ["deploy", "docs"];
 /// MiB of one guest.
@@ -73,20 +63,36 @@ impl Args {
     }
 }
 
-/// Runs the command.
+/// Runs the command. A kernel that cannot be had is told, and makes it fail: it was
+/// asked for.
 ///
 /// # Errors
-/// When the VM's parts cannot be had, or the build fails.
+/// When the build fails, or a smoke test is not there.
 pub(super) fn command(args: &Args) -> Result<ExitCode> {
     let cache = Cache::open()?;
-    parts::ensure(&cache, &args.kernel)?;
+    let (kernels, lacking) = parts::ensure_each(&cache, &args.kernel);
+    for lack in &lacking {
+        println!("{lack}");
+    }
+    if kernels.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
     let record = setup::ensure()?;
     let binaries = test_binaries(&record)?;
+    if args.smoke {
+        smoke::check_names(&binaries)?;
+    }
     let mut reports: BTreeMap<&Kernel, Report> =
-        args.kernel.iter().map(|kernel| (kernel, Report::default())).collect();
-    let work = collect(&args.kernel, &binaries, &|_, name| args.wants(name))?;
+        kernels.iter().map(|kernel| (kernel, Report::default())).collect();
+    let Work { pieces, left_out } =
+        work::collect(&kernels, &binaries, &|_, name| args.wants(name))?;
+    for (kernel, outcome) in left_out {
+        if let Some(report) = reports.get_mut(&kernel) {
+            report.add([outcome]);
+        }
+    }
     let guests = args.guests.map(|guests| guests as usize);
-    run(&cache, work, guests, |kernel, outcomes| {
+    let took = run(&cache, pieces, guests, |kernel, outcomes| {
         // At once, not at the end: all kernels together take hours.
         let failures = outcomes.iter().filter_map(failure).collect::<String>();
         if let Some(report) = reports.get_mut(kernel) {
@@ -94,13 +100,17 @@ pub(super) fn command(args: &Args) -> Result<ExitCode> {
         }
         print!("{failures}");
     })?;
-    println!();
-    for kernel in &args.kernel {
+    println!("\nthe guests took {:.0} s", took.as_secs_f64());
+    for kernel in &kernels {
         println!("Linux {kernel}: {}", reports[kernel].count());
     }
+    for lack in &lacking {
+        println!("{lack}");
+    }
     // A pattern may be about one kernel only.
-    let good =
-        reports.values().all(Report::has_no_failure) && reports.values().any(Report::is_good);
+    let good = lacking.is_empty()
+        && reports.values().all(Report::has_no_failure)
+        && reports.values().any(Report::is_good);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -111,7 +121,7 @@ fn failure(outcome: &Outcome) -> Option<String> {
 }
 
 /// Runs `work` and hands on what becomes of each test, by names that begin with
-/// the kernel.
+/// the kernel. Gives the time that it took.
 ///
 /// # Errors
 /// When the guests' files cannot be made.
@@ -120,7 +130,8 @@ pub(super) fn run(
     work: Vec<Piece>,
     guests_at_once: Option<usize>,
     mut add: impl FnMut(&Kernel, Vec<Outcome>),
-) -> Result<()> {
+) -> Result<Duration> {
+    let start = Instant::now();
     let scratch = Scratch::make(cache)?;
     let guests = Guests::make(cache, &scratch)?;
     let queue = Mutex::new(VecDeque::from(work));
@@ -149,51 +160,7 @@ pub(super) fn run(
             add(&kernel, outcomes);
         }
     });
-    Ok(())
-}
-
-/// Everything that is wanted, in pieces: what proves most in least time first.
-///
-/// # Errors
-/// When a test executable cannot be asked for its tests.
-pub(super) fn collect(
-    kernels: &[Kernel],
-    binaries: &[TestBinary],
-    wants: &dyn Fn(&Kernel, &str) -> bool,
-) -> Result<Vec<Piece>> {
-    let programs = verify::programs().map(|program| format!("{VERIFY}{program}")).collect();
-    let mut sources: Vec<(Source, Vec<String>)> = vec![(Source::Inside, programs)];
-    for name in EXECUTABLES {
-        let binary = binaries.iter().find(|binary| binary.name == name);
-        let binary = binary.with_context(|| format!("the test executable {name} is not built"))?;
-        sources.push((Source::Binary(binary.clone()), libtest::list(binary)?));
-    }
-    let cases = e2e::cases().iter().map(|case| case.name().to_owned()).collect();
-    sources.push((Source::Inside, cases));
-    let failing = binaries.iter().find(|binary| binary.name == proof::EXECUTABLE);
-    let failing = failing.context("the executable of the test that fails is not built")?;
-    sources.push((Source::Proof(failing.clone()), proof::names()));
-    let mut work = Vec::new();
-    for (source, tests) in &sources {
-        for (number, kernel) in kernels.iter().enumerate() {
-            let mut tests = tests.clone();
-            if number > 0 && matches!(source, Source::Proof(_)) {
-                tests.retain(|test| proof::is_for_each_kernel(test));
-            }
-            tests.retain(|test| {
-                let name = source.full_name(test);
-                wants(kernel, &name) && !RECKONING.iter().any(|of| name.starts_with(of))
-            });
-            work.extend(pieces::divide(kernel, source, &tests));
-        }
-    }
-    Ok(work)
-}
-
-/// The names of a piece's tests, as [`run`] tells them.
-pub(super) fn names(piece: &Piece) -> impl Iterator<Item = String> {
-    let Piece { kernel, source, tests } = piece;
-    tests.iter().map(move |test| format!("{kernel}/{}", source.full_name(test)))
+    Ok(start.elapsed())
 }
 
 /// As many guests as there are processors, if there is the memory.
@@ -368,7 +335,23 @@ fn walk(directory: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_smoke_test_is_not_to_be_picked_from() {
+        assert!(Line::try_parse_from(["test", "--smoke"]).is_ok_and(|line| line.args.smoke));
+        let refused = Line::try_parse_from(["test", "--smoke", "--only", "e2e/x"]);
+        let why = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(why.contains("'--smoke' cannot be used with '--only"), "{why}");
+    }
 
     #[test]
     fn a_test_that_runs_whole_may_be_silent_for_longer() {

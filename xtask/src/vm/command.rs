@@ -119,6 +119,10 @@ pub(super) fn setup(args: &SetupArgs) -> Result<ExitCode> {
 
 /// Runs a command in a fresh VM.
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
+    run_in(&Cache::open()?, args, hand_on)
+}
+
+fn run_in(cache: &Cache, args: &RunArgs, sink: impl FnMut(Stream, &[u8])) -> Result<ExitCode> {
     let mut files = args.machine.file.clone();
     let mut command = args.command.clone();
     // A path of this machine goes along by itself.
@@ -130,7 +134,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let job = Job { command, directory: "/root".into(), files, ..Job::default() };
     let limit = Duration::from_secs(args.timeout);
-    finish(&start(&args.machine.machine(), &job, limit, hand_on)?)
+    finish(&start(cache, &args.machine.machine(), &job, limit, sink)?)
 }
 
 /// Runs a test executable as cargo does, in a fresh VM.
@@ -156,7 +160,8 @@ pub(super) fn runner(args: &RunnerArgs) -> Result<ExitCode> {
             .map_err(anyhow::Error::msg)?,
     };
     let machine = Machine { kernel, cpus: 2, memory: 2048 };
-    finish(&start(&machine, &job, Duration::from_secs(30 * 60), hand_on)?)
+    let limit = Duration::from_secs(30 * 60);
+    finish(&start(&Cache::open()?, &machine, &job, limit, hand_on)?)
 }
 
 /// A test executable, and the programs of its package that it may start.
@@ -171,18 +176,18 @@ pub(super) fn beside(executable: &Path) -> Vec<(PathBuf, String)> {
 }
 
 fn start(
+    cache: &Cache,
     machine: &Machine,
     job: &Job,
     limit: Duration,
     sink: impl FnMut(Stream, &[u8]),
 ) -> Result<Remains> {
-    let cache = Cache::open()?;
-    parts::ensure(&cache, std::slice::from_ref(&machine.kernel))?;
-    let scratch = Scratch::make(&cache)?;
+    parts::ensure(cache, std::slice::from_ref(&machine.kernel))?;
+    let scratch = Scratch::make(cache)?;
     let base = scratch.join("base");
-    pack::base(&cache, &base)?;
+    pack::base(cache, &base)?;
     let limits = Limits { total: limit, silence: limit };
-    machine.run(&cache, &base, job, limits, sink)
+    machine.run(cache, &base, job, limits, sink)
 }
 
 /// Hands on what the guest prints. Nobody listens any more: it goes on to its end.
@@ -207,7 +212,8 @@ pub(super) fn output(
     let job = Job { command, directory: "/root".into(), files, ..Job::default() };
     let machine = Machine { kernel: kernel.clone(), cpus: 2, memory: 2048 };
     let mut text = Vec::new();
-    let remains = start(&machine, &job, Duration::from_secs(600), |stream, bytes| match stream {
+    let limit = Duration::from_secs(600);
+    let remains = start(&Cache::open()?, &machine, &job, limit, |stream, bytes| match stream {
         Stream::Out => text.extend_from_slice(bytes),
         Stream::Errors => eprint!("{}", String::from_utf8_lossy(bytes)),
     })?;
@@ -247,5 +253,32 @@ pub(super) fn shell(args: &ShellArgs) -> Result<ExitCode> {
         // Ended from the keyboard.
         Ending::Off => Ok(ExitCode::SUCCESS),
         _ => finish(&remains),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::stand_in::StandIn;
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    #[test]
+    fn a_guest_that_prints_for_ever_ends_with_124_when_its_time_is_out() -> Result<()> {
+        let place = StandIn::make("exec yes")?;
+        let kernel = place.kernel().to_string();
+        let line = ["run", "--kernel", &kernel, "--timeout", "2", "--", "yes"];
+        let args = Line::try_parse_from(line)?.run;
+        let (start, mut printed) = (std::time::Instant::now(), false);
+        let code = run_in(place.cache(), &args, |_, bytes| printed |= !bytes.is_empty())?;
+        assert_eq!(code, ExitCode::from(124));
+        assert!(printed && start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -204,7 +204,8 @@ fn stream(
     limits: Limits,
     sink: &mut impl FnMut(Stream, &[u8]),
 ) -> Result<Option<Duration>> {
-    let (sender, pieces) = mpsc::channel();
+    // A guest that prints faster than anyone reads has to wait.
+    let (sender, pieces) = mpsc::sync_channel(16);
     let out = child.stdout.take().context("standard output is not piped")?;
     let errors = child.stderr.take().context("standard error is not piped")?;
     forward(out, Stream::Out, sender.clone());
@@ -232,7 +233,11 @@ fn stream(
     }
 }
 
-fn forward(mut pipe: impl Read + Send + 'static, stream: Stream, to: Sender<(Stream, Vec<u8>)>) {
+fn forward(
+    mut pipe: impl Read + Send + 'static,
+    stream: Stream,
+    to: SyncSender<(Stream, Vec<u8>)>,
+) {
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = pipe.read(&mut buffer) {
@@ -241,4 +246,59 @@ fn forward(mut pipe: impl Read + Send + 'static, stream: Stream, to: Sender<(Str
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stand_in::StandIn;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// How a guest ends whose QEMU is this script, and what it printed.
+    fn run(qemu: &str, total: Duration, silence: Duration) -> Result<(Ending, String)> {
+        let place = StandIn::make(qemu)?;
+        let (cache, kernel) = (place.cache(), place.kernel());
+        let base = cache.root().join("base");
+        fs::write(&base, "")?;
+        let job = Job { directory: "/".into(), ..Job::default() };
+        let machine = Machine { kernel, cpus: 1, memory: 1 };
+        let (mut out, start) = (Vec::new(), Instant::now());
+        let limits = Limits { total, silence };
+        let remains = machine.run(cache, &base, &job, limits, |stream, bytes| {
+            if stream == Stream::Out && out.len() < 1000 {
+                out.extend_from_slice(bytes);
+            }
+        })?;
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+        Ok((remains.ending, String::from_utf8_lossy(&out).into_owned()))
+    }
+
+    #[test]
+    fn a_guest_that_prints_for_ever_is_ended_at_its_limit() -> Result<()> {
+        let limit = Duration::from_secs(2);
+        let (ending, out) = run("exec yes", limit, LONG)?;
+        assert_eq!(ending, Ending::TimedOut(limit));
+        assert!(out.starts_with("y\ny\n"), "{out}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_guest_without_a_word_is_ended_for_that() -> Result<()> {
+        let limit = Duration::from_secs(2);
+        let (ending, out) = run("echo before; exec sleep 3600", LONG, limit)?;
+        assert_eq!((ending, out.as_str()), (Ending::TimedOut(limit), "before\n"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_guest_writes_to_its_console_is_its_result() -> Result<()> {
+        let console = "for one; do case $one in file:*) log=${one#file:};; esac; done; \
+            echo 'mwb-vm: exit 5' > \"$log\"; echo done";
+        let (ending, out) = run(&format!("{console}; exit 43"), LONG, LONG)?;
+        assert_eq!((ending, out.as_str()), (Ending::Code(5), "done\n"));
+        let (ending, _) = run("exit 1", LONG, LONG)?;
+        assert!(matches!(ending, Ending::Qemu(_)), "{ending}");
+        Ok(())
+    }
 }

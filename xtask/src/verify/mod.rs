@@ -40,7 +40,8 @@ pub struct Args {
     /// Load this object; nothing is built.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
-    /// Ask these kernels, each in a VM, instead of this machine's.
+    /// Ask these kernels, each in a VM, instead of this machine's: without root, unless setup
+    /// finds something missing.
     #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', conflicts_with_all = ["json", "object"])]
     kernel: Vec<Kernel>,
     /// Write what they say to docs/KERNELS.md.
@@ -115,7 +116,8 @@ pub struct Report {
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no root, the build fails, or the object cannot be loaded.
+/// When there is no root and no other kernel is asked, the build fails, or the object
+/// cannot be loaded.
 pub fn command(args: &Args) -> Result<ExitCode> {
     if !args.kernel.is_empty() {
         return kernels::command(&args.kernel, args.write);

@@ -7,8 +7,8 @@
 //!   guest      one machine, from start to end             ending
 //!   command    run, shell, runner                         test: the tests, in such machines
 //! ```
-//! Nothing is installed on this machine, and nothing needs root on it: inside,
-//! the job is root. Must not know: what the product does.
+//! What a VM is made of is not installed on this machine, and needs no root on it:
+//! inside, the job is root. Must not know: what the product does.
 
 mod apt;
 mod cache;
@@ -46,7 +46,8 @@ pub enum Command {
     Setup(command::SetupArgs),
     /// Run a command in a fresh VM; its exit code becomes ours.
     Run(command::RunArgs),
-    /// Run the tests in fresh VMs, on every kernel, and count each.
+    /// Run the tests in fresh VMs, on every kernel, and count each. Builds them first, for
+    /// which setup installs what is missing.
     Test(test::Args),
     /// Open a shell in a fresh VM; Ctrl-A X ends it.
     Shell(command::ShellArgs),

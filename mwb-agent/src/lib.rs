@@ -9,6 +9,7 @@ pub mod explain;
 pub mod failover;
 pub mod flows;
 pub mod health;
+pub mod hitless;
 pub mod net;
 pub mod rights;
 pub mod tunnel;

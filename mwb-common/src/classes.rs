@@ -25,6 +25,12 @@ pub mod class {
     pub const NAMES: [&str; 4] = ["auto", "pin", "stripe", "duplicate"];
 }
 
+/// Bits of [`ClassRule::repair`]: what becomes of packets that get lost.
+pub mod repair {
+    /// They are sent again, by another path.
+    pub const RETRANSMIT: u8 = 1;
+}
+
 /// Bits of [`ClassRule::tests`]: what a packet must have.
 pub mod class_test {
     /// One of [`super::ClassRule::ports`].
@@ -60,8 +66,10 @@ pub struct ClassRule {
     pub tests: u8,
     /// One of [`class`].
     pub class: u8,
+    /// Bits of [`repair`].
+    pub repair: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 impl ClassRule {
@@ -76,7 +84,8 @@ impl ClassRule {
         family: 0,
         tests: 0,
         class: class::AUTO,
-        reserved: [0; 3],
+        repair: 0,
+        reserved: [0; 2],
     };
 
     /// Whether a packet of a flow is meant. Without ports its key has zeros there, which

@@ -12,5 +12,6 @@ pub mod nptv6;
 pub mod parse;
 pub mod reason;
 pub mod select;
+pub mod turns;
 pub mod window;
 pub mod wire;

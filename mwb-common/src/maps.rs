@@ -20,12 +20,14 @@ macro_rules! layouts {
 mod bond;
 mod bucket;
 mod flow;
+mod handing;
 pub mod names;
 mod probe;
 
 pub use bond::*;
 pub use bucket::*;
 pub use flow::*;
+pub use handing::*;
 pub use probe::*;
 
 pub use crate::counters::{
@@ -34,7 +36,7 @@ pub use crate::counters::{
 };
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;
@@ -118,8 +120,10 @@ pub mod next {
     pub const OPENED: u32 = 1;
     /// [`super::names::programs::BOND_INTO`]: what is for a client of a server.
     pub const INTO: u32 = 2;
+    /// [`super::names::programs::BOND_BACK`]: what the agent gives back.
+    pub const BACK: u32 = 3;
     /// Length of the array.
-    pub const PROGRAMS: usize = 3;
+    pub const PROGRAMS: usize = 4;
 }
 
 /// Metadata word in front of a packet that the XDP form hands to the TC form,

@@ -167,6 +167,8 @@ reasons! {
     Ticked = 56, Forward, "ticked";
     /// Given to the data plane's end of the bond's device twice: each copy is counted again, by the path that it takes.
     Copied = 57, Forward, "copied";
+    /// Came out of the bond ahead of its turn, or behind one that is: the agent has it, and gives it back, to be counted again.
+    Ahead = 58, Drop, "ahead";
 }
 
 impl Reason {
@@ -179,7 +181,7 @@ impl Reason {
 }
 
 // Whoever adds one that is no bond's has to say so there.
-const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::Copied as u8);
+const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::Ahead as u8);
 
 /// Slots kept for reasons in the counter map; numbers stay below it.
 pub const REASON_SLOTS: usize = 64;

@@ -9,7 +9,7 @@ const WORD: u64 = 64;
 /// Words of a path's bitmap, a power of two.
 const PATH_WORDS: usize = 64;
 /// Words of a flow's.
-const FLOW_WORDS: usize = 16;
+const FLOW_WORDS: usize = 64;
 /// Packets behind the newest of a path that are still told apart, at least.
 pub const PATH_REACH: u64 = (PATH_WORDS as u64 - 1) * WORD;
 /// The same of a flow.
@@ -73,6 +73,27 @@ impl PathWindow {
             self.newest = sequence;
         }
         Ok(())
+    }
+
+    /// Which of the sequences below the highest have been taken: bit *i* says it of the one
+    /// that is *i* + 1 below.
+    #[must_use]
+    pub fn below<const WORDS: usize>(&self) -> [u64; WORDS] {
+        const { assert!(WORDS < PATH_WORDS) };
+        core::array::from_fn(|word| {
+            let mut taken = 0;
+            for bit in 0..WORD {
+                let below = word as u64 * WORD + bit + 1;
+                if let Some(sequence) = self.newest.checked_sub(below)
+                    && sequence != 0
+                    && self.bits[(sequence / WORD) as usize % PATH_WORDS] >> (sequence % WORD) & 1
+                        != 0
+                {
+                    taken |= 1 << bit;
+                }
+            }
+            taken
+        })
     }
 
     /// The highest sequence taken; 0 while none is.
@@ -143,6 +164,27 @@ mod tests {
             assert_eq!(window.take(sequence), Err(Seen::Before), "{sequence}");
         }
         assert_eq!(window.newest(), PATH_REACH);
+    }
+
+    #[test]
+    fn what_was_taken_below_the_highest_is_known() {
+        let mut window = PathWindow::EMPTY;
+        assert_eq!(window.below::<2>(), [0; 2]);
+        for sequence in [1, 2, 4, 100] {
+            window.take(sequence).expect("new");
+        }
+        // 99 is bit 0, 64 below it is the next word.
+        let bit = |sequence: u64| 1u128 << (99 - sequence);
+        let [low, high] = window.below::<2>();
+        let all = u128::from(high) << 64 | u128::from(low);
+        assert_eq!(all, bit(1) | bit(2) | bit(4));
+        window.take(1 << 30).expect("new");
+        assert_eq!(window.below::<16>(), [0; 16]);
+        for below in [1, 64, 65, 1_024, 1_025] {
+            window.take((1 << 30) - below).expect("new");
+        }
+        let words = window.below::<16>();
+        assert_eq!((words[0], words[1], words[15]), (1 | 1 << 63, 1, 1 << 63));
     }
 
     #[test]

@@ -78,11 +78,13 @@ pub mod flag {
     pub const FEC: u8 = 1 << 3;
     /// One of a flow that goes by several paths: it has a turn.
     pub const ORDERED: u8 = 1 << 4;
+    /// Its sender wants to know that it came.
+    pub const ACKED: u8 = 1 << 5;
     /// All there are; the others are sent as 0 and refused otherwise.
-    pub const ALL: u8 = 0x1f;
+    pub const ALL: u8 = 0x3f;
     /// With any of these a packet may come more than once, and has to be known
     /// by its flow sequence. One that only has a turn comes once, as late as it likes.
-    pub const REPEATS: u8 = DUPLICATE | RETRANSMITTED | FEC;
+    pub const REPEATS: u8 = DUPLICATE | RETRANSMITTED | FEC | ACKED;
 }
 
 /// What is inside a data packet.
@@ -255,7 +257,7 @@ mod tests {
         assert_eq!(with(0, 0x21), Err(NoHeader::Version));
         assert_eq!(with(0, 0x01), Err(NoHeader::Version));
         for (at, value) in
-            [(0, 0x17), (0, 0x1f), (1, 0x20), (1, 0x80), (2, 0), (3, 5), (0, 0x14), (0, 0x16)]
+            [(0, 0x17), (0, 0x1f), (1, 0x40), (1, 0x80), (2, 0), (3, 5), (0, 0x14), (0, 0x16)]
         {
             assert_eq!(with(at, value), Err(NoHeader::Malformed), "{value} at {at}");
         }
@@ -266,7 +268,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
-            kind in 0u8..7, flags in 0u8..32, path in 1u8.., inner in prop::sample::select(vec![0u8, 4, 6]),
+            kind in 0u8..7, flags in 0u8..64, path in 1u8.., inner in prop::sample::select(vec![0u8, 4, 6]),
             session: u32, sequence in 1u64.., bucket: u16, taken: u16, flow_sequence: u32,
         ) {
             let kind = Kind::from_number(kind).ok_or_else(|| TestCaseError::fail("a kind"))?;

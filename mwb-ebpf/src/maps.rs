@@ -2,24 +2,24 @@
 //! defaults that the agent may override when it makes them.
 
 use crate::{
-    bond::{FlowGuard, HOPS_KEPT, Hop, PathGuard, Work},
+    bond::{FlowGuard, HOPS_KEPT, Hop, PathGuard, TurnsGuard, Work},
     deliver::Lookup,
     divide::LONGEST,
     nat::Claim,
     opening::Opening,
 };
 use aya_ebpf::{
-    btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
+    btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use mwb_common::classes::{CLASS_RULES, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS as PATHS_OF_SESSION, BUCKETS as BUCKETS_OF_SESSION, Bond, BondPath, Bucket, Budget,
     CONTACT_ENTRIES, COUNTER_ENTRIES, Contact, Control, Counters, DEVICE_SLOTS, Device,
-    FLOW_ENTRIES, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HELD_SLOTS, Held, Liveness,
-    MAPPING_ENTRIES, Mapping, MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES, Path,
-    PathState, PortKey, PortOwner, Prefix, SESSION_SLOTS, SOURCE_ENTRIES, Selection, Session,
-    SessionState, TICK_DEVICES, next, slow,
+    FLOW_ENTRIES, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment, HANDED_BYTES, HELD_SLOTS,
+    Held, Liveness, MAPPING_ENTRIES, Mapping, MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS,
+    PREFIX_ENTRIES, Path, PathState, PortKey, PortOwner, Prefix, SESSION_SLOTS, SOURCE_ENTRIES,
+    Selection, Session, SessionState, TICK_DEVICES, next, slow,
 };
 
 #[btf_map]
@@ -101,6 +101,12 @@ pub(crate) static FLOW_WINDOWS: Array<FlowGuard, { SESSION_SLOTS * BUCKETS_OF_SE
     Array::new();
 #[btf_map]
 pub(crate) static BUCKETS: Array<Bucket, { SESSION_SLOTS * BUCKETS_OF_SESSION }> = Array::new();
+#[btf_map]
+pub(crate) static TURNS: Array<TurnsGuard, { SESSION_SLOTS * BUCKETS_OF_SESSION }> = Array::new();
+#[btf_map]
+pub(crate) static HANDED: RingBuf<u8, HANDED_BYTES> = RingBuf::new();
+#[btf_map]
+pub(crate) static LEASE: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(crate) static OWNERS4: LpmTrie<[u8; 4], Owner, OWNER_ENTRIES> = LpmTrie::new();
 #[btf_map]

@@ -69,8 +69,64 @@ pub struct BondSession {
     pub mtu: u32,
     /// How packets are shared among the paths.
     pub balance: String,
+    /// What became of packets that came ahead of their turn.
+    #[serde(default)]
+    pub order: BondOrder,
+    /// What became of packets that are sent again if they get lost.
+    #[serde(default)]
+    pub repair: BondRepair,
     /// Paths by number.
     pub paths: Vec<BondPathStatus>,
+}
+
+/// Packets of the class whose lost ones are sent again, since the agent began. Each that was
+/// sent is acknowledged, given up or held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BondRepair {
+    /// Packets sent, each counted once.
+    pub sent: u64,
+    /// Of those, acknowledged by the far end.
+    pub acknowledged: u64,
+    /// Losses, by what has shown them: `gap` (later ones came), `time` (no word of it), or
+    /// `path_down`.
+    pub lost: BTreeMap<String, u64>,
+    /// Packets sent again, each time.
+    pub again: u64,
+    /// Bytes of those.
+    pub again_bytes: u64,
+    /// Losses that had to wait, because more had been sent again than the budget allows.
+    pub refused: u64,
+    /// Packets of which nothing was heard in time. They may have arrived.
+    pub given_up: u64,
+    /// Packets held now.
+    pub held: u64,
+    /// Memory that takes, in bytes.
+    pub held_bytes: u64,
+}
+
+/// Packets that came ahead of their turn, or behind one that did, since the agent began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BondOrder {
+    /// Packets taken.
+    pub taken: u64,
+    /// Packets held now.
+    pub held: u64,
+    /// Bytes held now.
+    pub held_bytes: u64,
+    /// The most bytes that were held at once.
+    pub most_bytes: u64,
+    /// Packets given on, by reason: `turn` (what was missing came), `late` (behind its turn),
+    /// `lost` (what was missing is lost), `deadline` (it did not come in time), `overflow`
+    /// (too much was held).
+    pub given: BTreeMap<String, u64>,
+    /// Packets that came twice: dropped.
+    pub repeated: u64,
+    /// Packets that did not come before those behind them were given on.
+    pub missing: u64,
+    /// How many were held for at most so long, in ms; those above are in `taken` alone.
+    pub within_ms: Vec<(f64, u64)>,
+    /// The sum of these times, in ms.
+    pub held_ms: f64,
 }
 
 /// What a path is at the moment.
@@ -148,6 +204,13 @@ pub struct BondPathStatus {
     /// of what was sent.
     #[serde(default)]
     pub copies: Traffic,
+    /// Packets sent again by it that were lost on another path, or on this one if no other
+    /// lived, the same.
+    #[serde(default)]
+    pub again: Traffic,
+    /// Packets that may have to be sent again, and of which the agent did not hear.
+    #[serde(default)]
+    pub untold: u64,
     /// How often the far end has come from another address.
     pub moves: u32,
     /// Whether each byte of it costs, as the gateway says: then it is probed seldom while

@@ -5,10 +5,12 @@ use prometheus::Registry;
 use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use super::metrics::{
     BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE, BOND_MESSAGES_REFUSED, BOND_MTU,
-    BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED,
-    BOND_PATH_JITTER, BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU,
-    BOND_PATH_PACKETS, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT, BOND_PATH_STATE,
-    BOND_PATH_STRIPED, BOND_SESSIONS, BOND_UNANSWERED, counter, float, gauge, whole,
+    BOND_ORDER_BYTES, BOND_ORDER_HELD, BOND_ORDER_MISSING, BOND_ORDER_PACKETS, BOND_ORDER_WITHIN,
+    BOND_PATH_AGAIN, BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES,
+    BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES,
+    BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT,
+    BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_REPAIR_BYTES, BOND_REPAIR_LOSSES, BOND_REPAIR_PACKETS,
+    BOND_SESSIONS, BOND_UNANSWERED, counter, float, gauge, whole,
 };
 
 /// What the far end is called at a gateway.
@@ -32,6 +34,8 @@ pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometh
         }
         mtu.with_label_values(peer).set(session.mtu.into());
     }
+    fill_order(registry, bond)?;
+    fill_repair(registry, bond)?;
     fill_handshakes(registry, bond)?;
     fill_quality(registry, bond)?;
     fill_traffic(registry, bond)
@@ -39,6 +43,53 @@ pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometh
 
 fn peer(session: &BondSession) -> &str {
     session.client.as_deref().unwrap_or(SERVER)
+}
+
+fn fill_order(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &BOND_ORDER_PACKETS)?;
+    let missing = counter(registry, &BOND_ORDER_MISSING)?;
+    let held = gauge(registry, &BOND_ORDER_HELD)?;
+    let bytes = gauge(registry, &BOND_ORDER_BYTES)?;
+    let waited = counter(registry, &BOND_ORDER_WITHIN)?;
+    for session in &bond.sessions {
+        let (peer, order) = (peer(session), &session.order);
+        for (why, count) in &order.given {
+            packets.with_label_values(&[peer, why]).inc_by(*count);
+        }
+        packets.with_label_values(&[peer, "repeated"]).inc_by(order.repeated);
+        missing.with_label_values(&[peer]).inc_by(order.missing);
+        held.with_label_values(&[peer]).set(whole(order.held));
+        bytes.with_label_values(&[peer]).set(whole(order.held_bytes));
+        for (bound, within) in &order.within_ms {
+            let bound = (bound / 1e3).to_string();
+            waited.with_label_values(&[peer, &bound]).inc_by(*within);
+        }
+        waited.with_label_values(&[peer, "+Inf"]).inc_by(order.given.values().sum());
+    }
+    Ok(())
+}
+
+fn fill_repair(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &BOND_REPAIR_PACKETS)?;
+    let losses = counter(registry, &BOND_REPAIR_LOSSES)?;
+    let bytes = gauge(registry, &BOND_REPAIR_BYTES)?;
+    for session in &bond.sessions {
+        let (peer, repair) = (peer(session), &session.repair);
+        for (result, count) in [
+            ("sent", repair.sent),
+            ("acknowledged", repair.acknowledged),
+            ("again", repair.again),
+            ("refused", repair.refused),
+            ("given_up", repair.given_up),
+        ] {
+            packets.with_label_values(&[peer, result]).inc_by(count);
+        }
+        for (cause, count) in &repair.lost {
+            losses.with_label_values(&[peer, cause]).inc_by(*count);
+        }
+        bytes.with_label_values(&[peer]).set(whole(repair.held_bytes));
+    }
+    Ok(())
 }
 
 /// Each path with its labels.
@@ -112,6 +163,7 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
     let lost = counter(registry, &BOND_PATH_LOST)?;
     let forced = counter(registry, &BOND_PATH_FORCED)?;
     let copies = counter(registry, &BOND_PATH_COPIES)?;
+    let again = counter(registry, &BOND_PATH_AGAIN)?;
     let copied = counter(registry, &BOND_PATH_COPIED)?;
     let moves = counter(registry, &BOND_PATH_MOVES)?;
     for (labels, path) in paths(bond) {
@@ -126,6 +178,7 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
         forced.with_label_values(&labels).inc_by(path.forced);
         copies.with_label_values(&labels).inc_by(path.copies.packets);
         copied.with_label_values(&labels).inc_by(path.copies.bytes);
+        again.with_label_values(&labels).inc_by(path.again.packets);
         moves.with_label_values(&labels).inc_by(path.moves.into());
     }
     Ok(())

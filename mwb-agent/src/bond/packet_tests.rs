@@ -68,7 +68,7 @@ fn what_a_handshake_has_no_use_for_is_refused() {
     for (at, value) in [(1, 1), (1, 0x10), (3, 4), (7, 1), (14, 1), (15, 2), (17, 1), (23, 1)] {
         assert_eq!(wrong(at, value), Some(Malformed::Fields), "{value} at {at}");
     }
-    for (at, value) in [(1, 0x20), (2, 0), (3, 1), (15, 0), (18, 1)] {
+    for (at, value) in [(1, 0x40), (2, 0), (3, 1), (15, 0), (18, 1)] {
         let malformed = Some(Malformed::Header(NoHeader::Malformed));
         assert_eq!(wrong(at, value), malformed, "{value} at {at}");
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use mwb_common::classes::{CLASS_RULES, ClassRule, class, class_test};
+use mwb_common::classes::{CLASS_RULES, ClassRule, class, class_test, repair};
 
 use super::prefix::{check_host_bits, read_net};
 use super::reader::{Cursor, Fault, Fields};
@@ -34,6 +34,8 @@ const METERED_COPIES: u64 = 200_000;
 pub struct ClassSpec {
     /// One of [`class`].
     pub class: u8,
+    /// Bits of [`repair`].
+    pub repair: u8,
     /// The peer's address.
     pub peer: Option<IpNet>,
     /// The peer's port.
@@ -50,7 +52,7 @@ impl ClassSpec {
     /// As the kernel side reads it.
     #[must_use]
     pub fn rule(&self) -> ClassRule {
-        let mut rule = ClassRule { class: self.class, ..ClassRule::ALL };
+        let mut rule = ClassRule { class: self.class, repair: self.repair, ..ClassRule::ALL };
         if let Some(peer) = self.peer {
             let (address, mask) = match peer {
                 IpNet::V4(net) => (padded(net.network().octets()), padded(net.netmask().octets())),
@@ -94,6 +96,7 @@ impl ClassSpec {
         let range = |[from, to]: [u16; 2]| from..=to;
         Self {
             class: rule.class,
+            repair: rule.repair,
             peer: peer.ok().filter(|_| asked(class_test::FAMILY)),
             port: asked(class_test::PORT).then(|| range(rule.ports)),
             protocol: asked(class_test::PROTOCOL).then_some(rule.protocol),
@@ -123,6 +126,9 @@ fn padded([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 impl fmt::Display for ClassSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{class: {}", self.name())?;
+        if self.repair & repair::RETRANSMIT != 0 {
+            f.write_str(", repair: retransmit")?;
+        }
         let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
             (from, to) if from == to => from.to_string(),
             (from, to) => format!("{from}-{to}"),
@@ -202,7 +208,10 @@ fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
     let mut rules: Vec<ClassSpec> = Vec::with_capacity(items.len());
     for item in &items {
         let spec = read_rule(&item.fields(&schema::CLASS_RULE)?)?;
-        let same = |other: &&ClassSpec| ClassSpec { class: spec.class, ..(*other).clone() } == spec;
+        let same = |other: &&ClassSpec| {
+            let (class, repair) = (spec.class, spec.repair);
+            ClassSpec { class, repair, ..(*other).clone() } == spec
+        };
         if let Some(other) = rules.iter().find(same) {
             return Err(item.fault(
                 format!("what it matches, `{other}` has before it"),
@@ -217,7 +226,17 @@ fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
 fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
     let words = [class::DUPLICATE, class::STRIPE, class::PIN, class::AUTO];
     let words = words.map(|number| (class::NAMES[usize::from(number)], number));
-    let class = rule.required("class")?.word(&words, &["fec", "retransmit"])?;
+    let class = rule.required("class")?.word(&words, &["fec"])?;
+    let repair = match rule.get("repair") {
+        None => 0,
+        Some(at) if class == class::DUPLICATE => {
+            return Err(at.key_fault(
+                "what is sent twice is not sent again".to_owned(),
+                "remove it, or write another class",
+            ));
+        }
+        Some(at) => at.word(&[("retransmit", repair::RETRANSMIT)], &["fec"])?,
+    };
     let peer = rule.get("peer").map(read_peer).transpose()?;
     let number = |at: &Cursor<'_>, words: &[(&str, u8)], most: u32| {
         if at.is_integer() {
@@ -244,7 +263,7 @@ fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
         None => None,
         Some(at) => Some(read_range(at, &schema::LENGTH, "a range of bytes", "20-200")?),
     };
-    Ok(ClassSpec { class, peer, port, protocol, dscp, length })
+    Ok(ClassSpec { class, repair, peer, port, protocol, dscp, length })
 }
 
 fn read_peer(at: &Cursor<'_>) -> Result<IpNet, Fault> {
@@ -290,11 +309,23 @@ mod tests {
             "{class: pin, peer: 2001:db8::/32}",
             "{class: stripe, protocol: 99, dscp: 5}",
             "{class: auto, port: 53, length: 0-512}",
+            "{class: stripe, repair: retransmit, protocol: tcp}",
         ] {
             let read = rules(text).expect(text);
             assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
             assert_eq!(ClassSpec::of(&read[0].rule()), read[0]);
         }
+    }
+
+    #[test]
+    fn what_is_sent_twice_is_not_sent_again() {
+        let error = rules("{class: duplicate, repair: retransmit}").expect_err("a fault");
+        assert!(error.contains("what is sent twice is not sent again"), "{error}");
+        let error = rules("{class: auto, repair: hope}").expect_err("a fault");
+        assert!(error.contains("retransmit"), "{error}");
+        // What a rule matches does not depend on what becomes of it.
+        let twice = "{class: pin}\n    - {class: pin, repair: retransmit}";
+        assert!(rules(twice).expect_err("a fault").contains("remove one of the two"));
     }
 
     #[test]
@@ -311,7 +342,8 @@ mod tests {
             family: 4,
             tests: class_test::PORT | class_test::PROTOCOL | class_test::DSCP | class_test::FAMILY,
             class: class::DUPLICATE,
-            reserved: [0; 3],
+            repair: 0,
+            reserved: [0; 2],
         };
         assert_eq!(rules(text).expect("right")[0].rule(), expected);
         let six = rules("{class: pin, peer: 2001:db8::/32}").expect("right")[0].rule();

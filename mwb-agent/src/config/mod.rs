@@ -64,6 +64,8 @@ pub struct Config {
     pub server: Option<Server>,
     /// What a bond treats unlike other packets.
     pub classes: Classes,
+    /// How long a packet that is ahead of its turn waits for those before it, at most.
+    pub hold: Duration,
     /// Where the agent answers.
     pub api: Api,
 }

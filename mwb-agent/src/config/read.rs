@@ -82,9 +82,15 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         bond,
         server,
         classes: read_classes(&file.section("classes", &schema::CLASSES)?)?,
+        hold: file
+            .section("reorder", &schema::REORDER)?
+            .or("hold", HOLD, |at| at.duration(&schema::HOLD))?,
         api: read_api(&file.section("api", &schema::API)?)?,
     })
 }
+
+/// `reorder.hold` where nothing is said.
+const HOLD: Duration = Duration::from_millis(200);
 
 /// The clients of a server are behind the device of their bonds. Both of its ends
 /// take frames from XDP, unlike other devices of its kind.

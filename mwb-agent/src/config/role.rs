@@ -44,7 +44,8 @@ pub(super) fn check_file(file: &Fields<'_>, role: Role, mode: Mode) -> Result<()
             refuse(file, "server", NO_SERVER, "write `role: server`, or remove it")?;
             let bond = "it has no effect: `mode` is `steer`";
             refuse(file, "bond", bond, "write `mode: bond`, or remove it")?;
-            refuse(file, "classes", bond, "write `mode: bond`, or remove it")
+            refuse(file, "classes", bond, "write `mode: bond`, or remove it")?;
+            refuse(file, "reorder", bond, "write `mode: bond`, or remove it")
         }
     }
 }

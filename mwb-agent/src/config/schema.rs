@@ -38,6 +38,7 @@ pub(super) const FILE: Section = Section {
         "bond",
         "server",
         "classes",
+        "reorder",
         "api",
     ],
     later: &["interfaces", "policy", "policies"],
@@ -176,10 +177,14 @@ pub(super) const CLASSES: Section = Section {
 /// Which packets have a class.
 pub(super) const CLASS_RULE: Section = Section {
     path: "classes.rules[]",
-    keys: &["class", "peer", "protocol", "port", "dscp", "length"],
+    keys: &["class", "repair", "peer", "protocol", "port", "dscp", "length"],
     later: &["device", "mac"],
     example: "{class: duplicate, protocol: udp, port: 5060-5061}",
 };
+
+/// How packets that come by several paths get in order.
+pub(super) const REORDER: Section =
+    Section { path: "reorder", keys: &["hold"], later: &[], example: "{hold: 100ms}" };
 
 /// Where the agent answers.
 pub(super) const API: Section = Section {
@@ -190,7 +195,7 @@ pub(super) const API: Section = Section {
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 16] = [
+pub(super) const SECTIONS: [&Section; 17] = [
     &FILE,
     &LAN,
     &WAN,
@@ -206,6 +211,7 @@ pub(super) const SECTIONS: [&Section; 16] = [
     &CLIENT,
     &CLASSES,
     &CLASS_RULE,
+    &REORDER,
     &API,
 ];
 
@@ -243,6 +249,8 @@ pub(super) const DEAD_AFTER: RangeInclusive<Duration> =
 pub(super) const ELEPHANT: RangeInclusive<u64> = 100_000..=10_000_000_000;
 /// `classes.metered_copies`.
 pub(super) const METERED_COPIES: RangeInclusive<u64> = 0..=10_000_000_000;
+/// `reorder.hold`.
+pub(super) const HOLD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(200);
 /// `classes.rules[].port`.
 pub(super) const PORT: RangeInclusive<u16> = 1..=65_535;
 /// `classes.rules[].length`.

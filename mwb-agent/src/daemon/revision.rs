@@ -37,6 +37,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         bond,
         server,
         classes,
+        hold,
         api,
     } = new;
     let mut revision = Revision::default();
@@ -57,6 +58,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         bond: bond.as_ref(),
         server: server.as_ref(),
         classes,
+        hold: *hold,
         slots: new.session_slots(),
     };
     revision_bond::compare(&mut revision.refused, Ends::of(old), ends);

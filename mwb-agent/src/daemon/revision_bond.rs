@@ -16,6 +16,7 @@ pub(super) struct Ends<'c> {
     pub(super) bond: Option<&'c Bond>,
     pub(super) server: Option<&'c Server>,
     pub(super) classes: &'c Classes,
+    pub(super) hold: Duration,
     /// Of sessions, in the data plane.
     pub(super) slots: u32,
 }
@@ -30,6 +31,7 @@ impl<'c> Ends<'c> {
             bond: config.bond.as_ref(),
             server: config.server.as_ref(),
             classes: &config.classes,
+            hold: config.hold,
             slots: config.session_slots(),
         }
     }
@@ -52,6 +54,7 @@ pub(super) fn compare(refused: &mut Vec<String>, old: Ends<'_>, new: Ends<'_>) {
     listed(out, "classes.rules", &old.classes.rules, rules);
     let (before, after) = (old.classes.metered_copies, *metered_copies);
     word(out, "classes.metered_copies", show_rate(before), show_rate(after));
+    time(out, "reorder.hold", old.hold, new.hold);
     if old.slots != new.slots {
         let (before, after) = (old.slots / 2, new.slots / 2);
         refused.push(format!(

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, IterableMap as _, MapData};
@@ -15,12 +15,16 @@ use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use mwb_common::classes::ClassRule;
 use mwb_common::maps::{
-    BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, GuardedFlowWindow, GuardedPathWindow, Owner,
-    PathState, Selection, Session, SessionState, bucket_index, names, path_index,
+    BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, GuardedFlowWindow, GuardedPathWindow,
+    GuardedTurns, Owner, PathState, Selection, Session, SessionState, bucket_index, names,
+    path_index,
 };
+use mwb_common::turns::Turns;
+use mwb_common::window::PathWindow;
 
 use super::batch::Table;
 use super::error::Error;
+use super::handed::HandedRing;
 use super::maps::take;
 use super::tables::table;
 
@@ -45,6 +49,9 @@ struct Inner {
     path_windows: Table<u32, GuardedPathWindow>,
     flow_windows: Table<u32, GuardedFlowWindow>,
     buckets: Table<u32, Bucket>,
+    turns: Table<u32, GuardedTurns>,
+    lease: Table<u32, u64>,
+    handed: Arc<Mutex<HandedRing>>,
     owners4: Table<PrefixKey<8>, Owner>,
     owners6: Table<PrefixKey<20>, Owner>,
 }
@@ -72,6 +79,9 @@ impl BondMaps {
                 path_windows: array(object, names::PATH_WINDOWS)?,
                 flow_windows: array(object, names::FLOW_WINDOWS)?,
                 buckets: array(object, names::BUCKETS)?,
+                turns: array(object, names::TURNS)?,
+                lease: array(object, names::LEASE)?,
+                handed: Arc::new(Mutex::new(HandedRing::take(object)?)),
                 owners4: table(owners4.map(), names::OWNERS4, 1)?,
                 owners6: table(owners6.map(), names::OWNERS6, 1)?,
             }),
@@ -212,12 +222,52 @@ impl BondMaps {
         self.inner.path_states.put(&path_index(slot, path), state)
     }
 
+    /// What has been seen of a path.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn path_window(&self, slot: u32, path: u8) -> Result<PathWindow, Error> {
+        let table = &self.inner.path_windows;
+        Ok(get(table, path_index(slot, path))?.window)
+    }
+
     /// What the kernel side keeps of a bucket.
     ///
     /// # Errors
     /// When the kernel refuses to read.
     pub fn bucket(&self, slot: u32, bucket: u16) -> Result<Bucket, Error> {
         get(&self.inner.buckets, bucket_index(slot, bucket))
+    }
+
+    /// Says until when the agent takes packets that are ahead of their turn, in ns.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_lease(&self, until: u64) -> Result<(), Error> {
+        self.inner.lease.put(&0, &until)
+    }
+
+    /// Where the kernel side hands them over.
+    #[must_use]
+    pub fn handed(&self) -> Arc<Mutex<HandedRing>> {
+        Arc::clone(&self.inner.handed)
+    }
+
+    /// Writes what the turns of a bucket are at: for test runs.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn put_turns(&self, slot: u32, bucket: u16, turns: &Turns) -> Result<(), Error> {
+        let guarded = GuardedTurns { turns: *turns, ..GuardedTurns::default() };
+        self.inner.turns.put(&bucket_index(slot, bucket), &guarded)
+    }
+
+    /// What the turns of a bucket are at.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn turns(&self, slot: u32, bucket: u16) -> Result<Turns, Error> {
+        Ok(get(&self.inner.turns, bucket_index(slot, bucket))?.turns)
     }
 
     /// The buckets of a session that a flow has opened, by number.
@@ -252,6 +302,7 @@ impl BondMaps {
         for index in first..first + BUCKETS as u32 {
             self.inner.buckets.put(&index, &Bucket::zeroed())?;
             self.inner.flow_windows.put(&index, &GuardedFlowWindow::zeroed())?;
+            self.inner.turns.put(&index, &GuardedTurns::zeroed())?;
         }
         Ok(())
     }

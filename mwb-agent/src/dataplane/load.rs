@@ -10,10 +10,10 @@ use mwb_common::classes::{CLASS_RULES, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_ENTRIES, Contact,
     Control, Counters, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
-    GuardedFlowWindow, GuardedPathWindow, HELD_SLOTS, Held, KernelLayout, Liveness, Mapping,
-    MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES, Path as WanPath, PathState,
-    PortKey, PortOwner, Prefix, SOURCE_ENTRIES, Selection, Session, SessionState, TICK_DEVICES,
-    names, next, slow,
+    GuardedFlowWindow, GuardedPathWindow, GuardedTurns, HANDED_BYTES, HELD_SLOTS, Held,
+    KernelLayout, Liveness, Mapping, MappingKey, OWNER_ENTRIES, Owner, PATH_SLOTS, PREFIX_ENTRIES,
+    Path as WanPath, PathState, PortKey, PortOwner, Prefix, SOURCE_ENTRIES, Selection, Session,
+    SessionState, TICK_DEVICES, names, next, slow,
 };
 
 use super::error::{Error, MapDifference};
@@ -94,6 +94,11 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::PATH_WINDOWS => array::<GuardedPathWindow>(per_path),
         names::FLOW_WINDOWS => array::<GuardedFlowWindow>(per_bucket),
         names::BUCKETS => array::<Bucket>(per_bucket),
+        names::TURNS => array::<GuardedTurns>(per_bucket),
+        names::HANDED => {
+            Shape { kind: MapType::RingBuf, key: 0, value: 0, ..array::<u32>(HANDED_BYTES) }
+        }
+        names::LEASE => array::<u64>(1),
         names::OWNERS4 => owners(4),
         names::OWNERS6 => owners(16),
         names::TICKS => Shape { kind: MapType::DevMap, ..array::<[u32; 2]>(TICK_DEVICES) },

@@ -31,7 +31,8 @@ impl Programs {
     /// Whether a program is one of them.
     #[must_use]
     pub(super) fn contain(self, id: ProgramId) -> bool {
-        let of_the_bond = matches!(id, ProgramId::BondInside | ProgramId::BondOutside);
+        let of_the_bond =
+            matches!(id, ProgramId::BondInside | ProgramId::BondOutside | ProgramId::BondBack);
         match self {
             Self::All => true,
             Self::Server => id != ProgramId::OutsideXdp,
@@ -279,11 +280,13 @@ pub enum ProgramId {
     UplinkXdp,
     /// Into a server's bond, from an uplink.
     BondInto,
+    /// Out of a bond, from the agent.
+    BondBack,
 }
 
 impl ProgramId {
     /// Every program.
-    pub const ALL: [ProgramId; 13] = [
+    pub const ALL: [ProgramId; 14] = [
         ProgramId::InsideXdp,
         ProgramId::InsideTc,
         ProgramId::OutsideXdp,
@@ -297,6 +300,7 @@ impl ProgramId {
         ProgramId::BondOpened,
         ProgramId::UplinkXdp,
         ProgramId::BondInto,
+        ProgramId::BondBack,
     ];
 
     /// The program that is attached for a role and form, if there is one.
@@ -323,7 +327,8 @@ impl ProgramId {
             | ProgramId::BondOutside
             | ProgramId::BondOpened
             | ProgramId::UplinkXdp
-            | ProgramId::BondInto => Hook::Xdp,
+            | ProgramId::BondInto
+            | ProgramId::BondBack => Hook::Xdp,
             ProgramId::InsideTc
             | ProgramId::OutsideTc
             | ProgramId::InsideSlow4
@@ -340,6 +345,7 @@ impl ProgramId {
             ProgramId::UplinkXdp => Some(maps::next::OUTSIDE),
             ProgramId::BondOpened => Some(maps::next::OPENED),
             ProgramId::BondInto => Some(maps::next::INTO),
+            ProgramId::BondBack => Some(maps::next::BACK),
             _ => None,
         }
     }
@@ -374,6 +380,7 @@ impl ProgramId {
             ProgramId::BondOpened => programs::BOND_OPENED,
             ProgramId::UplinkXdp => programs::UPLINK_XDP,
             ProgramId::BondInto => programs::BOND_INTO,
+            ProgramId::BondBack => programs::BOND_BACK,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a server's clients say of their paths, and what is done about it.
 
 use mwb_common::maps::BOND_PATHS;
+use mwb_common::wire::Kind;
 
 use super::core::Core;
 use super::gateway::{is_path, strange};
@@ -48,6 +49,9 @@ impl Server {
         let Some(session) = self.of.get_mut(&key).and_then(|of| of.current.as_mut()) else {
             return Ok(Ok(()));
         };
+        if opened.kind == Kind::Ack {
+            return Ok(core.acked(session, &opened.text));
+        }
         heed(core, session, &name, &opened, received)?;
         Ok(Ok(()))
     }

@@ -7,19 +7,23 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mwb_common::maps::{Bond, bond_role};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
+use super::acks::Told;
 use super::gateway::is_path;
 use super::network::Network;
 use super::secure::Refused;
 use super::session::Session;
 use super::settings::{End, Settings};
+use super::slow::{self, Slow};
 use super::sockets::Sockets;
 use super::ticks::{Beat, Target, TickSocket};
 use crate::bond::{Os, Random, Refusal, SessionId};
 use crate::config::ClassSpec;
 use crate::dataplane::{BondMaps, Error};
 use crate::events::{Bus, EventKind};
+use crate::hitless::resend::Ack;
 
 /// Between two words of one kind to the operator.
 const QUIET: Duration = Duration::from_secs(30);
@@ -38,6 +42,8 @@ pub(super) struct Core {
     pub(super) lost: BTreeSet<u8>,
     pub(super) sockets: Sockets,
     pub(super) counts: Counts,
+    /// Holds what is ahead of its turn, and sends again what was lost.
+    pub(super) slow: Option<Slow>,
     beats: watch::Sender<Beat>,
     ticks: Option<(u32, TickSocket)>,
     said: BTreeMap<String, Instant>,
@@ -77,6 +83,7 @@ impl Core {
         sockets: Sockets,
         beats: watch::Sender<Beat>,
     ) -> Self {
+        let slow = slow::start(&maps, settings.hold);
         Self {
             maps,
             bus,
@@ -85,6 +92,7 @@ impl Core {
             lost: BTreeSet::new(),
             sockets,
             counts: Counts::default(),
+            slow,
             beats,
             ticks: None,
             said: BTreeMap::new(),
@@ -273,6 +281,20 @@ impl Core {
         let slot = (0..slots).find(|slot| !used.contains(slot))?;
         // Of so many tries one gives a number that is not 0.
         (0..64).find_map(|_| SessionId::new(random_u32() & !(slots - 1) | slot))
+    }
+
+    /// What is to be said to far ends of what came; once.
+    pub(super) fn told(&mut self) -> Option<UnboundedReceiver<Told>> {
+        self.slow.as_mut().and_then(Slow::told)
+    }
+
+    /// The far end of a session says what came.
+    pub(super) fn acked(&self, session: &Session, text: &[u8]) -> Result<(), Refused> {
+        let ack = Ack::decode(text).map_err(|_| Refused::Malformed)?;
+        if let Some(slow) = &self.slow {
+            slow.acked(session.slot, session.ours.get(), &ack);
+        }
+        Ok(())
     }
 
     /// Seals a message and sends it by a WAN to an address.

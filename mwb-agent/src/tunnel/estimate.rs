@@ -18,14 +18,18 @@
 //! no loss of it: when it lives it is used.
 //!
 //! **Elephants** ([`stripe`]) have a home, the path that gives one flow of TCP most. They
-//! go by several paths only if those are known, clean, and near to each other in delay,
-//! and only as long as more arrives than the home alone could carry: bonded is never
-//! worse than the best link.
+//! go by several paths only if those are known, clean, and no further from each other in
+//! delay than the far end holds packets for (`hold`; if it does not: nearly equal), and
+//! only as long as more arrives than the home alone could carry: bonded is never worse
+//! than the best link. How much of the difference in delay counts for them says [`spill`].
+//! A path is announced by its probes before elephants use it: until the far end knows that
+//! packets may come by it, it takes those that are on their way for lost.
 //!
 //! Must not know: sockets, clocks, maps of the kernel but for their values.
 
 mod floor;
 mod parking;
+mod spill;
 mod stripe;
 mod track;
 
@@ -36,11 +40,16 @@ use mwb_common::maps;
 
 use parking::Parking;
 pub use parking::Reason;
+use spill::Spill;
 use stripe::{Candidate, Elephants};
 use track::Track;
 
 /// How often to call [`Estimator::update`].
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// For how long a far end holds packets that are ahead of their turn, in ns, unless it says
+/// something else.
+pub const HOLD: u64 = 200_000_000;
 
 /// What a lost packet costs, in ns: about a round trip and the time to notice. A path
 /// that loses some counts as so much longer.
@@ -74,6 +83,8 @@ pub struct PathVerdict {
     pub byte_time: u32,
     /// [`maps::BondPath::delay`].
     pub delay: u32,
+    /// [`maps::BondPath::striped_delay`].
+    pub striped_delay: u32,
     /// Why it has [`maps::bond_path_flag::PARKED`].
     pub parked: Option<Reason>,
     /// What arrives, in bit/s.
@@ -117,6 +128,7 @@ pub struct Verdict {
 pub struct Estimator {
     paths: BTreeMap<u8, Estimate>,
     elephants: Elephants,
+    spill: Spill,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -125,6 +137,7 @@ struct Estimate {
     parking: Parking,
     byte_time: u32,
     delay: u32,
+    striped_delay: u32,
 }
 
 impl Estimator {
@@ -132,6 +145,12 @@ impl Estimator {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For so long the far end holds packets at most that are ahead of their turn, in ns. 0:
+    /// it does not put packets in order. As long as nothing is said, [`HOLD`].
+    pub fn set_hold(&mut self, hold: u64) {
+        self.elephants.hold = hold as f64;
     }
 
     /// Takes the facts in, of all paths of the session. `now` is the clock of
@@ -146,7 +165,13 @@ impl Estimator {
         let candidates: Vec<Candidate> =
             facts.iter().filter_map(|facts| self.candidate(now, facts)).collect();
         let (stripe, train) = self.elephants.decide(now, &candidates);
+        let members: Vec<&Candidate> = candidates
+            .iter()
+            .filter(|path| (stripe | stripe >> maps::ANNOUNCED) & path.bit() != 0)
+            .collect();
+        let part = if self.elephants.hold > 0.0 { self.spill.decide(&members) } else { 1.0 };
         self.reckon(facts);
+        self.reckon_striped(&members, part);
         let paths = facts.iter().filter_map(|facts| self.verdict(facts.path)).collect();
         Verdict { stripe, paths, train }
     }
@@ -214,12 +239,38 @@ impl Estimator {
         }
     }
 
+    /// The same for elephants: of the difference between the ways only this part.
+    fn reckon_striped(&mut self, members: &[&Candidate], part: f64) {
+        let length = |estimate: &Estimate, way: f64| {
+            let Track { mismatch, short, .. } = &estimate.track;
+            // What we take for longer than it is was dropped.
+            part * way + mismatch.max(0.0) + short.part() * LOSS_COST
+        };
+        let lengths: Vec<(u8, f64)> = members
+            .iter()
+            .filter_map(|path| Some((path.path, length(self.paths.get(&path.path)?, path.way))))
+            .collect();
+        let least = lengths.iter().map(|(_, own)| *own).fold(f64::INFINITY, f64::min);
+        for (path, estimate) in &mut self.paths {
+            let own = lengths.iter().find(|(member, _)| member == path);
+            let Some((_, own)) = own else {
+                estimate.striped_delay = estimate.delay;
+                continue;
+            };
+            let delay = (own - least).clamp(0.0, 4e9) as u32;
+            if delay.abs_diff(estimate.striped_delay) >= DELAY_STEP || delay == 0 {
+                estimate.striped_delay = delay;
+            }
+        }
+    }
+
     fn verdict(&self, path: u8) -> Option<PathVerdict> {
-        let Estimate { track, parking, byte_time, delay } = self.paths.get(&path)?;
+        let Estimate { track, parking, byte_time, delay, striped_delay } = self.paths.get(&path)?;
         Some(PathVerdict {
             path,
             byte_time: *byte_time,
             delay: *delay,
+            striped_delay: *striped_delay,
             parked: parking.reason(),
             rate: track.rate as u64,
             capacity: track.capacity.map(|rate| rate as u64),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mwb_common::integrity::seal::Sender;
 use mwb_common::maps::BOND_PATHS;
+use mwb_common::wire::Kind;
 
 use super::aging::Age;
 use super::carriers;
@@ -205,6 +206,9 @@ impl Gateway {
             Ok((opened, _)) => opened,
             Err(refused) => return Ok(Err(refused)),
         };
+        if opened.kind == Kind::Ack {
+            return Ok(core.acked(session, &opened.text));
+        }
         match Message::decode(&opened.text) {
             Ok(Message::Joined(joined)) => self.joined(core, joined, received.via)?,
             Ok(Message::Down(down)) => carriers::take(core, session, opened.epoch, down)?,

@@ -5,7 +5,7 @@ use mwb_common::maps::{PathState, bond_path_flag};
 use mwb_common::select::pace::is_idle;
 
 use super::core::Core;
-use super::estimate::{PathFacts, PathVerdict, Reason, Train};
+use super::estimate::{PathFacts, Reason, Train};
 use super::mtu::{Facts, Search};
 use super::pace;
 use super::paths::Link;
@@ -70,11 +70,13 @@ pub(super) fn estimate(
         usable: !link.has(bond_path_flag::DOWN),
     });
     let facts: Vec<PathFacts> = facts.collect();
+    // Both ends should have the same.
+    session.estimator.set_hold(u64::try_from(core.settings.hold.as_nanos()).unwrap_or(u64::MAX));
     let verdict = session.estimator.update(now, &facts);
     session.stripe = verdict.stripe;
     for verdict in verdict.paths {
-        let PathVerdict { path, byte_time, delay, .. } = verdict;
-        session.reckon(&core.maps, path, byte_time, delay)?;
+        session.reckon(&core.maps, &verdict)?;
+        let path = verdict.path;
         if let Some(link) = session.paths.get_mut(&path) {
             link.verdict = verdict;
         }

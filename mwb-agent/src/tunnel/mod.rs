@@ -20,15 +20,18 @@ use mwb_common::wire::Kind;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+mod acks;
 mod address;
 mod aging;
 mod asking;
 mod carriers;
 mod clients;
 mod core;
+mod device;
 mod endpoints;
 pub mod estimate;
 mod gateway;
+mod hold;
 mod joins;
 mod measure;
 pub mod message;
@@ -38,21 +41,26 @@ mod pace;
 mod paths;
 mod rate;
 mod refusals;
+mod repair;
 pub mod secure;
 mod server;
 mod session;
 mod settings;
 mod share;
+mod slow;
 mod sockets;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod ticks;
 mod view;
 
+use acks::Told;
 use core::Core;
 use gateway::Gateway;
 use secure::Refused;
 use server::Server;
+use session::Session;
 use sockets::{Received, Sockets};
 use ticks::Beat;
 
@@ -126,6 +134,7 @@ pub async fn run(start: Start) {
             return;
         }
     };
+    let mut told = core.told();
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked: u32 = 0;
@@ -154,6 +163,10 @@ pub async fn run(start: Start) {
                 Ok(())
             }
             Some(packet) = received.recv() => end.take(&mut core, &packet),
+            Some(ack) = next(&mut told) => {
+                end.acknowledge(&mut core, &ack);
+                Ok(())
+            }
             _ = looks.tick() => {
                 looked = looked.wrapping_add(1);
                 if looked.is_multiple_of(RETRY) {
@@ -172,6 +185,14 @@ pub async fn run(start: Start) {
         failed = done.is_err();
     }
     ticker.abort();
+}
+
+/// The next of a channel; without one, never.
+async fn next<T>(channel: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The end of a time; without one, never.
@@ -210,6 +231,18 @@ impl AnEnd {
         }
     }
 
+    /// Says to the far end of a session what came.
+    fn acknowledge(&mut self, core: &mut Core, told: &Told) {
+        let session = match self {
+            Self::Gateway(gateway) => gateway.session.as_mut(),
+            Self::Server(server) => server.session_of(told.slot),
+        };
+        let is_its = |session: &&mut Session| session.ours.get() == told.session;
+        if let Some(session) = session.filter(is_its) {
+            session.acknowledge(core, &told.ack);
+        }
+    }
+
     fn turn(&mut self, core: &mut Core) -> Result<(), Error> {
         match self {
             Self::Gateway(gateway) => gateway.turn(core),
@@ -224,17 +257,17 @@ impl AnEnd {
                 gateway.take_handshake(core, received)
             }
             (Some(Kind::Handshake), Self::Server(server)) => server.take_handshake(core, received),
-            (Some(Kind::Control), Self::Gateway(gateway)) => {
+            (Some(Kind::Control | Kind::Ack), Self::Gateway(gateway)) => {
                 let taken = gateway.take_message(core, received)?;
                 count(core, taken);
                 Ok(())
             }
-            (Some(Kind::Control), Self::Server(server)) => {
+            (Some(Kind::Control | Kind::Ack), Self::Server(server)) => {
                 let taken = server.take_message(core, received)?;
                 count(core, taken);
                 Ok(())
             }
-            // Acknowledgements are not sent by this version; all else is the kernel side's.
+            // All else is the kernel side's.
             _ => Ok(()),
         }
     }

@@ -130,15 +130,10 @@ impl Session {
         Ok(true)
     }
 
-    /// What the kernel side reckons with: the time of a byte, and the delay.
-    pub(super) fn reckon(
-        &mut self,
-        maps: &BondMaps,
-        path: u8,
-        byte_time: u32,
-        delay: u32,
-    ) -> Result<(), Error> {
-        self.change(maps, path, |entry| BondPath { byte_time, delay, ..*entry })
+    /// What the kernel side reckons with: the time of a byte, and the delays.
+    pub(super) fn reckon(&mut self, maps: &BondMaps, verdict: &PathVerdict) -> Result<(), Error> {
+        let PathVerdict { path, byte_time, delay, striped_delay, .. } = *verdict;
+        self.change(maps, path, |entry| BondPath { byte_time, delay, striped_delay, ..*entry })
     }
 
     /// What the path takes, in bytes from the outer IP header on. Whether that is less or

@@ -1,4 +1,4 @@
-//! Control messages under a session's keys (docs/protocol.md, type 4): sealed and
+//! Messages and acknowledgements under a session's keys (docs/protocol.md, types 4 and 5): sealed and
 //! opened here, each path with a count of its own. Keys come from a handshake of this
 //! process and from nowhere else: what a process before it has counted is not known,
 //! and a number is never used twice under a key. Must not know: what messages say.
@@ -32,6 +32,8 @@ pub struct Keys {
 /// A message that is authentic and new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
+    /// [`Kind::Control`] or [`Kind::Ack`].
+    pub kind: Kind,
     /// The sender's number of the path.
     pub path: u8,
     /// Number of the keys.
@@ -43,7 +45,7 @@ pub struct Opened {
 /// Why a packet is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It is no control message of this version.
+    /// It is no message and no acknowledgement of this version.
     Malformed,
     /// There is no such session.
     UnknownSession,
@@ -76,7 +78,7 @@ pub struct Envelope {
     pub parity: u8,
 }
 
-/// Reads what stands open on a packet of type 4.
+/// Reads what stands open on a packet of type 4 or 5.
 ///
 /// # Errors
 /// When it is no such packet of this version.
@@ -89,8 +91,10 @@ fn header(packet: &[u8]) -> Result<Header, Refused> {
     let fields = packet.first_chunk::<{ FIELDS as usize }>().ok_or(Refused::Malformed)?;
     let fields: Fields = bytemuck::cast(*fields);
     let header = fields.decode().map_err(|_| Refused::Malformed)?;
+    if !matches!(header.kind, Kind::Control | Kind::Ack) {
+        return Err(Refused::Malformed);
+    }
     let expected = Header {
-        kind: Kind::Control,
         flags: header.flags & flag::EPOCH,
         inner: inner::NONE,
         bucket: 0,
@@ -113,13 +117,20 @@ impl Keys {
         Self { epoch, suite, sender, seal, open, sent: BTreeMap::new(), seen: BTreeMap::new() }
     }
 
-    /// Makes the packet of a message. None if nothing can be sealed any more.
-    pub fn seal(&mut self, session: SessionId, path: u8, text: &[u8]) -> Option<Vec<u8>> {
+    /// Makes the packet of a message, or of an acknowledgement. None if nothing can be sealed
+    /// any more.
+    pub fn seal(
+        &mut self,
+        kind: Kind,
+        session: SessionId,
+        path: u8,
+        text: &[u8],
+    ) -> Option<Vec<u8>> {
         let sent = self.sent.entry(path).or_insert(0);
         let sequence = sent.checked_add(1)?;
         *sent = sequence;
         let header = Header {
-            kind: Kind::Control,
+            kind,
             flags: (self.epoch & 1) as u8 * flag::EPOCH,
             path,
             inner: inner::NONE,
@@ -154,7 +165,7 @@ impl Keys {
         let window = self.seen.entry(header.path).or_insert(PathWindow::EMPTY);
         window.take(header.sequence).map_err(|_| Refused::Replayed)?;
         let text = buffer.split_off(FRONT + header_length(self.suite) as usize);
-        Ok(Opened { path: header.path, epoch: self.epoch, text })
+        Ok(Opened { kind: header.kind, path: header.path, epoch: self.epoch, text })
     }
 }
 
@@ -188,15 +199,16 @@ mod tests {
     fn a_message_is_taken_once_by_the_other_end_only() {
         for suite in SUITES {
             let (mut ours, mut theirs) = pair(suite, 3);
-            let first = ours.seal(session(), 2, b"hello").expect("a packet");
-            let second = ours.seal(session(), 2, b"again").expect("a packet");
-            let other = ours.seal(session(), 9, b"").expect("a packet");
+            let first = ours.seal(Kind::Control, session(), 2, b"hello").expect("a packet");
+            let second = ours.seal(Kind::Control, session(), 2, b"again").expect("a packet");
+            let other = ours.seal(Kind::Control, session(), 9, b"").expect("a packet");
             assert_eq!(envelope(&first), Ok(Envelope { session: 0x0102_0304, parity: 1 }));
             // In any order, and each path by itself.
             for (packet, path, text) in
                 [(&second, 2, "again"), (&first, 2, "hello"), (&other, 9, "")]
             {
-                let opened = Opened { path, epoch: 3, text: text.as_bytes().to_vec() };
+                let opened =
+                    Opened { kind: Kind::Control, path, epoch: 3, text: text.as_bytes().to_vec() };
                 assert_eq!(theirs.open(packet), Ok(opened));
                 assert_eq!(theirs.open(packet), Err(Refused::Replayed), "{suite:?}");
             }
@@ -210,7 +222,7 @@ mod tests {
     #[test]
     fn what_is_not_authentic_moves_nothing() {
         let (mut ours, mut theirs) = pair(Suite::ChaCha20Poly1305, 0);
-        let packet = ours.seal(session(), 1, b"text").expect("a packet");
+        let packet = ours.seal(Kind::Control, session(), 1, b"text").expect("a packet");
         let mut far = packet.clone();
         far[8] = 0xff;
         assert_eq!(theirs.open(&far), Err(Refused::BadCheck));

@@ -308,6 +308,13 @@ impl Server {
         }
     }
 
+    /// The session in a slot.
+    pub(super) fn session_of(&mut self, slot: u32) -> Option<&mut Session> {
+        let current = self.of.values_mut().filter_map(|of| of.current.as_mut());
+        let mut its = current.filter(|session| session.slot == slot);
+        its.next()
+    }
+
     fn establish(
         &mut self,
         core: &mut Core,

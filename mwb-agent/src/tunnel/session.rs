@@ -9,8 +9,10 @@ use bytemuck::Zeroable as _;
 use mwb_common::integrity::Suite;
 use mwb_common::integrity::seal::Sender;
 use mwb_common::maps::{self, BOND_PATHS, bond_choice, bond_path_flag, session_flag};
+use mwb_common::wire::Kind;
 
 use super::carriers::Carriers;
+use super::core::Core;
 use super::estimate::Estimator;
 use super::message::Newest;
 use super::mtu;
@@ -21,6 +23,7 @@ use crate::bond::lifetime::RENEW_AFTER;
 use crate::bond::{Established, PublicKey, Running, SessionId};
 use crate::config::Balance;
 use crate::dataplane::{BondMaps, Error, monotonic};
+use crate::hitless::resend::Ack;
 
 /// Keys that an agent before us has made last so long at least: the handshake that
 /// renews them must not find the bond taken down.
@@ -287,8 +290,30 @@ impl Session {
 
     /// Seals a control message. None without keys that may seal.
     pub(super) fn seal(&mut self, path: u8, text: &[u8]) -> Option<Vec<u8>> {
+        self.seal_as(Kind::Control, path, text)
+    }
+
+    fn seal_as(&mut self, kind: Kind, path: u8, text: &[u8]) -> Option<Vec<u8>> {
         let theirs = self.theirs;
-        self.keys[self.sealing()].as_mut()?.seal(theirs, path, text)
+        self.keys[self.sealing()].as_mut()?.seal(kind, theirs, path, text)
+    }
+
+    /// Says what came, by the two quickest paths: the one may have died a moment ago.
+    pub(super) fn acknowledge(&mut self, core: &mut Core, ack: &Ack) {
+        let now = monotonic();
+        let lives = |link: &Link| link.is_alive(now) && !link.has(bond_path_flag::DOWN);
+        let mut ways: Vec<_> = self
+            .paths
+            .iter()
+            .filter(|(_, link)| lives(link))
+            .map(|(path, link)| (link.state.rtt, *path, link.via(), link.remote()))
+            .collect();
+        ways.sort_unstable_by_key(|(rtt, path, ..)| (*rtt, *path));
+        for (_, path, via, to) in ways.into_iter().take(2) {
+            if let Some(packet) = self.seal_as(Kind::Ack, path, &ack.encode()) {
+                core.send(via, to, &packet);
+            }
+        }
     }
 
     /// Number of the keys that seal.
@@ -346,7 +371,9 @@ impl Session {
 
     /// Whether elephants go by the path and others.
     pub(super) fn is_striped(&self, path: u8) -> bool {
-        self.entry.stripe.count_ones() > 1 && self.entry.stripe >> path & 1 != 0
+        // Without bit 0, that of turns, and those that are announced.
+        let paths = self.entry.stripe as u16 & !1;
+        paths.count_ones() > 1 && paths >> path & 1 != 0
     }
 
     /// How the gateway of the session wants packets to be shared; of a server's session.

@@ -19,6 +19,8 @@ pub struct Settings {
     pub idle: Idle,
     /// What is treated unlike other packets.
     pub classes: Classes,
+    /// How long a packet that is ahead of its turn waits at most.
+    pub hold: Duration,
     /// Which end this is.
     pub end: End,
 }
@@ -62,6 +64,7 @@ impl Settings {
             dead_after: config.failover.dead_after,
             idle: config.idle()?,
             classes: config.classes.clone(),
+            hold: config.hold,
             end,
         })
     }

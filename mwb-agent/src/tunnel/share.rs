@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use mwb_common::maps::{bond_choice, bond_path_flag};
+use mwb_common::maps::{ANNOUNCED, bond_choice, bond_path_flag};
 
 use super::core::Core;
 use super::paths::Link;
@@ -64,7 +64,9 @@ pub(super) fn share(
         core.maps.set_selection(session.slot, &decision.1.compile())?;
         session.shares.written = Some(decision);
     }
-    let stripe = stripe & session.stripe;
+    // Bit 0 is that of turns.
+    let may = if stripe == 0 { 0 } else { stripe | stripe << ANNOUNCED | 1 };
+    let stripe = may & session.stripe;
     session.set_choice(&core.maps, choice, stripe)
 }
 

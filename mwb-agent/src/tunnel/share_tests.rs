@@ -77,14 +77,17 @@ fn paths_of_the_best_priority_share_and_the_others_stand_aside() {
     in_session("paths_of_the_best_priority_share_and_the_others_stand_aside", |core, session| {
         share(core, session, Balance::Adaptive, wanted).expect("a write");
         let entry = core.maps.session(0).expect("a read");
-        assert_eq!((entry.choice, entry.stripe), (bond_choice::ARRIVAL, 0b0110));
+        assert_eq!(
+            (entry.choice, entry.stripe),
+            (bond_choice::ARRIVAL, 0b0110 << ANNOUNCED | 0b0111)
+        );
         assert_eq!(parked(core), [3]);
         // What is worse than nothing is not striped over, and stands aside while another lives.
         if let Some(link) = session.paths.get_mut(&1) {
             link.verdict.parked = Some(Reason::Loss);
         }
         share(core, session, Balance::Adaptive, wanted).expect("a write");
-        assert_eq!(core.maps.session(0).expect("a read").stripe, 0b0100);
+        assert_eq!(core.maps.session(0).expect("a read").stripe, 0b0100 << ANNOUNCED | 0b0101);
         assert_eq!(parked(core), [1, 3]);
         // Of nothing better the standby is the best.
         if let Some(link) = session.paths.get_mut(&2) {

@@ -6,9 +6,10 @@ use std::io;
 use std::time::Duration;
 
 use mwb_common::maps::{ProbeReply, tick};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+
+use super::device::DeviceSocket;
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -49,31 +50,23 @@ impl Target {
 
 /// Sends ticks into a device.
 pub(super) struct TickSocket {
-    socket: Socket,
-    ifindex: u32,
+    socket: DeviceSocket,
 }
 
 impl TickSocket {
     /// Of the device with this index.
     pub(super) fn open(ifindex: u32) -> io::Result<Self> {
-        // Protocol 0 hears nothing.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket, ifindex })
+        Ok(Self { socket: DeviceSocket::open(ifindex)? })
     }
 
     /// Has a probe of the least length sent.
     pub(super) fn short(&self, slot: u32, path: u8) -> io::Result<()> {
-        self.send(&frame(tick::SHORT, slot, path, SHORTEST))
+        self.socket.send(&frame(tick::SHORT, slot, path, SHORTEST))
     }
 
     /// Has a probe sent that is so long from the outer IP header on.
     pub(super) fn exact(&self, slot: u32, path: u8, length: u32) -> io::Result<()> {
-        self.send(&frame(tick::EXACT, slot, path, ETHERNET + length as usize))
-    }
-
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.send_to(frame, &address(self.ifindex)).map(drop)
+        self.socket.send(&frame(tick::EXACT, slot, path, ETHERNET + length as usize))
     }
 }
 
@@ -86,18 +79,6 @@ fn frame(kind: [u8; 2], slot: u32, path: u8, length: usize) -> Vec<u8> {
     frame
 }
 
-fn address(ifindex: u32) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: `sockaddr_ll` is one of the types that a socket address storage
-    // is made to hold: it fits, and all bit patterns are valid for it.
-    let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    link.sll_family = libc::AF_PACKET as u16;
-    link.sll_protocol = u16::from_ne_bytes(tick::ETHERTYPE);
-    link.sll_ifindex = ifindex.cast_signed();
-    // SAFETY: the storage holds a `sockaddr_ll`, initialised above.
-    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
-}
-
 /// Sends the ticks of a beat until nobody tells of it any more.
 pub(super) async fn beat(mut beats: watch::Receiver<Beat>) {
     let mut socket: Option<TickSocket> = None;
@@ -106,7 +87,7 @@ pub(super) async fn beat(mut beats: watch::Receiver<Beat>) {
     let mut round: u32 = 0;
     loop {
         let beat = beats.borrow_and_update().clone();
-        if socket.as_ref().map(|socket| socket.ifindex) != beat.device {
+        if socket.as_ref().map(|socket| socket.socket.ifindex()) != beat.device {
             socket = beat.device.and_then(|ifindex| TickSocket::open(ifindex).ok());
         }
         let idle = beat.targets.is_empty() || socket.is_none() || beat.interval.is_zero();
@@ -139,6 +120,9 @@ pub(super) async fn beat(mut beats: watch::Receiver<Beat>) {
 
 #[cfg(test)]
 mod tests {
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    use super::super::device::address;
     use super::*;
     use crate::dataplane::testing::{in_network, make_veth, run};
 

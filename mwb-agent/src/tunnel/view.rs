@@ -1,5 +1,6 @@
 //! What is shown of a bond, in the shapes of the API.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use mwb_common::integrity::Suite;
@@ -15,11 +16,15 @@ use super::paths::Link;
 use super::secure::Refused;
 use super::server::{Server, client_name};
 use super::session::Session;
-use crate::api::bond::{BondPathState, BondPathStatus, BondSession, BondStatus, Handshakes};
+use crate::api::bond::{
+    BondOrder, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus, Handshakes,
+};
 use crate::api::snapshot::Traffic;
 use crate::bond::Refusal;
 use crate::config::{Balance, suite_name};
 use crate::dataplane::monotonic;
+use crate::hitless::reorder::{DELAY_BOUNDS, Statistics, Why};
+use crate::hitless::resend;
 
 /// What cost is told for.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -84,6 +89,7 @@ impl Server {
 fn show(core: &Core, session: &Session, client: Option<String>, balance: Balance) -> BondSession {
     let now = Instant::now();
     let paths = session.paths.iter();
+    let counted = core.slow.as_ref().map(|slow| slow.counted(session.slot)).unwrap_or_default();
     BondSession {
         client,
         peer: session.peer.to_string(),
@@ -94,7 +100,48 @@ fn show(core: &Core, session: &Session, client: Option<String>, balance: Balance
         age_seconds: now.saturating_duration_since(session.since).as_secs_f64(),
         mtu: session.mtu(),
         balance: balance.name().to_owned(),
+        order: show_order(&counted.order),
+        repair: show_repair(&counted.repair),
         paths: paths.map(|(path, link)| show_path(core, session, *path, link)).collect(),
+    }
+}
+
+fn show_repair(known: &resend::Statistics) -> BondRepair {
+    BondRepair {
+        sent: known.sent,
+        acknowledged: known.acknowledged,
+        lost: BTreeMap::from([
+            ("gap".to_owned(), known.lost_by_gap),
+            ("time".to_owned(), known.lost_by_time),
+            ("path_down".to_owned(), known.lost_by_path_down),
+        ]),
+        again: known.again,
+        again_bytes: known.again_bytes,
+        refused: known.refused,
+        given_up: known.expired + known.forgotten,
+        held: known.held as u64,
+        held_bytes: known.held_bytes as u64,
+    }
+}
+
+fn show_order(known: &Statistics) -> BondOrder {
+    let ms = |nanos: u64| nanos as f64 / 1e6;
+    let given = Why::ALL.map(|why| (why.name().to_owned(), known.released(why)));
+    let mut within = 0;
+    let bounds = DELAY_BOUNDS.iter().zip(known.delays).map(|(&bound, count)| {
+        within += count;
+        (ms(bound), within)
+    });
+    BondOrder {
+        taken: known.taken,
+        held: known.held,
+        held_bytes: known.bytes as u64,
+        most_bytes: known.most_bytes as u64,
+        given: given.into(),
+        repeated: known.repeated,
+        missing: known.skipped,
+        within_ms: bounds.collect(),
+        held_ms: ms(known.delay_sum),
     }
 }
 
@@ -123,6 +170,8 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
         rx: traffic(link.state.received, link.state.received_bytes),
         forced: link.state.forced,
         copies: traffic(link.state.copies, link.state.copied_bytes),
+        again: traffic(link.state.again, link.state.again_bytes),
+        untold: link.state.untold,
         moves: link.state.moves,
         metered: link.has(bond_path_flag::METERED),
         probe_interval_ms: ms(pace.interval),

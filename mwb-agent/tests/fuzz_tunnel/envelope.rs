@@ -7,7 +7,7 @@ use mwb_agent::tunnel::message::Message;
 use mwb_agent::tunnel::secure::{Envelope, Keys, Opened, Refused, envelope};
 use mwb_common::integrity::Suite;
 use mwb_common::integrity::seal::{Key, Sender, open, seal};
-use mwb_common::wire::{FIELDS, header_length};
+use mwb_common::wire::{FIELDS, Kind, header_length};
 
 use crate::plain::{any_message, is_header};
 use crate::random::Random;
@@ -46,7 +46,8 @@ impl Pairs {
         let session = SessionId::new(random.next() as u32).unwrap_or(NonZeroU32::MIN);
         let (path, message) = (random.byte().max(1), any_message(random));
         let text = message.encode();
-        let packet = from.seal(session, path, &text).ok_or("nothing can be sealed")?;
+        let kind = if random.chance(20) { Kind::Ack } else { Kind::Control };
+        let packet = from.seal(kind, session, path, &text).ok_or("nothing can be sealed")?;
         for _ in 0..SPOILT {
             let bytes = spoilt(random, &packet);
             outside(&bytes)?;
@@ -63,7 +64,7 @@ impl Pairs {
             return Err(format!("{packet:02x?} is of {:?}", envelope(&packet)));
         }
         let opened = to.open(&packet);
-        if opened != Ok(Opened { path, epoch: EPOCH, text: text.clone() }) {
+        if opened != Ok(Opened { kind, path, epoch: EPOCH, text: text.clone() }) {
             return Err(format!("{suite:?}, {packet:02x?} is {opened:02x?}"));
         }
         if Message::decode(&text) != Ok(message) {
@@ -82,8 +83,8 @@ impl Pairs {
 fn outside(bytes: &[u8]) -> Result<(), String> {
     let should = bytes.first_chunk::<{ FIELDS as usize }>().is_some_and(|header| {
         is_header(header).is_ok()
-            && header[0] == 0x14
-            && header[1] & 0x1e == 0
+            && matches!(header[0], 0x14 | 0x15)
+            && header[1] & 0x3e == 0
             && header[3] == 0
             && header[16..18] == [0; 2]
             && header[20..24] == [0; 4]

@@ -23,7 +23,7 @@ fn any_header(random: &mut Random) -> Header {
     let kind = *random.pick(&KINDS);
     Header {
         kind,
-        flags: random.byte() & 0x1f,
+        flags: random.byte() & 0x3f,
         path: random.byte().max(1),
         inner: *random.pick(&[0, 4, 6]),
         session: random.next() as u32,
@@ -40,7 +40,7 @@ pub(crate) fn is_header(bytes: &[u8; FIELDS as usize]) -> Result<(), NoHeader> {
         return Err(NoHeader::Version);
     }
     let right = bytes[0] & 15 <= 6
-        && bytes[1] & 0xe0 == 0
+        && bytes[1] & 0xc0 == 0
         && bytes[2] != 0
         && [0, 4, 6].contains(&bytes[3])
         && bytes[8..16] != [0; 8]

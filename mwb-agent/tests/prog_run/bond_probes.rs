@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use mwb_common::integrity::Suite;
-use mwb_common::maps::{PathState, Probe, ProbeReply, tick};
+use mwb_common::maps::{ANNOUNCED, PathState, Probe, ProbeReply, tick};
 use mwb_common::reason::Reason;
-use mwb_common::wire::{Header, Kind, header_length, inner};
+use mwb_common::wire::{Header, Kind, flag, header_length, inner};
 
 use crate::bond_packet::{Sealed, inner_of, opened};
 use crate::bond_world::{DEAD_AFTER, DP_MAC, Door, End, INTERVAL, MWB0_MAC, SUITES, Side};
@@ -73,6 +73,45 @@ fn a_tick_makes_a_probe_of_the_least_length_or_of_its_own() {
                         assert_eq!(due, expected);
                     }
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_probe_says_that_elephants_go_by_its_path_or_will() {
+    in_the_world("a_probe_says_that_elephants_go_by_its_path_or_will", |lan| {
+        for side in [Side::Gateway, Side::Server] {
+            let suite = Suite::SipHash;
+            let mut end = End::new(lan, side);
+            end.reset(suite, false);
+            for (stripe, path, flags) in [
+                (0, 1, 0),
+                (0b0110, 1, 0),
+                (0b0100 << ANNOUNCED, 1, 0),
+                (0b0100 << ANNOUNCED, 2, flag::ORDERED),
+                (0b0110 << ANNOUNCED | 0b0010, 1, flag::ORDERED),
+            ] {
+                end.change_session(|session| session.stripe = stripe);
+                let sent = end.run(Door::Device, &tick_for(side, tick::SHORT, path, 60));
+                let (header, text) = opened(side, suite, &sent.packet, false);
+                assert_eq!((header.kind, header.flags), (Kind::Probe, flags), "{stripe:b}");
+                // As the far end hears it, in a probe of its own.
+                let sequence = end.state(path).received + 1;
+                let header = Header { session: side.session(), sequence, ..header };
+                let other = side.other();
+                let sealed = Sealed { side: other, suite, header, text: &text, is_v6: false };
+                let door = Door::Wan(if side == Side::Gateway { path } else { 1 });
+                let before = monotonic();
+                let (reply, row) = end.counted(door, &sealed.arriving());
+                assert_eq!(row.reason, Reason::ProbeReflected);
+                let (header, _) = opened(side, suite, &reply.packet, false);
+                assert_eq!((header.kind, header.flags), (Kind::ProbeReply, 0));
+                let state = end.state(path);
+                assert_eq!(state.announced, u32::from(flags != 0));
+                let probe: Probe = bytemuck::pod_read_unaligned(&text[..8]);
+                let lag = state.lag_at - u64::from_be_bytes(probe.sent_at);
+                assert!(state.lag_at >= before && state.lag == lag, "{state:?}");
             }
         }
     });

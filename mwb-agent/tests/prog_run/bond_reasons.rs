@@ -62,6 +62,11 @@ fn copy(side: Side) -> Vec<u8> {
     from_far(side, |header| (header.flags, header.path) = (flag::DUPLICATE, 2), &text)
 }
 
+fn ahead(side: Side) -> Vec<u8> {
+    let text = inner_of(&packet_from(side.other()));
+    from_far(side, |header| header.flags = flag::ORDERED, &text)
+}
+
 fn of_kind(side: Side, kind: Kind, text: &[u8]) -> Vec<u8> {
     from_far(side, |header| (header.kind, header.inner) = (kind, inner::NONE), text)
 }
@@ -168,6 +173,10 @@ fn rows() -> Vec<Row> {
             },
             Reason::BadCheck,
         ),
+        Row {
+            given: |end| end.maps().set_lease(u64::MAX).expect("a write"),
+            ..row("a packet that is ahead of its turn", Server, Wan(1), ahead, Reason::Ahead)
+        },
         Row {
             given: |end| run_first(end, data(Server)),
             ..row("a packet that was here", Server, Wan(1), data, Reason::Replayed)

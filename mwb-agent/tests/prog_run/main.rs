@@ -14,6 +14,7 @@
 
 mod admission;
 mod answers;
+mod bond_again;
 mod bond_choice_of_path;
 mod bond_classes;
 mod bond_direct;
@@ -27,6 +28,7 @@ mod bond_reasons;
 mod bond_roaming;
 mod bond_sealing;
 mod bond_spoilt;
+mod bond_turns;
 mod bond_world;
 mod divided;
 mod errors;

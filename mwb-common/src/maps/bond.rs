@@ -92,6 +92,9 @@ pub mod bond_choice {
     pub const ARRIVAL: u8 = 2;
 }
 
+/// The bit of path 0 in the upper half of [`Session::stripe`].
+pub const ANNOUNCED: u32 = 16;
+
 /// A session. The agent writes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -104,7 +107,9 @@ pub struct Session {
     pub mtu: u32,
     /// Number of the newest keys.
     pub epoch: u32,
-    /// Paths among which elephants are striped, by bit; of fewer than two, none is.
+    /// Paths among which elephants are striped, by bit; of one, they take that one. Bit 0:
+    /// their packets have turns even so. From bit [`ANNOUNCED`] on, in the same way, those
+    /// whose probes say that they bring packets with turns, or will.
     pub stripe: u32,
     /// Number of a [`crate::integrity::Suite`].
     pub suite: u8,
@@ -171,6 +176,9 @@ pub struct BondPath {
     /// How much longer a packet is on its way than on the quickest path, when nothing
     /// waits before it, in ns.
     pub delay: u32,
+    /// The same for elephants: less, as their packets wait at the far end for what comes
+    /// by the longer path.
+    pub striped_delay: u32,
     /// The far end, as long as it has not moved; IPv4 in the first four bytes.
     pub remote: [u8; 16],
     /// Its UDP port.
@@ -246,12 +254,25 @@ pub struct PathState {
     /// What the newest packet says of how many of ours were taken
     /// ([`crate::wire::Header::taken`]).
     pub taken: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The far end's elephants go by it, or may soon, said its last probe: 1.
+    pub announced: u32,
+    /// How long the last probe of the far end was on its way, in ns of two clocks: only what
+    /// is more than on another path means anything.
+    pub lag: u64,
+    /// When it came.
+    pub lag_at: u64,
     /// Packets sent of which another path had the first copy.
     pub copies: u64,
     /// Bytes of them from the outer IP header on.
     pub copied_bytes: u64,
+    /// When the far end last wanted to know what came.
+    pub asked: u64,
+    /// Packets sent again by it.
+    pub again: u64,
+    /// Bytes of them from the outer IP header on.
+    pub again_bytes: u64,
+    /// Packets that the agent was to know of, to send them again, and could not be told of.
+    pub untold: u64,
     /// Until when the budget for copies is spent ([`crate::classes::spend`]).
     pub budget_spent: u64,
 }
@@ -281,8 +302,8 @@ layouts!(
     Bond = 64,
     Session = 200,
     SessionState = 8,
-    BondPath = 40,
-    PathState = 216,
+    BondPath = 44,
+    PathState = 264,
     GuardedPathWindow = 528,
     Owner = 4,
 );

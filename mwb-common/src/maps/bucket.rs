@@ -69,13 +69,33 @@ pub struct Bucket {
     /// Class of the last packet: one of [`crate::classes::class`].
     pub class: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// When a packet last left that needs a turn, as [`turn_clock`] has it; 0: none has.
+    pub turned: u32,
     /// The flow that opened it, IPv4 in the first four bytes of the addresses;
     /// [`FlowKey6::scope`] is 4 or 6.
     pub key: FlowKey6,
     /// Of packets of which one copy has been sent, and the other is to come, the flow
     /// sequence and [`COPIED`], at its last bits.
     pub copied: [u64; 4],
+}
+
+/// The time for [`Bucket::turned`], in units of 2^27 ns; not 0.
+#[must_use]
+#[inline(always)]
+pub const fn turn_clock(now: u64) -> u32 {
+    (now >> 27) as u32 | 1
+}
+
+/// For so many units after a packet with a turn all packets of the bucket have one: those
+/// without would be missed between them.
+const TURNS_LAST: u32 = 16;
+
+/// Whether packets of a bucket have turns at `clock`.
+#[must_use]
+#[inline(always)]
+pub const fn has_turns(turned: u32, clock: u32) -> bool {
+    turned != 0 && clock.wrapping_sub(turned) <= TURNS_LAST
 }
 
 /// Bit of [`Bucket::copied`] that is set of all that stand there.
@@ -94,13 +114,23 @@ pub struct GuardedFlowWindow {
     pub window: FlowWindow,
 }
 
-layouts!(GuardedFlowWindow = 144, Bucket = 128);
+layouts!(GuardedFlowWindow = 528, Bucket = 128);
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn turns_last_some_two_seconds() {
+        const SECOND: u64 = 1_000_000_000;
+        let turned = turn_clock(100 * SECOND);
+        assert!(has_turns(turned, turn_clock(100 * SECOND)));
+        assert!(has_turns(turned, turn_clock(102 * SECOND)));
+        assert!(!has_turns(turned, turn_clock(103 * SECOND)));
+        assert!(!has_turns(0, turn_clock(SECOND / 100)), "none ever had one");
+    }
 
     #[test]
     fn flows_that_differ_in_anything_are_spread_over_the_buckets() {

@@ -66,6 +66,12 @@ pub const PATH_WINDOWS: &str = "PATH_WINDOWS";
 pub const FLOW_WINDOWS: &str = "FLOW_WINDOWS";
 /// `Array<Bucket>` by [`super::bucket_index`].
 pub const BUCKETS: &str = "BUCKETS";
+/// `Array<GuardedTurns>` by [`super::bucket_index`].
+pub const TURNS: &str = "TURNS";
+/// `RingBuf` of [`super::Handed`], each with its text.
+pub const HANDED: &str = "HANDED";
+/// `Array<u64>` with one entry: until when the agent takes what it is handed, in ns.
+pub const LEASE: &str = "LEASE";
 /// `LpmTrie<[u8; 4], Owner>`: inner addresses of clients.
 pub const OWNERS4: &str = "OWNERS4";
 /// `LpmTrie<[u8; 16], Owner>`, the same.
@@ -111,6 +117,9 @@ pub const PINNED: &[&str] = &[
     PATH_WINDOWS,
     FLOW_WINDOWS,
     BUCKETS,
+    TURNS,
+    HANDED,
+    LEASE,
     OWNERS4,
     OWNERS6,
     TICKS,
@@ -145,6 +154,8 @@ pub mod programs {
     pub const UPLINK_XDP: &str = "uplink_xdp";
     /// Into the bond of a server: called by `uplink_xdp`.
     pub const BOND_INTO: &str = "bond_into";
+    /// What the agent gives back: called by `bond_inside`.
+    pub const BOND_BACK: &str = "bond_back";
     /// Counts what a device's driver does not take from XDP.
     pub const DEVMAP_XMIT: &str = "devmap_xmit";
     /// Counts what does not get as far as the driver.
@@ -168,5 +179,6 @@ pub mod programs {
         BOND_OPENED,
         UPLINK_XDP,
         BOND_INTO,
+        BOND_BACK,
     ];
 }

@@ -7,8 +7,10 @@
 //!
 //! A small flow stays where it is until that is clearly worse ([`PATIENCE`]), or until
 //! its last packet has surely arrived ([`GRAIN`]): then nothing can be overtaken. An
-//! elephant goes where the agent says ([`crate::maps::Session::stripe`]): by
-//! several paths, each packet by the one where it arrives first, or by one.
+//! elephant goes where the agent says ([`crate::maps::Session::stripe`]): by one
+//! path, or by several. Of those each packet takes the one whose queue ends first: the
+//! far end puts packets in order, so of how much longer a path is only as much counts
+//! as the agent says ([`crate::maps::BondPath::striped_delay`]).
 //!
 //! Paths are considered one after the other, so that the kernel side needs no copy of
 //! them. Nothing here divides by a variable or can panic.
@@ -43,6 +45,8 @@ pub struct Facts {
     pub byte_time: u32,
     /// [`BondPath::delay`].
     pub delay: u32,
+    /// [`BondPath::striped_delay`].
+    pub striped_delay: u32,
     /// [`PathState::alive_until`].
     pub alive_until: u64,
     /// [`PathState::busy_until`].
@@ -58,6 +62,7 @@ impl Facts {
             flags: path.flags,
             byte_time: path.byte_time,
             delay: path.delay,
+            striped_delay: path.striped_delay,
             alive_until: state.alive_until,
             busy_until: state.busy_until,
         }
@@ -135,11 +140,10 @@ pub struct Choice {
     best: u64,
     /// Of the flow's own.
     own: u64,
-    /// Of the best among `stripe` that lives.
+    /// The least time among `stripe`, of those that live.
     home: u64,
     best_path: u8,
     home_path: u8,
-    homes: u8,
 }
 
 impl Choice {
@@ -147,17 +151,7 @@ impl Choice {
     #[must_use]
     #[inline(always)]
     pub const fn new(now: u64, stripe: u32, flow: Flow) -> Self {
-        Self {
-            now,
-            stripe,
-            flow,
-            best: NONE,
-            own: NONE,
-            home: NONE,
-            best_path: 0,
-            home_path: 0,
-            homes: 0,
-        }
+        Self { now, stripe, flow, best: NONE, own: NONE, home: NONE, best_path: 0, home_path: 0 }
     }
 
     /// Takes a path into account: one that is present, has a next hop, and takes a
@@ -165,7 +159,8 @@ impl Choice {
     #[inline(always)]
     pub const fn consider(&mut self, path: u8, length: u32, facts: &Facts) {
         let begin = if facts.busy_until > self.now { facts.busy_until } else { self.now };
-        let arrival = begin + sending(length, facts.byte_time) + facts.delay as u64;
+        let end = begin + sending(length, facts.byte_time);
+        let arrival = end + facts.delay as u64;
         let rank = facts.rank(self.now);
         let place = rank << RANK | arrival & ((1 << RANK) - 1);
         if place < self.best {
@@ -175,10 +170,10 @@ impl Choice {
         if path == self.flow.path {
             self.own = place;
         }
-        if self.flow.elephant && rank == 0 && self.stripe >> (path as u32 & 31) & 1 != 0 {
-            self.homes += 1;
-            if place < self.home {
-                self.home = place;
+        if self.flow.elephant && rank == 0 && self.stripe >> (path as u32 & 15) & 1 != 0 {
+            let turn = end + facts.striped_delay as u64;
+            if turn < self.home {
+                self.home = turn;
                 self.home_path = path;
             }
         }
@@ -188,12 +183,16 @@ impl Choice {
     #[must_use]
     #[inline(always)]
     pub const fn decide(&self) -> Chosen {
+        // Also while only one of them lives: packets that have no turn say nothing of
+        // those that have one.
+        let paths = self.stripe as u16;
+        let striped = self.flow.elephant && paths & paths.wrapping_sub(1) != 0;
         if self.home_path != 0 {
-            return Chosen { path: self.home_path, striped: self.homes > 1, forced: false };
+            return Chosen { path: self.home_path, striped, forced: false };
         }
         let path = if self.stays() { self.flow.path } else { self.best_path };
         // The best has the best rank there is: its own, if it stays, is not worse.
-        Chosen { path, striped: false, forced: self.best != NONE && self.best >> RANK > 1 }
+        Chosen { path, striped, forced: self.best != NONE && self.best >> RANK > 1 }
     }
 
     /// Whether the flow stays on its path.

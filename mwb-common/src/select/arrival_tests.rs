@@ -17,7 +17,14 @@ fn byte_time(mbit: u64) -> u32 {
 fn path(mbit: u64, delay_ms: u64) -> Facts {
     let delay = u32::try_from(delay_ms * MS).unwrap_or(u32::MAX);
     let byte_time = byte_time(mbit);
-    Facts { flags: bond_path_flag::PRESENT, byte_time, delay, alive_until: ALIVE, busy_until: 0 }
+    Facts {
+        flags: bond_path_flag::PRESENT,
+        byte_time,
+        delay,
+        striped_delay: delay,
+        alive_until: ALIVE,
+        busy_until: 0,
+    }
 }
 
 /// Paths get ids from 1.
@@ -196,20 +203,23 @@ fn an_elephant_that_wavers_stays_one_and_one_that_rests_is_none() {
 
 #[test]
 fn facts_are_those_of_the_maps() {
-    let path = BondPath { flags: 1, byte_time: 2, delay: 3, ..BondPath::zeroed() };
-    let state = PathState { alive_until: 4, busy_until: 5, ..PathState::zeroed() };
-    let facts = Facts { flags: 1, byte_time: 2, delay: 3, alive_until: 4, busy_until: 5 };
+    let path =
+        BondPath { flags: 1, byte_time: 2, delay: 3, striped_delay: 4, ..BondPath::zeroed() };
+    let state = PathState { alive_until: 5, busy_until: 6, ..PathState::zeroed() };
+    let facts =
+        Facts { flags: 1, byte_time: 2, delay: 3, striped_delay: 4, alive_until: 5, busy_until: 6 };
     assert_eq!(Facts::of(&path, &state), facts);
 }
 
 fn any_path() -> impl Strategy<Value = Facts> {
-    (any::<[bool; 3]>(), 0u32..1 << 20, any::<u32>(), 0u64..2 * QUEUE).prop_map(
-        |([down, parked, alive], byte_time, delay, busy)| Facts {
+    (any::<[bool; 3]>(), 0u32..1 << 20, any::<[u32; 2]>(), 0u64..2 * QUEUE).prop_map(
+        |([down, parked, alive], byte_time, [delay, striped_delay], busy)| Facts {
             flags: bond_path_flag::PRESENT
                 | if down { bond_path_flag::DOWN } else { 0 }
                 | if parked { bond_path_flag::PARKED } else { 0 },
             byte_time,
             delay,
+            striped_delay,
             alive_until: if alive { ALIVE } else { NOW - 1 },
             busy_until: NOW - QUEUE + busy,
         },
@@ -239,7 +249,12 @@ proptest! {
         prop_assert_eq!(taken.lives(NOW), any_lives);
         prop_assert_eq!(chosen.forced, !any_lives);
         prop_assert!(!any_good || !parked(taken));
-        prop_assert!(!chosen.striped || flow.elephant && stripe >> chosen.path & 1 == 1);
+        prop_assert_eq!(chosen.striped, flow.elephant && (stripe as u16).count_ones() > 1);
+        let of_stripe = |id: u8| stripe >> id & 1 == 1;
+        let any_of_stripe = (1u8..)
+            .zip(&paths)
+            .any(|(id, facts)| of_stripe(id) && facts.lives(NOW) && !parked(facts));
+        prop_assert!(!flow.elephant || !any_of_stripe || of_stripe(chosen.path));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //! Also whether a probe is due that the agent has let pass.
 
 use mwb_common::{
-    classes::{CLASS_RULES, class, spend},
+    classes::{CLASS_RULES, class, repair, spend},
     integrity::Suite,
     maps::{
         BOND_PATHS as PATHS_OF_SESSION, Bond, Bucket, Session, bond_choice, bond_path_flag,
-        bucket_flag, bucket_index, path_index,
+        bucket_flag, bucket_index, has_turns, path_index, turn_clock,
     },
     parse::ETHERNET,
     reason::Reason,
@@ -15,6 +15,7 @@ use mwb_common::{
         arrival::{Choice, Facts, Flow, Weight, busy},
         pace::{carry, is_idle, pace},
     },
+    wire::flag,
 };
 
 use super::{
@@ -44,6 +45,7 @@ pub(super) struct Chosen(u64);
 const STRIPED: u64 = 1 << 8;
 const TICK: u64 = 1 << 9;
 const COPIED: u64 = 1 << 10;
+const ACKED: u64 = 1 << 11;
 
 impl Chosen {
     /// What [`bond_choose`] has said.
@@ -70,10 +72,12 @@ impl Chosen {
         self.0 & COPIED != 0
     }
 
-    /// Its flow goes by several paths.
+    /// Its flags in the header: it has a turn if its flow goes by several paths, or may have
+    /// to be sent again, or another of its bucket did of late.
     #[inline(always)]
-    pub(super) fn is_striped(self) -> bool {
-        self.0 & STRIPED != 0
+    pub(super) fn flags(self) -> u8 {
+        let ordered = if self.0 & (STRIPED | ACKED) != 0 { flag::ORDERED } else { 0 };
+        ordered | if self.0 & ACKED != 0 { flag::ACKED } else { 0 }
     }
 
     /// Its number in its bucket.
@@ -100,7 +104,8 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     let entry = unsafe { &mut *bucket_state };
     open_bucket(entry, work, now);
     let weight = weigh(entry, now, length);
-    let class = bond_class(length) as u8;
+    let rule = bond_class(length);
+    let (class, repairs) = (rule as u8, (rule >> 8) as u8);
     let elephant = match class {
         class::PIN => false,
         class::STRIPE => true,
@@ -114,9 +119,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     work.head = overhead(suite, false);
     work.late = now.wrapping_sub(bond.probe_interval / 2);
     work.late_idle = now.wrapping_sub(bond.idle_interval / 2);
-    if work.present_of != slot || now.wrapping_sub(work.present_at) > LOOK {
-        (work.present, work.present_of, work.present_at) = (bond_present(slot), slot, now);
-    }
+    look_around(work, slot, now);
     let mut path = 1;
     while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
         if work.present >> path & 1 != 0 {
@@ -135,10 +138,19 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     note(entry, weight, path, striped, length, now);
     entry.class = class;
     let mut flags = if striped { STRIPED } else { 0 };
+    if repairs & repair::RETRANSMIT != 0 {
+        flags |= ACKED;
+    }
+    let clock = turn_clock(now);
+    if flags != 0 {
+        entry.turned = clock;
+    } else if has_turns(entry.turned, clock) {
+        flags = STRIPED;
+    }
     if class == class::DUPLICATE {
         work.other = bond_second(slot, length, path as u32) as u8;
         if work.other != 0 {
-            flags = COPIED;
+            flags |= COPIED;
         }
     }
     // SAFETY: a map value.
@@ -146,7 +158,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     path as u64 | flags | (number as u64) << 32
 }
 
-/// The class of the packet. A global function: the verifier walks its loop once.
+/// The class of the packet, and in the next byte how what is lost is repaired. A global function: the verifier walks its loop once.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn bond_class(length: u32) -> u32 {
@@ -155,18 +167,18 @@ extern "C" fn bond_class(length: u32) -> u32 {
     while number < CLASS_RULES as u32 && number < bond.rules as u32 {
         let Some(rule) = CLASSES.get(number) else { break };
         if rule.matches(&work.key, work.dscp, length) {
-            return rule.class as u32;
+            return rule.class as u32 | (rule.repair as u32) << 8;
         }
         number += 1;
     }
     class::AUTO as u32
 }
 
-/// The path of the second copy of a packet, or 0: the best that lives but for `first`, and
+/// The path of another copy of a packet, or 0: the best that lives but for `first`, and
 /// has what that costs. A global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn bond_second(slot: u32, length: u32, first: u32) -> u32 {
+pub(super) extern "C" fn bond_second(slot: u32, length: u32, first: u32) -> u32 {
     let (Ok(work), Some(bond)) = (Work::room(), BOND.get(0)) else { return 0 };
     // Without the devices there is no way round.
     if TICKS.get_ifindex(1).is_none() {
@@ -216,6 +228,14 @@ fn affords(bond: &Bond, index: u32, length: u32, now: u64) -> Option<u64> {
 #[inline(always)]
 const fn more(is_v6: bool) -> u32 {
     outer_length(is_v6) - outer_length(false)
+}
+
+/// Has [`Work::present`] be that of a session.
+#[inline(always)]
+pub(super) fn look_around(work: &mut Work, slot: u32, now: u64) {
+    if work.present_of != slot || now.wrapping_sub(work.present_at) > LOOK {
+        (work.present, work.present_of, work.present_at) = (bond_present(slot), slot, now);
+    }
 }
 
 /// The paths of a session that are there, by bit. A global function.

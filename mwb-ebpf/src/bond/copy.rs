@@ -5,7 +5,7 @@
 use aya_ebpf::bindings::xdp_md;
 use mwb_common::{
     integrity::Suite,
-    maps::{COPIED, bucket_index, path_index, tick},
+    maps::{COPIED, bucket_index, has_turns, path_index, tick, turn_clock},
     parse::{Bytes as _, ETHERNET},
     reason::Reason,
     wire::flag,
@@ -78,7 +78,9 @@ fn copy(context: *mut xdp_md) -> Result<(), Reason> {
     }
     work.account.path = path;
     work.flow_sequence = number;
-    work.heading.flags = flag::DUPLICATE;
+    let turned = BUCKETS.get(bucket_index(work.slot, work.heading.bucket)).map_or(0, |b| b.turned);
+    let ordered = if has_turns(turned, turn_clock(work.now)) { flag::ORDERED } else { 0 };
+    work.heading.flags = flag::DUPLICATE | ordered;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use mwb_common::{
         Bytes as _, ETHERNET, Ipv6, Transport, ethertype, parse_ethernet, parse_ipv4, tcp_flag,
     },
     reason::Reason,
-    wire::{Kind, flag, inner},
+    wire::{Kind, inner},
 };
 
 use super::{
@@ -58,7 +58,7 @@ pub(super) fn process(context: *mut xdp_md) -> Result<(), Reason> {
         if chosen.is_copied() {
             return decoded(bond_twice(context));
         }
-        work.heading.flags = if chosen.is_striped() { flag::ORDERED } else { 0 };
+        work.heading.flags = chosen.flags();
         decoded(bond_wrap(context))?;
     }
     decoded(bond_send(context))
@@ -252,7 +252,7 @@ fn round(context: *mut xdp_md) -> Result<(), Reason> {
 /// It gets its outside.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn bond_wrap(context: *mut xdp_md) -> u32 {
+pub(super) extern "C" fn bond_wrap(context: *mut xdp_md) -> u32 {
     code(wrap(context))
 }
 

@@ -15,14 +15,17 @@
 //!    a path of its own (`copy`).
 //! 5. On a server what has come out goes on to the steering programme, and what that has
 //!    translated back into the bond, without a way through the device (`direct`).
-//! 6. A stage returns what is sent or a [`Reason`]; only this file (and `direct`) turns it into a
-//!    verdict, and counts it.
+//! 6. A packet that is ahead of its turn goes to the agent, which gives it back as a frame of
+//!    a kind of its own into the device (`order`).
+//! 7. A stage returns what is sent or a [`Reason`]; only this file (and `direct`, `order`) turns it
+//!    into a verdict, and counts it.
 
 mod choose;
 mod copy;
 mod deliver;
 mod direct;
 mod inside;
+mod order;
 mod outer;
 mod outside;
 mod packet;
@@ -43,6 +46,7 @@ use mwb_common::{
 };
 
 pub(crate) use deliver::{HOPS_KEPT, Hop};
+pub(crate) use order::TurnsGuard;
 pub(crate) use window::{FlowGuard, PathGuard};
 pub(crate) use work::Work;
 
@@ -67,7 +71,12 @@ fn into_bond(frame: &XdpFrame) -> u32 {
     work.came_by = frame.ingress();
     let kernel = match device(frame) {
         // Nobody is behind the data plane's end of the device.
-        Ok(device) if device.role == role::DEVICE => xdp_action::XDP_DROP,
+        Ok(device) if device.role == role::DEVICE => {
+            if order::is_back(frame) {
+                direct::call(frame, next::BACK);
+            }
+            xdp_action::XDP_DROP
+        }
         Ok(device) if device.role == role::INSIDE => xdp_action::XDP_PASS,
         _ => return finish(frame, Err(Reason::NotOurs), xdp_action::XDP_PASS),
     };

@@ -18,6 +18,7 @@ use mwb_common::{
 use super::{
     deliver::deliver,
     inside::{frame_of, time, trim},
+    order,
     outer::{has_moved, outer_length},
     packet::LONGEST,
     probe::{reflect, take_reply},
@@ -37,9 +38,10 @@ use crate::{
     stage::outside_reason,
 };
 
-/// Messages a second, and at once, that a CPU gives the agent of each kind.
-const PER_SECOND: u64 = 1_000;
-const BURST: u64 = 100;
+/// Messages a second, and at once, that a CPU gives the agent: of handshakes, and of
+/// sessions; and acknowledgements, of which each path has a hundred or two.
+const PER_SECOND: [u64; 3] = [1_000, 1_000, 8_000];
+const BURST: [u64; 3] = [100, 100, 800];
 
 /// The steps of a packet. Each is a global function that says 0, or a reason and one, and
 /// has [`Work`] for itself: it is asked for anew behind each. [`Work::next`] is
@@ -96,7 +98,7 @@ fn claim(context: *mut xdp_md) -> Result<(), Reason> {
         Ok(header) => header,
         // The agent can say who speaks another version.
         Err(NoHeader::Version) if fields.kind() == Some(Kind::Handshake) => {
-            return Err(message(work, 0));
+            return Err(message::<0>(work));
         }
         Err(_) => return Err(Reason::BondMalformed),
     };
@@ -104,15 +106,16 @@ fn claim(context: *mut xdp_md) -> Result<(), Reason> {
         return Err(Reason::BondMalformed);
     }
     if header.kind == Kind::Handshake {
-        return Err(message(work, 0));
+        return Err(message::<0>(work));
     }
-    work.slot = header.session & bond.slot_mask;
+    (work.slot, work.session) = (header.session & bond.slot_mask, header.session);
     let session = SESSIONS.get(work.slot).ok_or(Reason::UnknownSession)?;
     if session.ours != header.session || session.flags & session_flag::PRESENT == 0 {
         return Err(Reason::UnknownSession);
     }
     if matches!(header.kind, Kind::Control | Kind::Ack) {
-        return Err(message(work, 1));
+        let acknowledges = header.kind == Kind::Ack;
+        return Err(if acknowledges { message::<2>(work) } else { message::<1>(work) });
     }
     if header.path >= PATHS_OF_SESSION as u8 {
         return Err(Reason::UnknownPath);
@@ -215,8 +218,14 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
         return Err(Reason::ProbeAnswered);
     }
     carry(bond, path, state, work.now);
+    if work.heading.flags & flag::ACKED != 0 {
+        order::ask(context, work, state);
+    }
     if work.heading.flags & flag::REPEATS != 0 {
         new_in_bucket(bucket_index(work.slot, work.heading.bucket), work.flow_sequence)?;
+    }
+    if work.heading.flags & flag::ORDERED != 0 {
+        order::wait(context, work)?;
     }
     deliver(&mut frame, work, bond)
 }
@@ -233,14 +242,14 @@ fn opens(session: &Session) -> u32 {
 
 /// The agent's, if it is not too much for it.
 #[inline(always)]
-fn message(work: &mut Work, kind: usize) -> Reason {
-    let budget = &mut work.messages[kind & 1];
+fn message<const KIND: usize>(work: &mut Work) -> Reason {
+    let (budget, rate, burst) = (&mut work.messages[KIND], PER_SECOND[KIND], BURST[KIND]);
     let now = coarse();
     let since = now.wrapping_sub(budget.filled);
-    let new = if since > 1_000_000_000 { BURST } else { since * PER_SECOND / 1_000_000_000 };
+    let new = if since > 1_000_000_000 { burst } else { since * rate / 1_000_000_000 };
     if new > 0 {
         budget.filled = now;
-        budget.tokens = core::cmp::min(budget.tokens + new, BURST);
+        budget.tokens = core::cmp::min(budget.tokens + new, burst);
     }
     if budget.tokens == 0 {
         return Reason::MessageLimited;

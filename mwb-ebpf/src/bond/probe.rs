@@ -10,13 +10,13 @@ use bytemuck::Zeroable as _;
 use mwb_common::{
     integrity::Suite,
     maps::{
-        BOND_PATHS as PATHS_OF_SESSION, Bond, BondPath, PathState, Probe, ProbeReply, path_index,
-        session_flag, tick,
+        ANNOUNCED, BOND_PATHS as PATHS_OF_SESSION, Bond, BondPath, PathState, Probe, ProbeReply,
+        path_index, session_flag, tick,
     },
     parse::{Bytes as _, ETHERNET},
     reason::Reason,
     select::pace::pace,
-    wire::{Kind, inner},
+    wire::{Kind, flag, inner},
 };
 
 use super::{
@@ -115,7 +115,9 @@ fn probe(context: *mut xdp_md) -> Result<(), Reason> {
     frame.write(ETHERNET + head, ProbeReply::zeroed())?;
     frame.write(ETHERNET + head, Probe { sent_at: now.to_be_bytes() })?;
     (work.index, work.is_v6, work.flow_sequence) = (index, way.is_v6, 0);
-    work.heading = Heading::new(Kind::Probe, 0, path, inner::NONE, 0);
+    let announced = session.stripe >> ANNOUNCED >> (path & 15) & 1 != 0;
+    let flags = if announced { flag::ORDERED } else { 0 };
+    work.heading = Heading::new(Kind::Probe, flags, path, inner::NONE, 0);
     work.leaves(way.wan.ifindex, Reason::ProbeSent, step::SEAL);
     decoded(bond_outer(context, index, length))
 }
@@ -125,13 +127,16 @@ fn probe(context: *mut xdp_md) -> Result<(), Reason> {
 pub(super) fn reflect(
     frame: &mut XdpFrame,
     work: &mut Work,
-    state: &PathState,
+    state: &mut PathState,
 ) -> Result<(), Reason> {
     let text = work.text;
     if work.end < text + LEAST {
         return Err(Reason::BondMalformed);
     }
     let probe: Probe = frame.read(text).ok_or(Reason::BondMalformed)?;
+    state.lag = work.now.wrapping_sub(u64::from_be_bytes(probe.sent_at));
+    state.lag_at = work.now;
+    state.announced = (work.heading.flags & flag::ORDERED != 0) as u32;
     let reply = ProbeReply {
         sent_at: probe.sent_at,
         received_at: work.now.to_be_bytes(),

@@ -7,11 +7,12 @@ use mwb_common::{
     maps::{BOND_PATHS as PATHS_OF_SESSION, Session, SessionState},
     parse::{Bytes as _, ETHERNET},
     reason::Reason,
-    wire::{Header, Kind, flag},
+    wire::{Header, Kind, flag, header_length},
 };
 
 use super::{
     inside::frame_of,
+    order::tell,
     outer::{bond_sum6, outer_length},
     seal::{seal, which},
     work::Work,
@@ -45,10 +46,10 @@ fn send(context: *mut xdp_md) -> Result<(), Reason> {
     let state = PATH_STATES.get_ptr_mut(index).ok_or(Reason::NoBondPath)?;
     let parity = sealing(session, known) & 1;
     let mut frame = frame_of(context);
+    let whole = opaque(frame.len()) as u32;
     // SAFETY: a map value.
     let (sequence, taken) = unsafe {
-        let length = (opaque(frame.len()) as u32).wrapping_sub(ETHERNET) as u64;
-        fetch_add(&raw mut (*state).sent_bytes, length);
+        fetch_add(&raw mut (*state).sent_bytes, whole.wrapping_sub(ETHERNET) as u64);
         (fetch_add(&raw mut (*state).sent, 1) + 1, (*state).received as u16)
     };
     let epoch = if parity == 0 { 0 } else { flag::EPOCH };
@@ -70,6 +71,12 @@ fn send(context: *mut xdp_md) -> Result<(), Reason> {
     };
     let at = ETHERNET + outer_length(work.is_v6);
     frame.write(at, header.encode())?;
+    if heading.flags & flag::ACKED != 0 {
+        (work.sequence, work.session) = (sequence, session.ours);
+        let suite = Suite::from_number(session.suite).ok_or(Reason::NoSession)?;
+        let text = at + header_length(suite);
+        tell(context, text, whole.wrapping_sub(text), state);
+    }
     let long = session.suite == Suite::ChaCha20Poly1305 as u8;
     if seal(context, at, which(slot, false, parity), long) != 0 {
         return Err(Reason::BondTooBig);

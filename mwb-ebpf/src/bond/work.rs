@@ -21,8 +21,8 @@ pub(crate) struct Work {
     pub(super) key: FlowKey6,
     /// The choice of its path.
     pub(super) choice: Choice,
-    /// Messages that the agent may be given: of handshakes, of sessions.
-    pub(super) messages: [Budget; 2],
+    /// Messages that the agent may be given: of handshakes, of sessions, and acknowledgements.
+    pub(super) messages: [Budget; 3],
     /// How it is counted.
     pub(super) account: Account,
     /// When it came, in ns.
@@ -68,6 +68,11 @@ pub(crate) struct Work {
     pub(super) session: u32,
     pub(super) flow_sequence: u32,
     pub(super) sequence: u64,
+    /// The number whose turn it is in the bucket, how many packets of it the agent was
+    /// handed, and by which paths they come.
+    pub(super) turn: u32,
+    pub(super) handed: u32,
+    pub(super) ways: u32,
     /// What the packet says of how many of ours were taken.
     pub(super) taken: u32,
     /// One of [`step`].
@@ -120,6 +125,8 @@ pub(super) mod step {
     pub(in super::super) const OTHER: u32 = 4;
     /// It is one of two copies.
     pub(in super::super) const COPY: u32 = 5;
+    /// It is sent again.
+    pub(in super::super) const AGAIN: u32 = 6;
 }
 
 impl Work {

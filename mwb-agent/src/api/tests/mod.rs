@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus, Handshakes};
+use super::bond::{
+    BondOrder, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus, Handshakes,
+};
 use super::change::{self, Request};
 use super::doctor::Report;
 use super::explain::{Explanation, Outcome};
@@ -275,6 +277,20 @@ fn bond() -> BondStatus {
         suite: "chacha20poly1305".to_owned(),
         keys_age_seconds: Some(30.0),
         mtu: 1_432,
+        order: BondOrder {
+            held: 3,
+            given: [("turn".to_owned(), 20), ("deadline".to_owned(), 2)].into(),
+            missing: 1,
+            within_ms: vec![(0.1, 4), (200.0, 21)],
+            held_ms: 1_500.0,
+            ..BondOrder::default()
+        },
+        repair: BondRepair {
+            sent: 50,
+            lost: [("gap".to_owned(), 6)].into(),
+            again: 7,
+            ..BondRepair::default()
+        },
         paths: vec![first, second],
         ..BondSession::default()
     };

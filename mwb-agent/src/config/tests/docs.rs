@@ -27,7 +27,7 @@ wans:
 
 /// A bond with a rule whose keys can be set.
 fn least_classes() -> String {
-    format!("{LEAST_BOND}classes: {{rules: [{{class: duplicate}}]}}\n")
+    format!("{LEAST_BOND}classes: {{rules: [{{class: auto}}]}}\n")
 }
 
 /// The file in which a key means something.
@@ -37,7 +37,7 @@ fn base(key: &str, value: &str) -> String {
         ("role", "server") => LEAST_SERVER.to_owned(),
         _ if is_in("classes") => least_classes(),
         ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND.to_owned(),
-        _ if is_in("bond") => LEAST_BOND.to_owned(),
+        _ if is_in("bond") || is_in("reorder") => LEAST_BOND.to_owned(),
         _ if is_in("server") => LEAST_SERVER.to_owned(),
         _ => BASE.to_owned(),
     }

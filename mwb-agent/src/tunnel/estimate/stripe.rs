@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Train;
 use super::track::Losses;
+use super::{HOLD, Train};
+use mwb_common::maps::ANNOUNCED;
 
 /// Bytes of a packet of TCP, for what a flow can do on a path with loss.
 const SEGMENT: f64 = 1_400.0;
@@ -12,19 +13,30 @@ const BETTER: f64 = 1.25;
 const BETTER_FOR: u64 = 1_000_000_000;
 /// For so many times as much it is left at once.
 const FAR_BETTER: f64 = 2.0;
-/// Paths may differ from the home by so much in delay, in ns, or by this part of the
-/// round-trip time if that is less: an error of the estimate then stays below what RACK
-/// forgives (a quarter).
-const APART: f64 = 10e6;
-const APART_PART: f64 = 0.25;
-/// A path of less than this part of the home adds less than a mistake costs.
-const WORTH: f64 = 0.2;
+/// A path that is too far behind the shortest to be used together with it gives less by so
+/// much, in ns: a flow begins by the shortest, and its window is for that one.
+const FAR: f64 = 100e6;
+/// Paths may differ by so much in delay, in ns, if the far end puts packets in order; and no
+/// more than this part of what it holds them for, as queues and errors come on top.
+const APART: f64 = 105e6;
+const APART_HELD: f64 = 0.8;
+/// It holds so many packets of one flow, of [`SEGMENT`] bytes, and no more: a part of what
+/// it has room for.
+const HELD: f64 = 3_000.0;
+/// If it does not: by so much, or by this part of the round-trip time if that is less. An
+/// error of the estimate then stays below what RACK forgives (a quarter).
+const NEAR: f64 = 10e6;
+const NEAR_PART: f64 = 0.25;
+/// A path of less than this part of the home adds less than a mistake costs: a fifth, and
+/// what it may be measured too small.
+const WORTH: f64 = 0.18;
 /// Of more loss than this TCP makes less than half of what two such paths could carry.
 const CLEAN: f64 = 0.001;
 /// A path that takes part may be so many times worse before it does no longer.
 const SLACK: f64 = 2.0;
-/// Below so many lost packets nothing is concluded.
+/// Below so many lost packets nothing is concluded, unless it is this part.
 const LOST: f64 = 3.0;
+const UNSURE: f64 = 0.005;
 /// While elephants go by several paths, so much must arrive of what the home can carry
 /// alone, or they go home.
 const PAYS: f64 = 0.95;
@@ -32,17 +44,25 @@ const PAYS: f64 = 0.95;
 /// if the home is full within so long after that, there was something to send, and the
 /// several paths were to blame; else nobody had more to send.
 const PROVES: u64 = 3_000_000_000;
+/// Unless it is so many times as much as it was: it comes to that.
+const GROWS: f64 = 1.25;
 /// A second path takes part if it carries this part of all.
 const TAKES_PART: f64 = 0.05;
 /// Until the next attempt after one that was to blame, in ns; twice as long each time, up to
 /// the last.
 const RETRY: u64 = 10_000_000_000;
 const LONGEST_RETRY: u64 = 300_000_000_000;
-/// Probes of a [`Train`]; and for how long none is sent after one, by any path and by the
-/// same, in ns.
+/// A path is announced so long before elephants use it, in ns: a probe takes less to the far
+/// end, and so do packets that have no turn. They have one for so long after the last that
+/// goes by several paths.
+const LEAD: u64 = 250_000_000;
+const LAG: u64 = 1_000_000_000;
+/// Probes of a [`Train`]; and for how long none is sent after one, in ns: by any path; by
+/// the same, twice as long each time, up to the last.
 const TRAIN: u32 = 32;
-const NEXT_TRAIN: u64 = 500_000_000;
-const TRAIN_AGAIN: u64 = 30_000_000_000;
+const NEXT_TRAIN: u64 = 200_000_000;
+const TRAIN_AGAIN: u64 = 5_000_000_000;
+const LAST_TRAIN: u64 = 300_000_000_000;
 
 /// A path that can carry elephants: it lives and is not parked. Times are in ns, rates in
 /// bit/s.
@@ -75,32 +95,59 @@ impl Candidate {
     }
 
     fn is_clean(&self, slack: f64) -> bool {
-        self.loss.lost < LOST || self.loss.part() < slack * CLEAN
+        let most = if self.loss.lost < LOST { UNSURE } else { slack * CLEAN };
+        self.loss.part() < most
     }
 
     /// In [`mwb_common::maps::Session::stripe`].
-    fn bit(&self) -> u32 {
+    pub(super) fn bit(&self) -> u32 {
         1 << (self.path & 31)
     }
 }
 
 /// What was decided before.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Elephants {
+    /// For how long the far end holds packets at most, in ns; 0 = it does not.
+    pub(super) hold: f64,
     home: Option<u8>,
     /// Since when another path has been better.
     challenged_since: Option<u64>,
-    /// Since when less arrives by several paths than would by the home.
-    short_since: Option<u64>,
-    /// Since when they go home because of that.
-    off_since: Option<u64>,
+    /// Since when less arrives by several paths than would by the home, and how much did.
+    short_since: Option<(u64, f64)>,
+    /// Since when they go home because of that, and how much arrived before.
+    off_since: Option<(u64, f64)>,
+    /// How long that may be so, in ns.
+    proves: u64,
     /// They were to blame: no several paths before this.
     not_before: Option<u64>,
     retry: u64,
     /// Where they went, by bit.
     stripe: u32,
-    /// When trains were sent, by path.
-    trains: BTreeMap<u8, u64>,
+    /// Where they are to go, and since when; and until when they have turns.
+    announced: BTreeMap<u8, u64>,
+    turns_until: u64,
+    /// When trains were sent, and for how long none is, by path.
+    trains: BTreeMap<u8, (u64, u64)>,
+}
+
+impl Default for Elephants {
+    fn default() -> Self {
+        Self {
+            hold: HOLD as f64,
+            home: None,
+            challenged_since: None,
+            short_since: None,
+            off_since: None,
+            proves: PROVES,
+            not_before: None,
+            retry: 0,
+            stripe: 0,
+            announced: BTreeMap::new(),
+            turns_until: 0,
+            trains: BTreeMap::new(),
+        }
+    }
 }
 
 impl Elephants {
@@ -110,19 +157,49 @@ impl Elephants {
         let train = self.train(now, home, all);
         let together = |path: &&Candidate| {
             let slack = if self.stripe & path.bit() == 0 { 1.0 } else { SLACK };
-            path.path == home.path || fits(path, home, slack)
+            path.path == home.path || self.fits(path, home, slack)
         };
-        let stripe = all.iter().filter(together).fold(0, |bits, path| bits | path.bit());
+        let mut together: Vec<&Candidate> = all.iter().filter(together).collect();
+        self.narrow(home, &mut together);
+        let stripe = together.iter().fold(0, |bits, path| bits | path.bit());
         let several = stripe != home.bit() && self.pays(now, home, all, stripe);
-        self.stripe = if several { stripe } else { home.bit() };
-        (self.stripe, train)
+        let wanted = if several { stripe } else { home.bit() };
+        (self.announce(now, home.bit(), wanted), train)
+    }
+
+    /// Says that elephants are to go by those paths, and lets them when that is known at the
+    /// far end, and what has no turn has arrived.
+    fn announce(&mut self, now: u64, home: u32, wanted: u32) -> u32 {
+        if self.hold == 0.0 {
+            self.stripe = wanted;
+            return wanted;
+        }
+        if wanted != home {
+            self.turns_until = now + LAG;
+        }
+        let turns = now < self.turns_until;
+        let announced = if turns { wanted } else { 0 };
+        self.announced.retain(|path, _| announced >> path & 1 != 0);
+        for path in (1..16).filter(|path| announced >> path & 1 != 0) {
+            self.announced.entry(path).or_insert(now);
+        }
+        let known = self.announced.iter().filter(|(_, since)| now.saturating_sub(**since) >= LEAD);
+        let known = known.fold(0, |bits, (path, _)| bits | 1 << path);
+        self.stripe = if wanted == home { home } else { home | known & wanted };
+        self.stripe | u32::from(turns) | announced << ANNOUNCED
     }
 
     /// Chooses the home.
     fn settle<'a>(&mut self, now: u64, all: &'a [Candidate]) -> Option<&'a Candidate> {
         let by_way = |a: &&Candidate, b: &&Candidate| a.way.total_cmp(&b.way);
+        let shortest = all.iter().map(|path| path.way).fold(f64::INFINITY, f64::min);
+        let gives = |path: &Candidate| {
+            let longer = path.way - shortest;
+            let discount = if longer > APART { 1.0 + longer / FAR } else { 1.0 };
+            path.gives().map(|gives| gives / discount)
+        };
         let by_gift = |a: &&Candidate, b: &&Candidate| {
-            let gives = |path: &Candidate| path.gives().unwrap_or(0.0);
+            let gives = |path: &Candidate| gives(path).unwrap_or(0.0);
             gives(a).total_cmp(&gives(b)).then(b.way.total_cmp(&a.way))
         };
         // Of equals the first.
@@ -135,7 +212,7 @@ impl Elephants {
             (self.home, self.challenged_since) = (Some(first.path), None);
             return Some(first);
         };
-        let better = match (best.gives(), current.gives()) {
+        let better = match (gives(best), gives(current)) {
             (Some(best), Some(current)) => best / current.max(1.0),
             _ => 1.0,
         };
@@ -151,10 +228,46 @@ impl Elephants {
         Some(best)
     }
 
+    /// Whether a path can carry elephants together with their home. All bounds are
+    /// `slack` times as wide as they are for one that has not done so.
+    fn fits(&self, path: &Candidate, home: &Candidate, slack: f64) -> bool {
+        let (Some(own), Some(most)) = (path.capacity, home.capacity) else { return false };
+        let differ = (path.way - home.way).abs();
+        let apart = if self.hold > 0.0 {
+            (slack * APART).min(APART_HELD * self.hold)
+        } else {
+            slack * NEAR.min(NEAR_PART * home.round_trip.min(path.round_trip))
+        };
+        // What comes by the shorter one meanwhile is held.
+        let shorter = if path.way < home.way { own } else { most };
+        differ <= apart
+            && differ / 1e9 * shorter <= slack.min(1.2) * HELD * SEGMENT * 8.0
+            && path.jitter.max(home.jitter) <= apart
+            && slack * own >= WORTH * most
+            && path.is_clean(slack)
+            && home.is_clean(slack)
+    }
+
+    /// What fits together with the home may not fit together.
+    fn narrow(&self, home: &Candidate, paths: &mut Vec<&Candidate>) {
+        let most = if self.hold > 0.0 { APART_HELD * self.hold } else { f64::INFINITY };
+        loop {
+            let ways = || paths.iter().map(|path| path.way);
+            let (least, greatest) =
+                (ways().fold(f64::INFINITY, f64::min), ways().fold(f64::NEG_INFINITY, f64::max));
+            if greatest - least <= most {
+                return;
+            }
+            // The one that is furthest from the home.
+            let far = (greatest - home.way).max(home.way - least);
+            paths.retain(|path| (path.way - home.way).abs() < far);
+        }
+    }
+
     /// Whether several paths are better than the home alone.
     fn pays(&mut self, now: u64, home: &Candidate, all: &[Candidate], stripe: u32) -> bool {
-        if let Some(off) = self.off_since {
-            return self.tries_again(now, off, home);
+        if let Some((off, before)) = self.off_since {
+            return self.tries_again(now, off, before, home);
         }
         let members = all.iter().filter(|path| stripe & path.bit() != 0);
         let sum: f64 = members.map(|path| path.rate).sum();
@@ -162,20 +275,28 @@ impl Elephants {
         if sum - home.rate < TAKES_PART * sum || sum >= PAYS * alone {
             self.short_since = None;
             if sum > alone {
-                self.retry = 0;
+                (self.retry, self.proves) = (0, PROVES);
             }
             return true;
         }
-        if now.saturating_sub(*self.short_since.get_or_insert(now)) < PROVES {
+        let (since, before) = *self.short_since.get_or_insert((now, sum));
+        if sum > GROWS * before {
+            self.short_since = Some((now, sum));
+        }
+        if now.saturating_sub(since) < self.proves {
             return true;
         }
-        (self.off_since, self.short_since) = (Some(now), None);
+        (self.off_since, self.short_since) = (Some((now, sum)), None);
         false
     }
 
-    /// Elephants have gone home since `off`.
-    fn tries_again(&mut self, now: u64, off: u64, home: &Candidate) -> bool {
+    /// Elephants have gone home since `off`, when so much arrived.
+    fn tries_again(&mut self, now: u64, off: u64, before: f64, home: &Candidate) -> bool {
         match self.not_before {
+            // What had less of several has even less of the home: a window that grows slowly.
+            _ if home.carried < before && now.saturating_sub(off) >= PROVES => {
+                self.proves = (2 * self.proves).min(LONGEST_RETRY);
+            }
             None if !home.full => return false,
             None if now.saturating_sub(off) < PROVES => {
                 self.retry = (2 * self.retry).clamp(RETRY, LONGEST_RETRY);
@@ -190,30 +311,24 @@ impl Elephants {
         true
     }
 
-    /// Wants to know what a path carries if the home is full and it is not known: it may
-    /// be better, or join it.
+    /// Wants to know once what a path carries, and again if the home is full and it is not
+    /// known, or so little that others may have been in the way: it may be better, or join it.
     fn train(&mut self, now: u64, home: &Candidate, all: &[Candidate]) -> Option<Train> {
         let within = |at: u64, time: u64| now.saturating_sub(at) < time;
-        if !home.full || self.trains.values().any(|&at| within(at, NEXT_TRAIN)) {
+        self.trains.retain(|path, _| self.stripe == home.bit() || self.stripe >> path & 1 == 0);
+        if self.trains.values().any(|&(at, _)| within(at, NEXT_TRAIN)) {
             return None;
         }
-        let rested = |path: u8| self.trains.get(&path).is_none_or(|&at| !within(at, TRAIN_AGAIN));
-        let unknown = all
-            .iter()
-            .find(|path| path.path != home.path && path.capacity.is_none() && rested(path.path))?;
-        self.trains.insert(unknown.path, now);
+        let small = WORTH * home.capacity.unwrap_or(0.0);
+        let unknown = all.iter().find(|path| match self.trains.get(&path.path) {
+            _ if path.capacity.is_some_and(|own| own > small) => false,
+            _ if self.stripe >> path.path & 1 != 0 && path.path != home.path => false,
+            Some(&(at, rest)) => home.full && !within(at, rest),
+            None => home.full || path.capacity.is_none(),
+        })?;
+        let (_, rest) = self.trains.get(&unknown.path).copied().unwrap_or_default();
+        let rest = (2 * rest).clamp(TRAIN_AGAIN, LAST_TRAIN);
+        self.trains.insert(unknown.path, (now, rest));
         Some(Train { path: unknown.path, probes: TRAIN })
     }
-}
-
-/// Whether a path can carry elephants together with their home. All bounds are
-/// `slack` times as wide as they are for one that has not done so.
-fn fits(path: &Candidate, home: &Candidate, slack: f64) -> bool {
-    let (Some(own), Some(most)) = (path.capacity, home.capacity) else { return false };
-    let apart = slack * APART.min(APART_PART * home.round_trip.min(path.round_trip));
-    (path.way - home.way).abs() <= apart
-        && path.jitter.max(home.jitter) <= apart
-        && slack * own >= WORTH * most
-        && path.is_clean(slack)
-        && home.is_clean(slack)
 }

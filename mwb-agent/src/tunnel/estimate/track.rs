@@ -17,8 +17,12 @@ const NEAR: u64 = 20_000_000;
 /// What one of the two samples of a full path counts: the capacity is there to within
 /// 3 % after half a second.
 const CAPACITY_STEP: f64 = 0.5;
+/// A queue that is so many times as long as the time that it was seen for leaves no doubt.
+const SURE: f64 = 1.5;
 /// A path that carries this part of its capacity and has no queue can do more than that.
 const NEARLY_FULL: f64 = 0.95;
+/// Unless what waits in it is more than we reckon with by so much, in ns.
+const AGREES: f64 = 1e6;
 /// By how much more, each time.
 const GROWTH: f64 = 1.02;
 /// Less than this part of its capacity was sent by us: the queue is somebody else's, and
@@ -32,6 +36,8 @@ const LONG: f64 = 0.9967;
 const CARRIED: f64 = 0.98;
 /// A train took so long at least, in ns: times are not better known than this.
 const LEAST_TRAIN: f64 = 500_000.0;
+/// What a train says counts if it is so many times what was measured.
+const TRAIN_SAYS: f64 = 1.5;
 /// A path that was dead and lost less than this part was slow, or loses much.
 const HOLE: f64 = 0.6;
 /// Two looks can lie so far apart, in ns.
@@ -133,7 +139,7 @@ impl Track {
         self.queues.push_front((now, state.busy_until.saturating_sub(now) as f64));
         self.sent.push_front((now, state.sent_bytes));
         self.queues.truncate(HISTORY);
-        self.sent.truncate(4);
+        self.sent.truncate(HISTORY);
         let news = self.before.is_none_or(|before| {
             state.reply_received_at.saturating_sub(before.received_at) >= NEAR
                 && state.reply_sequence > before.sequence
@@ -192,20 +198,27 @@ impl Track {
             self.short.count(SHORT, sent, sent - taken);
             self.long.count(LONG, sent, sent - taken);
         }
-        let offered = self.offered();
+        let offered = self.offered(state.reply_sent_at.saturating_sub(LATE));
         let load = self.capacity.map_or(1e6, |capacity| capacity / 8.0);
         if offered < load {
             self.jitter += 0.1 * ((self.queue - before.queue).abs() - self.jitter);
         }
         let rate = self.rate;
+        // What waited for so long has seen the path busy for so long; for the rest of the time
+        // it may have been idle.
+        let seen = if rate > self.capacity.unwrap_or(0.0) { 1.0 } else { self.queue / elapsed };
         self.capacity = match self.capacity {
             _ if self.full && self.capacity.is_none_or(|most| offered > OURS * most) => {
                 let most = self.capacity.filter(|_| self.measured).unwrap_or(rate);
                 self.measured = true;
-                Some(most + CAPACITY_STEP * (rate - most))
+                // After a queue that is longer than the time between the two there is no doubt.
+                let step = if seen > SURE { 1.0 } else { CAPACITY_STEP * seen.min(1.0) };
+                Some(most + step * (rate - most))
             }
             Some(most) if rate > most => Some(rate),
-            Some(most) if least <= grown && rate > NEARLY_FULL * most => Some(most * GROWTH),
+            Some(most) if least <= grown && self.mismatch < AGREES && rate > NEARLY_FULL * most => {
+                Some(most * GROWTH)
+            }
             other => other,
         };
     }
@@ -227,15 +240,20 @@ impl Track {
         self.train = None;
         let Some(alone) = self.round_trip() else { return };
         let took = ((answered - at) as f64 - alone).max(LEAST_TRAIN);
-        if self.capacity.is_none() {
-            self.capacity = Some(bytes as f64 * 8e9 / took);
+        // Others may have been in its way: less than is known is nothing new.
+        let rate = bytes as f64 * 8e9 / took;
+        let better = if self.measured { TRAIN_SAYS } else { 1.0 };
+        if self.capacity.is_none_or(|known| rate > better * known) {
+            self.capacity = Some(rate);
         }
     }
 
-    /// What we have sent in the busiest of the last ticks.
-    fn offered(&self) -> f64 {
+    /// What we have sent in the busiest of the ticks since then, and of the last ones.
+    fn offered(&self, since: u64) -> f64 {
         let pairs = self.sent.iter().zip(self.sent.iter().skip(1));
-        let rates = pairs.map(|(&(now, sent), &(then, before))| {
+        let recent =
+            pairs.enumerate().take_while(|(tick, ((now, _), _))| *tick < 3 || *now > since);
+        let rates = recent.map(|(_, (&(now, sent), &(then, before)))| {
             sent.saturating_sub(before) as f64 * 8e9 / now.saturating_sub(then).max(1) as f64
         });
         rates.fold(0.0, f64::max)

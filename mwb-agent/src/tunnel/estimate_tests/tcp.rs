@@ -1,5 +1,4 @@
-//! One flow of TCP, in segments: CUBIC (RFC 9438) with HyStart by delay, SACK and RACK
-//! (RFC 8985), and the undoing of what was no loss (by timestamps, as in RFC 3522, and by
+//! One flow of TCP, in segments: CUBIC (RFC 9438) with HyStart, SACK and RACK (RFC 8985), and the undoing of what was no loss (by timestamps, as in RFC 3522, and by
 //! DSACK, as in RFC 3708), in the way of Linux.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -57,12 +56,20 @@ pub(super) struct Sender {
     // CUBIC.
     most: f64,
     epoch: u64,
+    /// From then to when the window is as it was, in s.
+    plateau: f64,
+    /// The window then.
+    begun: f64,
+    /// It has never lost anything.
+    unhurt: bool,
     // Round trips.
     least: u64,
     smooth: f64,
     vary: f64,
     round_least: u64,
     round_end: u64,
+    round_begin: u64,
+    train_at: u64,
     // RACK.
     newest: u64,
     newest_trip: u64,
@@ -81,10 +88,14 @@ pub(super) struct Sender {
     // Timers.
     reorder_due: u64,
     silence_due: u64,
+    /// Segments that there are to send, and whether the last look found none more.
+    supply: u64,
+    starved: bool,
 }
 
 impl Sender {
-    pub(super) fn new() -> Self {
+    /// With so many segments to send, for a beginning.
+    pub(super) fn new(supply: u64) -> Self {
         Self {
             first: 0,
             segments: VecDeque::new(),
@@ -95,11 +106,16 @@ impl Sender {
             threshold: f64::INFINITY,
             most: 0.0,
             epoch: 0,
+            plateau: 0.0,
+            begun: 0.0,
+            unhurt: true,
             least: u64::MAX,
             smooth: 0.0,
             vary: 0.0,
             round_least: u64::MAX,
             round_end: 0,
+            round_begin: 0,
+            train_at: 0,
             newest: 0,
             newest_trip: 0,
             highest: 0,
@@ -114,7 +130,14 @@ impl Sender {
             again: 0,
             reorder_due: u64::MAX,
             silence_due: u64::MAX,
+            supply,
+            starved: false,
         }
+    }
+
+    /// So many segments more are there to be sent.
+    pub(super) fn supply(&mut self, segments: u64) {
+        self.supply += segments;
     }
 
     /// When [`Sender::timer`] is to be called.
@@ -125,9 +148,9 @@ impl Sender {
     /// The next segment to send, if one may be sent.
     pub(super) fn next(&mut self, now: u64) -> Option<u64> {
         if self.flying as f64 >= self.window {
+            self.starved = false;
             return None;
         }
-        self.flying += 1;
         let number = match self.lost.pop_first() {
             Some(number) => {
                 if self.again_at == 0 {
@@ -136,11 +159,17 @@ impl Sender {
                 self.again += 1;
                 number
             }
+            None if self.supply == 0 => {
+                self.starved = true;
+                return None;
+            }
             None => {
+                self.supply -= 1;
                 self.segments.push_back(Segment::default());
                 self.first + self.segments.len() as u64 - 1
             }
         };
+        self.flying += 1;
         let segment = &mut self.segments[(number - self.first) as usize];
         segment.again = segment.lost;
         segment.lost = false;
@@ -156,7 +185,8 @@ impl Sender {
         if self.smooth == 0.0 {
             1_000 * MS
         } else {
-            (self.smooth + 4.0 * self.vary).max(2e8) as u64
+            // As Linux has it: 200 ms beyond what is usual.
+            (self.smooth + (4.0 * self.vary).max(2e8)) as u64
         }
     }
 
@@ -234,10 +264,23 @@ impl Sender {
             }
             self.round_least = u64::MAX;
             self.round_end = now + trip;
+            (self.round_begin, self.train_at) = (now, now);
+        }
+        // And by the train of acknowledgements, where nothing paces: it is half as long as
+        // a round trip.
+        if self.window < self.threshold && self.window >= 16.0 && now - self.train_at <= 2 * MS {
+            self.train_at = now;
+            if now - self.round_begin > self.least / 2 {
+                self.threshold = self.window;
+            }
         }
     }
 
     fn grow(&mut self, now: u64) {
+        // What is not used does not grow.
+        if self.starved {
+            return;
+        }
         if self.window < self.threshold {
             self.window += 1.0;
             return;
@@ -245,16 +288,17 @@ impl Sender {
         if self.epoch == 0 {
             self.epoch = now;
             self.most = self.most.max(self.window);
+            self.begun = self.window;
+            self.plateau = ((self.most - self.window) / 0.4).cbrt();
         }
         let t = (now - self.epoch) as f64 / 1e9 + self.smooth / 1e9;
-        let k = (self.most * 0.3 / 0.4).cbrt();
-        let cubic = 0.4 * (t - k).powi(3) + self.most;
+        let cubic = 0.4 * (t - self.plateau).powi(3) + self.most;
         let rounds = t / (self.smooth / 1e9).max(1e-3);
-        let friendly = self.most * 0.7 + 3.0 * 0.3 / 1.7 * rounds;
+        let friendly = self.begun + 3.0 * 0.3 / 1.7 * rounds;
         let target = cubic.max(friendly);
-        if target > self.window {
-            self.window += ((target - self.window) / self.window).min(0.5);
-        }
+        // Before the first loss Linux has at least 5 % more each round trip.
+        let least: f64 = if self.unhurt { 0.05 } else { 0.0 };
+        self.window += ((target - self.window) / self.window).clamp(least, 0.5);
     }
 
     /// RACK: what was sent before something that has arrived, and by long enough.
@@ -296,6 +340,7 @@ impl Sender {
         self.threshold = (self.window * 0.7).max(2.0);
         self.window = self.threshold;
         self.epoch = 0;
+        self.unhurt = false;
         self.silent = false;
         self.recover = Some(self.first + self.segments.len() as u64);
         (self.again_at, self.again) = (0, 0);

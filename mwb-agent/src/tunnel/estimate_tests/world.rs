@@ -1,14 +1,15 @@
 //! A bond in one direction, in events: links, the kernel side of the sender as it is
-//! meant to be, probes, and the far end. The way back has the delay and the loss of each
-//! link, and no queue. Times in ns.
+//! meant to be, probes, and the far end, which puts packets that have a turn in order. The
+//! way back has the delay and the loss of each link, and no queue. Times in ns.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use mwb_common::maps::{BondPath, PathState, bond_path_flag};
-use mwb_common::select::arrival::{Choice, Facts, Flow, Weight, busy};
+use mwb_common::maps::{ANNOUNCED, BondPath, PathState, bond_path_flag};
+use mwb_common::select::arrival::{Choice, Chosen, Facts, Flow, Weight, busy};
 
 use super::super::{Estimator, PathFacts, Verdict};
+use super::order::Order;
 use super::tcp::{Receiver, Sender};
 
 pub(super) const MS: u64 = 1_000_000;
@@ -28,6 +29,20 @@ pub(super) struct Packet {
     sent_at: u64,
     kind: Kind,
     bytes: u32,
+    /// Its number in its bucket, if it has a turn.
+    turn: Option<u32>,
+}
+
+/// A flow of TCP.
+struct Tcp {
+    sender: Sender,
+    receiver: Receiver,
+    flow: Flow,
+    weight: Weight,
+    /// Packets of it that were sent.
+    sequence: u32,
+    /// When its timer is due.
+    armed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -65,6 +80,10 @@ enum Event {
     Acked(usize, super::tcp::Ack),
     Timer(usize),
     Start(usize),
+    /// So many more segments of a flow are there, and again after so long.
+    Supply(usize, u64, u64),
+    /// Something that was held may be due.
+    Due,
     Change(usize, u64),
     Stall(u64),
     Small,
@@ -83,7 +102,9 @@ pub(super) struct World {
     pub(super) typed: bool,
     /// The operator says so of each, in Mbit/s.
     pub(super) says: Option<u64>,
-    flows: Vec<(Sender, Receiver, Flow, Weight, u64)>,
+    flows: Vec<Tcp>,
+    /// The far end's; none if it does not put packets in order.
+    order: Option<Order>,
     /// The path of a small flow, and how long each of its packets was on its way.
     small: Flow,
     pub(super) delays: Vec<u64>,
@@ -118,6 +139,7 @@ impl World {
             typed: false,
             says: None,
             flows: Vec::new(),
+            order: Some(Order::new()),
             small: Flow { path: 0, pause: 0, elephant: false },
             delays: Vec::new(),
             seed: 0x1234_5678_9abc_def1,
@@ -132,12 +154,36 @@ impl World {
         self.bodies.push(Some(event));
     }
 
+    /// The far end gives packets on as they come, and has said so.
+    pub(super) fn keeps_no_order(&mut self) {
+        self.order = None;
+        self.estimator.set_hold(0);
+    }
+
     /// A flow of TCP that has all to send, from then on.
     pub(super) fn start(&mut self, at: u64) {
-        let flow = Flow { path: 0, pause: 0, elephant: false };
-        let weight = Weight::default();
-        self.flows.push((Sender::new(), Receiver::default(), flow, weight, 0));
+        self.add(Sender::new(u64::MAX));
         self.at(at, Event::Start(self.flows.len() - 1));
+    }
+
+    /// A flow of TCP that has so many Mbit/s to send, from then on.
+    pub(super) fn start_slow(&mut self, at: u64, mbit: u64) {
+        self.add(Sender::new(0));
+        let every = u64::from(SEGMENT) * 8_000 / mbit;
+        // As an application writes: every other millisecond.
+        let segments = (2 * MS).div_ceil(every);
+        self.at(at, Event::Supply(self.flows.len() - 1, segments, segments * every));
+    }
+
+    fn add(&mut self, sender: Sender) {
+        self.flows.push(Tcp {
+            sender,
+            receiver: Receiver::default(),
+            flow: Flow { path: 0, pause: 0, elephant: false },
+            weight: Weight::default(),
+            sequence: 0,
+            armed: 0,
+        });
     }
 
     /// A link has another rate from then on, in Mbit/s.
@@ -164,7 +210,7 @@ impl World {
 
     /// Inner bytes that the flows have delivered in order.
     pub(super) fn delivered(&self) -> u64 {
-        self.flows.iter().map(|flow| flow.1.next() * u64::from(SEGMENT)).sum()
+        self.flows.iter().map(|flow| flow.receiver.next() * u64::from(SEGMENT)).sum()
     }
 
     /// Mbit/s from now on until then.
@@ -226,14 +272,23 @@ impl World {
                 }
             }
             Event::Acked(flow, ack) => {
-                self.flows[flow].0.acked(now, ack);
+                self.flows[flow].sender.acked(now, ack);
                 self.pump(flow);
             }
             Event::Timer(flow) => {
-                self.flows[flow].0.timer(now);
+                self.flows[flow].sender.timer(now);
                 self.pump(flow);
             }
             Event::Start(flow) => self.pump(flow),
+            Event::Supply(flow, segments, every) => {
+                self.flows[flow].sender.supply(segments);
+                self.pump(flow);
+                self.at(now + every, Event::Supply(flow, segments, every));
+            }
+            Event::Due => {
+                let released = self.order.as_mut().map(|order| order.expire(now));
+                self.give_on(released.unwrap_or_default());
+            }
             Event::Stall(most) => self.stall(most),
             Event::Small => self.small(),
             Event::Change(link, rate) => self.links[link].rate = rate,
@@ -241,11 +296,13 @@ impl World {
     }
 
     fn pump(&mut self, flow: usize) {
-        while let Some(number) = self.flows[flow].0.next(self.now) {
+        while let Some(number) = self.flows[flow].sender.next(self.now) {
             let sent_at = self.now;
-            self.send(Packet { flow, number, sent_at, kind: Kind::Data, bytes: OUTER });
+            let packet =
+                Packet { flow, number, sent_at, kind: Kind::Data, bytes: OUTER, turn: None };
+            self.send(packet);
         }
-        let (sender, _, _, _, armed) = &mut self.flows[flow];
+        let Tcp { sender, armed, .. } = &mut self.flows[flow];
         let due = sender.due();
         if due != *armed {
             *armed = due;
@@ -253,25 +310,27 @@ impl World {
         }
     }
 
-    fn send(&mut self, packet: Packet) {
+    fn send(&mut self, mut packet: Packet) {
         let now = self.now;
-        let (_, _, flow, weight, _) = &mut self.flows[packet.flow];
-        *weight = weight.count(now, SEGMENT, ELEPHANT);
-        let (flow, elephant) = (*flow, weight.elephant);
-        self.flows[packet.flow].2 = self.choose(flow, elephant, packet);
+        let tcp = &mut self.flows[packet.flow];
+        tcp.weight = tcp.weight.count(now, SEGMENT, ELEPHANT);
+        tcp.sequence += 1;
+        let (flow, elephant, number) = (tcp.flow, tcp.weight.elephant, tcp.sequence);
+        let chosen = self.choose(flow, elephant, packet.bytes);
+        packet.turn = chosen.striped.then_some(number);
+        self.flows[packet.flow].flow = Flow { path: chosen.path, pause: now, elephant: false };
+        self.enter(usize::from(chosen.path) - 1, packet);
     }
 
-    /// Sends a packet of a flow. `pause` of flows that are kept is when it was sent.
-    fn choose(&mut self, flow: Flow, elephant: bool, packet: Packet) -> Flow {
+    /// Chooses for a packet of a flow. `pause` of flows that are kept is when it was sent.
+    fn choose(&mut self, flow: Flow, elephant: bool, bytes: u32) -> Chosen {
         let now = self.now;
         let how = Flow { elephant, pause: now - flow.pause, ..flow };
         let mut choice = Choice::new(now, self.stripe, how);
         for (id, (path, state)) in (1..).zip(&self.paths) {
-            choice.consider(id, packet.bytes, &Facts::of(path, state));
+            choice.consider(id, bytes, &Facts::of(path, state));
         }
-        let chosen = choice.decide().path;
-        self.enter(usize::from(chosen) - 1, packet);
-        Flow { path: chosen, pause: now, elephant: false }
+        choice.decide()
     }
 
     /// A small flow, of 50 packets a second from now on.
@@ -281,14 +340,19 @@ impl World {
 
     fn small(&mut self) {
         let sent_at = self.now;
-        let packet = Packet { flow: 0, number: 0, sent_at, kind: Kind::Small, bytes: 300 };
-        self.small = self.choose(self.small, false, packet);
+        let path = self.choose(self.small, false, 300).path;
+        self.small = Flow { path, pause: sent_at, elephant: false };
+        let kind = Kind::Small;
+        let packet = Packet { flow: 0, number: 0, sent_at, kind, bytes: 300, turn: None };
+        self.enter(usize::from(path) - 1, packet);
         self.at(self.now + 20 * MS, Event::Small);
     }
 
     fn probe(&mut self, path: usize, bytes: u32, kind: Kind) {
         let sent_at = self.now;
-        self.enter(path, Packet { flow: 0, number: 0, sent_at, kind, bytes });
+        let is_striped = self.stripe >> ANNOUNCED >> (path + 1) & 1 != 0;
+        let turn = is_striped.then_some(0);
+        self.enter(path, Packet { flow: 0, number: 0, sent_at, kind, bytes, turn });
     }
 
     fn enter(&mut self, path: usize, packet: Packet) {
@@ -339,11 +403,19 @@ impl World {
         let link = &mut self.links[index];
         link.taken = (link.taken.0 + 1, link.taken.1 + u64::from(packet.bytes));
         let back = now + link.delay;
+        if let Some(order) = self.order.as_mut().filter(|_| packet.kind == Kind::Probe) {
+            order.probed(index, now, packet.sent_at, packet.turn.is_some());
+        }
         if packet.kind == Kind::Data {
-            let ack = self.flows[packet.flow].1.take(packet.number, packet.sent_at);
-            // Acknowledgements are a small flow: by the shortest path.
-            let shortest = self.links.iter().map(|link| link.delay).min().unwrap_or(0);
-            self.at(now + shortest, Event::Acked(packet.flow, ack));
+            let order = self.order.as_mut().zip(packet.turn);
+            let released = match order {
+                Some((order, turn)) => {
+                    let path = index as u8 + 1;
+                    order.take(now, path, (packet.flow, turn), (packet.number, packet.sent_at))
+                }
+                None => vec![(packet.flow, packet.number, packet.sent_at)],
+            };
+            self.give_on(released);
         } else if packet.kind == Kind::Small {
             self.delays.push(now - packet.sent_at);
         } else if lost >= link.loss {
@@ -358,6 +430,19 @@ impl World {
             };
             let sized = packet.kind == Kind::Train;
             self.at(back, Event::Replied(index, Box::new(reply), sized));
+        }
+    }
+
+    /// To the receivers: flow, number and time of each packet.
+    fn give_on(&mut self, packets: Vec<(usize, u64, u64)>) {
+        // Acknowledgements are a small flow: by the shortest path.
+        let shortest = self.links.iter().map(|link| link.delay).min().unwrap_or(0);
+        for (flow, number, sent_at) in packets {
+            let ack = self.flows[flow].receiver.take(number, sent_at);
+            self.at(self.now + shortest, Event::Acked(flow, ack));
+        }
+        if let Some(due) = self.order.as_mut().and_then(Order::arm) {
+            self.at(due.max(self.now), Event::Due);
         }
     }
 
@@ -380,6 +465,7 @@ impl World {
             let entry = &mut self.paths[usize::from(verdict.path) - 1].0;
             entry.byte_time = verdict.byte_time;
             entry.delay = verdict.delay;
+            entry.striped_delay = verdict.striped_delay;
             let parked = if verdict.parked.is_some() { bond_path_flag::PARKED } else { 0 };
             entry.flags = bond_path_flag::PRESENT | parked;
         }

@@ -99,7 +99,7 @@ pub(super) fn sealed(
     let step = random.below(4) as u32;
     let flow_sequence = match random.below(12) {
         0 => last.wrapping_sub(958 + step),
-        1 => last.wrapping_add(959 + step),
+        1 => last.wrapping_add(4_031 + step),
         2 => last.wrapping_add(0x8000_0000 - step),
         3 => last.wrapping_sub(random.below(100) as u32),
         _ => last.wrapping_add(1 + step),

@@ -169,6 +169,10 @@ impl Came<'_> {
         ensure(text == says, || format!("the reply {text:02x?}, and not {says:02x?}"))?;
         state.sent += 1;
         state.sent_bytes += (out.len() - LINK) as u64;
+        // When it left is anything: it says so.
+        let left = self.text.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        (state.lag, state.lag_at) = (state.heard.wrapping_sub(left), state.heard);
+        state.announced = u32::from(self.head.flags & 0x10 != 0);
         Ok(())
     }
 
@@ -204,8 +208,8 @@ impl Came<'_> {
     /// What is inside is delivered as it was sealed, or not at all.
     fn data(&self, seen: &mut Seen) -> Result<Reason, String> {
         let Came { text, out, head, .. } = *self;
-        // Flags 1 to 3.
-        if head.flags & 0x0e != 0
+        // Flags 1 to 3, and 5.
+        if head.flags & 0x2e != 0
             && let Err(reason) = seen.take_flow(head.bucket, head.flow_sequence)
         {
             return Ok(reason);

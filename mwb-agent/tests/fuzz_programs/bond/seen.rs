@@ -7,7 +7,7 @@ use mwb_common::reason::Reason;
 
 /// Numbers behind the newest that are still told apart.
 const PATH_REACH: u64 = 4_031;
-const FLOW_REACH: i64 = 959;
+const FLOW_REACH: i64 = 4_031;
 /// Buckets of a session.
 const BUCKETS: u16 = 4_096;
 

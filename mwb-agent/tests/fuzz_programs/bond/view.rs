@@ -54,7 +54,7 @@ pub(super) fn head(payload: &[u8]) -> Option<Head> {
     };
     let right = first >> 4 == 1
         && head.kind <= kind::HANDSHAKE
-        && flags < 32
+        && flags < 64
         && path != 0
         && matches!(inner, 0 | 4 | 6)
         && head.sequence != 0

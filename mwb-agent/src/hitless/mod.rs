@@ -1,0 +1,8 @@
+//! What makes a bond hitless, as pure state machines: packets that come by several paths
+//! are put in order
+//! ([`reorder`]), and those that get lost are sent again ([`resend`]).
+//!
+//! Must not know: sockets, clocks, maps, sessions.
+
+pub mod reorder;
+pub mod resend;

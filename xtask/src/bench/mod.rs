@@ -14,6 +14,7 @@ mod flows;
 mod frames;
 mod gateway;
 mod generator;
+mod hitless;
 mod kernel;
 mod lane;
 mod mptcp;
@@ -68,6 +69,8 @@ pub const BENCHES: &[Bench] = &[
     failover_gap::BENCH,
     bond_pps::BENCH,
     bond_goodput::BENCH,
+    bond_goodput::STRIPED,
+    hitless::BENCH,
     bond_crypto::BENCH,
 ];
 

@@ -75,7 +75,7 @@ fn verdict(packet: &[u8], good: &[u8], opens: u8) -> &'static str {
     let taken = packet[18] != 0 || packet[19] != 0;
     let fits = first >> 4 == 1
         && first & 0xf <= 6
-        && flags < 32
+        && flags < 64
         && [0, 4, 6].contains(&inner)
         && path != 0
         && numbers

@@ -24,7 +24,7 @@ use crate::lab::{
     BondConfig, Key, LabSpec,
     address::{BOND_PORT, NET4, SERVER4, wan4},
     capture::{Capture, Passing, addresses},
-    is_guest,
+    is_emulated, is_guest,
     traffic::{UdpServer, UdpStream, ping},
     wait_until,
 };
@@ -228,7 +228,8 @@ fn a_clock_goes_back(scene: &mut BondScene) -> Result<()> {
     scene.gateway.kill()?;
     let clock = SetBack::by(3600)?;
     scene.gateway.relaunch()?;
-    let patience = Duration::from_secs(60);
+    // Agents of emulated machines take their time to start.
+    let patience = Duration::from_secs(if is_emulated() { 240 } else { 60 });
     for (end, says) in
         [(End::Server, "s older than its last"), (End::Gateway, "do its clock and ours agree")]
     {

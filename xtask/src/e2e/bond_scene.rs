@@ -166,8 +166,13 @@ impl BondScene {
                 Ok(paths) => format!("{paths:#?}"),
                 Err(error) => format!("{error:#}"),
             };
+            let sessions = match agent.api().get("/v1/bond") {
+                Ok(sessions) => sessions,
+                Err(error) => format!("{error:#}"),
+            };
             text.push_str(&format!(
-                "\nthe {end:?}'s counters:\n{counters}\npaths: {paths}\nthe end of its log:\n{tail}\n"
+                "\nthe {end:?}'s counters:\n{counters}\nsessions: {sessions}\npaths: {paths}\nthe end of its \
+                 log:\n{tail}\n"
             ));
         }
         anyhow!(text)

@@ -16,6 +16,7 @@ mod access;
 mod accounts;
 mod agent;
 mod bond_accounts;
+mod bond_again;
 mod bond_attacker;
 mod bond_attacks;
 mod bond_audit;
@@ -24,6 +25,7 @@ mod bond_cuts;
 mod bond_handshakes;
 mod bond_metered;
 mod bond_mtu;
+mod bond_order;
 mod bond_restarts;
 mod bond_scene;
 mod bond_stripe;
@@ -161,6 +163,8 @@ pub fn cases() -> Vec<Case> {
         access::cases(),
         bond_traffic::cases(),
         bond_stripe::cases(),
+        bond_order::cases(),
+        bond_again::cases(),
         bond_cuts::cases(),
         bond_classes::cases(),
         bond_metered::cases(),

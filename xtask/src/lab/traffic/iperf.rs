@@ -40,6 +40,8 @@ pub struct Iperf {
     pub udp: Option<u64>,
     /// TCP at no more than this many bits per second; `None`: as fast as it goes.
     pub pace: Option<u64>,
+    /// Congestion control of TCP; `None`: the kernel's choice.
+    pub congestion: Option<&'static str>,
     /// The server sends.
     pub reverse: bool,
     /// Length of the run in seconds.
@@ -52,7 +54,7 @@ impl Iperf {
     /// TCP for so many seconds, one stream.
     #[must_use]
     pub fn tcp(seconds: u32) -> Self {
-        Self { udp: None, pace: None, reverse: false, seconds, streams: 1 }
+        Self { udp: None, pace: None, congestion: None, reverse: false, seconds, streams: 1 }
     }
 
     /// UDP at a rate for so many seconds.
@@ -67,6 +69,13 @@ impl Iperf {
     #[must_use]
     pub fn paced(mut self, rate: u64) -> Self {
         self.pace = Some(rate);
+        self
+    }
+
+    /// The same under a congestion control that the kernel has.
+    #[must_use]
+    pub fn under(mut self, congestion: &'static str) -> Self {
+        self.congestion = Some(congestion);
         self
     }
 
@@ -93,6 +102,9 @@ impl Iperf {
         if let Some(rate) = self.udp {
             // Large enough to be worth it, small enough for every link's MTU, and a bond's.
             command.args(["-u", "-b", &rate.to_string(), "-l", "1200"]);
+        }
+        if let Some(congestion) = self.congestion {
+            command.args(["-C", congestion]);
         }
         if self.reverse {
             command.arg("-R");

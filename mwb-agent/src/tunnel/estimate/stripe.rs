@@ -36,9 +36,10 @@ const CLEAN: f64 = 0.001;
 const SLACK: f64 = 2.0;
 /// Below so many lost packets nothing is concluded, unless it is this part.
 const LOST: f64 = 3.0;
-/// Below so many a path gives what it carries: what its first probes have lost says little of
-/// what a flow can have of it.
+/// Below so many a path gives what it carries: what its first packets have lost says little of
+/// what a flow can have of it. Unless it is this part.
 const SURE: f64 = 10.0;
+const MUCH: f64 = 0.1;
 const UNSURE: f64 = 0.005;
 /// While elephants go by several paths, so much must arrive of what the home can carry
 /// alone, or they go home.
@@ -89,7 +90,8 @@ impl Candidate {
     /// less than what it has: some congestion controls take no loss for a full queue.
     fn gives(&self) -> Option<f64> {
         let most = self.capacity?;
-        if self.loss.lost < SURE {
+        let few = if self.loss.part() < MUCH { SURE } else { LOST };
+        if self.loss.lost < few {
             return Some(most);
         }
         let round_trip = (self.round_trip / 1e9).max(1e-3);

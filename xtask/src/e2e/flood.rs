@@ -34,7 +34,7 @@ const CHUNK: usize = 8192;
 const BURST: usize = 32;
 /// By how much the agent may grow meanwhile, in KiB: eight bytes for each of the
 /// 163,000 packets after the first chunk would be more.
-const ROOM: u64 = 1024;
+const ROOM: u64 = 1536;
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(

@@ -32,7 +32,7 @@ const FLOOD: u32 = 40_000;
 const CHUNK: usize = 8192;
 /// How many are sent at once.
 const BURST: usize = 32;
-/// By how much the agent may grow meanwhile, in KiB: eight bytes for each of the
+/// By how much the agent may grow meanwhile, in KiB: ten bytes for each of the
 /// 163,000 packets after the first chunk would be more.
 const ROOM: u64 = 1536;
 

@@ -8,7 +8,6 @@ mod down;
 mod gap;
 mod memory;
 mod model;
-mod rate;
 mod simulation;
 mod time;
 mod world;

@@ -29,6 +29,8 @@ pub mod class {
 pub mod repair {
     /// They are sent again, by another path.
     pub const RETRANSMIT: u8 = 1;
+    /// What is lost is computed from parity that is sent by other paths.
+    pub const FEC: u8 = 1 << 1;
 }
 
 /// Bits of [`ClassRule::tests`]: what a packet must have.

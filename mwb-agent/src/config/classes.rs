@@ -29,6 +29,14 @@ impl Default for Classes {
 /// Calls of one or two, and names.
 const METERED_COPIES: u64 = 200_000;
 
+impl Classes {
+    /// Bits of [`repair`] that any rule has.
+    #[must_use]
+    pub fn repairs(&self) -> u8 {
+        self.rules.iter().fold(0, |all, rule| all | rule.repair)
+    }
+}
+
 /// Which packets have a class. The peer is one end of a packet's flow, either of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassSpec {
@@ -126,8 +134,11 @@ fn padded([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 impl fmt::Display for ClassSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{class: {}", self.name())?;
-        if self.repair & repair::RETRANSMIT != 0 {
-            f.write_str(", repair: retransmit")?;
+        let repairs = REPAIRS.iter().filter(|(_, bit)| self.repair & bit != 0);
+        match repairs.map(|(word, _)| *word).collect::<Vec<_>>().as_slice() {
+            [] => {}
+            [one] => write!(f, ", repair: {one}")?,
+            several => write!(f, ", repair: [{}]", several.join(", "))?,
         }
         let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
             (from, to) if from == to => from.to_string(),
@@ -152,6 +163,8 @@ impl fmt::Display for ClassSpec {
     }
 }
 
+/// Words for repairs, in the order in which they are tried.
+const REPAIRS: [(&str, u8); 2] = [("fec", repair::FEC), ("retransmit", repair::RETRANSMIT)];
 /// Words for protocols (IANA).
 const PROTOCOLS: [(&str, u8); 7] =
     [("udp", 17), ("tcp", 6), ("icmp", 1), ("icmpv6", 58), ("sctp", 132), ("gre", 47), ("esp", 50)];
@@ -224,18 +237,16 @@ fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
 }
 
 fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
-    let words = [class::DUPLICATE, class::STRIPE, class::PIN, class::AUTO];
-    let words = words.map(|number| (class::NAMES[usize::from(number)], number));
-    let class = rule.required("class")?.word(&words, &["fec"])?;
+    let class = read_class(rule.required("class")?)?;
     let repair = match rule.get("repair") {
         None => 0,
         Some(at) if class == class::DUPLICATE => {
             return Err(at.key_fault(
-                "what is sent twice is not sent again".to_owned(),
+                "what is sent twice is not repaired",
                 "remove it, or write another class",
             ));
         }
-        Some(at) => at.word(&[("retransmit", repair::RETRANSMIT)], &["fec"])?,
+        Some(at) => read_repair(at)?,
     };
     let peer = rule.get("peer").map(read_peer).transpose()?;
     let number = |at: &Cursor<'_>, words: &[(&str, u8)], most: u32| {
@@ -264,6 +275,42 @@ fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
         Some(at) => Some(read_range(at, &schema::LENGTH, "a range of bytes", "20-200")?),
     };
     Ok(ClassSpec { class, repair, peer, port, protocol, dscp, length })
+}
+
+fn read_class(at: &Cursor<'_>) -> Result<u8, Fault> {
+    let word = at.show();
+    if REPAIRS.iter().any(|(repair, _)| *repair == word) {
+        return Err(at.fault(
+            format!("`{word}` is no class, it is a repair"),
+            format!("write `repair: {word}` beside another class, like `class: auto`"),
+        ));
+    }
+    let words = [class::DUPLICATE, class::STRIPE, class::PIN, class::AUTO];
+    at.word(&words.map(|number| (class::NAMES[usize::from(number)], number)), &[])
+}
+
+/// A word, or a list of words.
+fn read_repair(at: &Cursor<'_>) -> Result<u8, Fault> {
+    if !at.is_list() {
+        return at.word(&REPAIRS, &[]);
+    }
+    let items = at.items("[fec, retransmit]")?;
+    if items.is_empty() {
+        return Err(at.fault(
+            "the list is empty",
+            "write `fec`, `retransmit` or `[fec, retransmit]`, or remove the key",
+        ));
+    }
+    let mut bits = 0;
+    for item in &items {
+        let bit = item.word(&REPAIRS, &[])?;
+        if bits & bit != 0 {
+            let word = item.show();
+            return Err(item.fault(format!("`{word}` is given twice"), "remove one of the two"));
+        }
+        bits |= bit;
+    }
+    Ok(bits)
 }
 
 fn read_peer(at: &Cursor<'_>) -> Result<IpNet, Fault> {
@@ -310,6 +357,8 @@ mod tests {
             "{class: stripe, protocol: 99, dscp: 5}",
             "{class: auto, port: 53, length: 0-512}",
             "{class: stripe, repair: retransmit, protocol: tcp}",
+            "{class: auto, repair: fec, protocol: udp}",
+            "{class: pin, repair: [fec, retransmit]}",
         ] {
             let read = rules(text).expect(text);
             assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
@@ -318,12 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_twice_is_not_sent_again() {
-        let error = rules("{class: duplicate, repair: retransmit}").expect_err("a fault");
-        assert!(error.contains("what is sent twice is not sent again"), "{error}");
-        let error = rules("{class: auto, repair: hope}").expect_err("a fault");
-        assert!(error.contains("retransmit"), "{error}");
-        // What a rule matches does not depend on what becomes of it.
+    fn what_a_rule_matches_does_not_depend_on_what_becomes_of_it() {
         let twice = "{class: pin}\n    - {class: pin, repair: retransmit}";
         assert!(rules(twice).expect_err("a fault").contains("remove one of the two"));
     }

@@ -17,6 +17,7 @@ mod bond;
 mod classes;
 mod ends;
 mod error;
+mod fec;
 mod forwards;
 mod names;
 mod node;
@@ -33,6 +34,7 @@ mod wans;
 pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, suite_name};
 pub use classes::{ClassSpec, Classes, class_name};
 pub use error::{ConfigError, Position};
+pub use fec::Fec;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +68,8 @@ pub struct Config {
     pub classes: Classes,
     /// How long a packet that is ahead of its turn waits for those before it, at most.
     pub hold: Duration,
+    /// How what is lost can be computed, of packets that a rule of `classes` has it for.
+    pub fec: Fec,
     /// Where the agent answers.
     pub api: Api,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::classes::read_classes;
 use super::ends::{read_bond, read_server};
+use super::fec::read_fec;
 use super::forwards::check_room;
 use super::prefix::{read_bypass, read_ipv6_prefix};
 use super::reader::{Cursor, Fault, Fields};
@@ -68,6 +69,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
             Some(read)
         }
     };
+    let classes = read_classes(&file.section("classes", &schema::CLASSES)?)?;
     Ok(Config {
         role,
         mode,
@@ -81,7 +83,8 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         nat,
         bond,
         server,
-        classes: read_classes(&file.section("classes", &schema::CLASSES)?)?,
+        fec: read_fec(&file, &classes)?,
+        classes,
         hold: file
             .section("reorder", &schema::REORDER)?
             .or("hold", HOLD, |at| at.duration(&schema::HOLD))?,

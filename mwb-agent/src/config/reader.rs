@@ -252,10 +252,16 @@ impl<'n> Cursor<'n> {
             );
         }
         // A key that exists elsewhere is more likely misplaced than misspelt.
-        let home =
-            SECTIONS.iter().find(|other| other.keys.contains(&word) && !other.path.is_empty());
+        let home = |top: bool| {
+            let mut others = SECTIONS.iter().filter(|other| other.path.is_empty() == top);
+            others.find(|other| other.keys.contains(&word))
+        };
+        let home = home(false).or_else(|| home(true));
         let fix = match (similar(word, section.keys), home) {
             (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, Some(home)) if home.path.is_empty() => {
+                "it belongs at the top of the file".to_owned()
+            }
             (None, Some(home)) => format!("it belongs to `{}`", home.path),
             (None, None) => format!("the keys here are {}", list(section.keys)),
         };

@@ -45,7 +45,8 @@ pub(super) fn check_file(file: &Fields<'_>, role: Role, mode: Mode) -> Result<()
             let bond = "it has no effect: `mode` is `steer`";
             refuse(file, "bond", bond, "write `mode: bond`, or remove it")?;
             refuse(file, "classes", bond, "write `mode: bond`, or remove it")?;
-            refuse(file, "reorder", bond, "write `mode: bond`, or remove it")
+            refuse(file, "reorder", bond, "write `mode: bond`, or remove it")?;
+            refuse(file, "fec", bond, "write `mode: bond`, or remove it")
         }
     }
 }

@@ -39,6 +39,7 @@ pub(super) const FILE: Section = Section {
         "server",
         "classes",
         "reorder",
+        "fec",
         "api",
     ],
     later: &["interfaces", "policy", "policies"],
@@ -145,7 +146,7 @@ pub(super) const BOND: Section = Section {
         "probe_interval",
         "elephant",
     ],
-    later: &["fec"],
+    later: &[],
     example: "{server: \"203.0.113.250:7000\", private_key_file: /etc/mwb/private.key, \
               server_public_key: \"…\", addresses: [192.0.2.129/32]}",
 };
@@ -186,6 +187,14 @@ pub(super) const CLASS_RULE: Section = Section {
 pub(super) const REORDER: Section =
     Section { path: "reorder", keys: &["hold"], later: &[], example: "{hold: 100ms}" };
 
+/// Forward error correction of what this end sends.
+pub(super) const FEC: Section = Section {
+    path: "fec",
+    keys: &["parity", "block", "wait", "interleave"],
+    later: &[],
+    example: "{parity: auto, wait: 10ms}",
+};
+
 /// Where the agent answers.
 pub(super) const API: Section = Section {
     path: "api",
@@ -195,7 +204,7 @@ pub(super) const API: Section = Section {
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 17] = [
+pub(super) const SECTIONS: [&Section; 18] = [
     &FILE,
     &LAN,
     &WAN,
@@ -212,6 +221,7 @@ pub(super) const SECTIONS: [&Section; 17] = [
     &CLASSES,
     &CLASS_RULE,
     &REORDER,
+    &FEC,
     &API,
 ];
 
@@ -251,6 +261,15 @@ pub(super) const ELEPHANT: RangeInclusive<u64> = 100_000..=10_000_000_000;
 pub(super) const METERED_COPIES: RangeInclusive<u64> = 0..=10_000_000_000;
 /// `reorder.hold`.
 pub(super) const HOLD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(200);
+/// `fec.parity` where it is a number.
+pub(super) const FEC_PARITY: RangeInclusive<u32> = 1..=8;
+/// `fec.block`.
+pub(super) const FEC_BLOCK: RangeInclusive<u32> = 2..=32;
+/// `fec.wait`.
+pub(super) const FEC_WAIT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_millis(100);
+/// `fec.interleave`.
+pub(super) const FEC_INTERLEAVE: RangeInclusive<u32> = 1..=8;
 /// `classes.rules[].port`.
 pub(super) const PORT: RangeInclusive<u16> = 1..=65_535;
 /// `classes.rules[].length`.

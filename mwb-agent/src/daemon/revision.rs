@@ -38,6 +38,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         server,
         classes,
         hold,
+        fec,
         api,
     } = new;
     let mut revision = Revision::default();
@@ -59,6 +60,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         server: server.as_ref(),
         classes,
         hold: *hold,
+        fec: *fec,
         slots: new.session_slots(),
     };
     revision_bond::compare(&mut revision.refused, Ends::of(old), ends);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::revision::{listed, time, word};
 use crate::config::units::show_rate;
-use crate::config::{Bond, Classes, Client, Config, Mode, Role, Server, suite_name};
+use crate::config::{Bond, Classes, Client, Config, Fec, Mode, Role, Server, suite_name};
 
 /// What the machine is, and its end of bonds.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,7 @@ pub(super) struct Ends<'c> {
     pub(super) server: Option<&'c Server>,
     pub(super) classes: &'c Classes,
     pub(super) hold: Duration,
+    pub(super) fec: Fec,
     /// Of sessions, in the data plane.
     pub(super) slots: u32,
 }
@@ -32,6 +33,7 @@ impl<'c> Ends<'c> {
             server: config.server.as_ref(),
             classes: &config.classes,
             hold: config.hold,
+            fec: config.fec,
             slots: config.session_slots(),
         }
     }
@@ -55,6 +57,7 @@ pub(super) fn compare(refused: &mut Vec<String>, old: Ends<'_>, new: Ends<'_>) {
     let (before, after) = (old.classes.metered_copies, *metered_copies);
     word(out, "classes.metered_copies", show_rate(before), show_rate(after));
     time(out, "reorder.hold", old.hold, new.hold);
+    compare_fec(out, old.fec, new.fec);
     if old.slots != new.slots {
         let (before, after) = (old.slots / 2, new.slots / 2);
         refused.push(format!(
@@ -65,6 +68,15 @@ pub(super) fn compare(refused: &mut Vec<String>, old: Ends<'_>, new: Ends<'_>) {
     refused.extend(
         lines.into_iter().map(|line| format!("{line} needs a restart of the agent (flows go on)")),
     );
+}
+
+fn compare_fec(out: &mut Vec<String>, old: Fec, new: Fec) {
+    let Fec { parity, block, wait, interleave } = new;
+    let packets = |parity: Option<u8>| parity.map_or("auto".to_owned(), |n| n.to_string());
+    word(out, "fec.parity", packets(old.parity), packets(parity));
+    word(out, "fec.block", old.block, block);
+    time(out, "fec.wait", old.wait, wait);
+    word(out, "fec.interleave", old.interleave, interleave);
 }
 
 fn compare_bonds(out: &mut Vec<String>, old: &Bond, new: &Bond) {

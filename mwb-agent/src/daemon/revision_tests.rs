@@ -188,6 +188,7 @@ fn each_difference_of_a_bond_needs_a_restart() {
         ("bond:", "bond:\n  probe_interval: 20ms", "bond.probe_interval: 50ms → 20ms"),
         ("bond:", "bond:\n  elephant: 1mbit", "bond.elephant: 5mbit → 1mbit"),
         ("bond:", "failover: {dead_after: 1s}\nbond:", "failover.dead_after: 150ms → 1s"),
+        ("bond:", "reorder: {hold: 50ms}\nbond:", "reorder.hold: 200ms → 50ms"),
     ];
     for (old, new, line) in rows {
         let Revision { changes, refused } =
@@ -209,6 +210,25 @@ fn each_difference_of_a_bond_needs_a_restart() {
         (changes.as_slice(), refused.len()),
         (["WAN lte (wan1) added".to_owned()].as_slice(), 0)
     );
+}
+
+#[test]
+fn each_difference_of_error_correction_needs_a_restart() {
+    let rule = "classes: {rules: [{class: auto, repair: fec}]}";
+    let file = |fec: &str| parsed(&format!("{}{rule}\n{fec}\n", LEAST_BOND.trim_start()));
+    for (fec, line) in [
+        ("fec: {parity: 2}", "fec.parity: auto → 2 needs a restart"),
+        ("fec: {block: 16}", "fec.block: 32 → 16 needs a restart"),
+        ("fec: {wait: 5ms}", "fec.wait: 10ms → 5ms needs a restart"),
+        ("fec: {interleave: 4}", "fec.interleave: 1 → 4 needs a restart"),
+    ] {
+        let Revision { changes, refused } = between(&file(""), &file(fec));
+        assert_eq!(changes, [] as [&str; 0], "{fec}");
+        assert!(matches!(&refused[..], [one] if one.starts_with(line)), "{refused:?}");
+    }
+    let Revision { refused, .. } = between(&parsed(LEAST_BOND), &file("fec: {block: 16}"));
+    let first = refused.first().map(String::as_str).unwrap_or_default();
+    assert!(first.starts_with("classes.rules: {class: auto, repair: fec} added"), "{refused:?}");
 }
 
 #[test]

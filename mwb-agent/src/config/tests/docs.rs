@@ -26,8 +26,8 @@ wans:
 ";
 
 /// A bond with a rule whose keys can be set.
-fn least_classes() -> String {
-    format!("{LEAST_BOND}classes: {{rules: [{{class: auto}}]}}\n")
+fn least_classes(class: &str) -> String {
+    format!("{LEAST_BOND}classes: {{rules: [{{class: {class}}}]}}\n")
 }
 
 /// The file in which a key means something.
@@ -35,7 +35,8 @@ fn base(key: &str, value: &str) -> String {
     let is_in = |section: &str| key == section || key.starts_with(&format!("{section}."));
     match (key, value) {
         ("role", "server") => LEAST_SERVER.to_owned(),
-        _ if is_in("classes") => least_classes(),
+        _ if is_in("classes") => least_classes("auto"),
+        _ if is_in("fec") => least_classes("auto, repair: fec"),
         ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND.to_owned(),
         _ if is_in("bond") || is_in("reorder") => LEAST_BOND.to_owned(),
         _ if is_in("server") => LEAST_SERVER.to_owned(),
@@ -124,7 +125,10 @@ fn documented_values_and_both_ends_of_documented_ranges_are_accepted() {
 fn beyond_a_documented_range_is_refused_with_that_range() {
     let mut ranges = 0;
     for row in rows().into_iter().filter(|row| row.is_range) {
-        let [low, high] = row.values.as_slice() else { panic!("{}: {:?}", row.key, row.values) };
+        // Words may stand before a range.
+        let [.., low, high] = row.values.as_slice() else {
+            panic!("{}: {:?}", row.key, row.values)
+        };
         // A leading 9 makes any number larger than the highest.
         let error = parse(&with(&row.key, &format!("9{high}")), "f").expect_err(&row.key);
         let fix = error.fix.clone().unwrap_or_default();

@@ -182,7 +182,7 @@ fn fifteen_wans_are_accepted_in_a_bond_and_one_more_is_not() {
 fn a_wrong_bond_is_refused_at_the_place() {
     let rows: &[Row] = &[
         ("sute: crc32", "10:3", "unknown key `sute`", "did you mean `suite`?"),
-        ("fec: {}", "10:3", "not in this version", "remove it"),
+        ("fec: {}", "10:3", "unknown key `fec`", "it belongs at the top of the file"),
         ("suite: aes", "10:10", "unknown value `aes`", "`chacha20poly1305`, `siphash` or `crc32`"),
         ("port: 0", "10:9", "out of range", "1 to 65535"),
         ("device: thirteen-char", "10:11", "`thirteen-char` is too long", "at most 12"),

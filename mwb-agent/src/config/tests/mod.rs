@@ -3,6 +3,7 @@
 
 mod docs;
 mod ends;
+mod fec;
 mod properties;
 mod valid;
 mod wrong;

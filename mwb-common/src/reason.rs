@@ -169,6 +169,10 @@ reasons! {
     Copied = 57, Forward, "copied";
     /// Came out of the bond ahead of its turn, or behind one that is: the agent has it, and gives it back, to be counted again.
     Ahead = 58, Drop, "ahead";
+    /// Parity of packets that may get lost, of ours: sealed, and sent by this path.
+    ParitySent = 59, Forward, "parity_sent";
+    /// Parity of packets that may have got lost, of the far end: the agent has it.
+    ParityTaken = 60, Drop, "parity_taken";
 }
 
 impl Reason {
@@ -181,7 +185,7 @@ impl Reason {
 }
 
 // Whoever adds one that is no bond's has to say so there.
-const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::Ahead as u8);
+const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::ParityTaken as u8);
 
 /// Slots kept for reasons in the counter map; numbers stay below it.
 pub const REASON_SLOTS: usize = 64;

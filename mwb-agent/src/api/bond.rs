@@ -75,6 +75,9 @@ pub struct BondSession {
     /// What became of packets that are sent again if they get lost.
     #[serde(default)]
     pub repair: BondRepair,
+    /// What became of packets that are computed if they get lost.
+    #[serde(default)]
+    pub parity: BondParity,
     /// Paths by number.
     pub paths: Vec<BondPathStatus>,
 }
@@ -101,6 +104,35 @@ pub struct BondRepair {
     /// Packets held now.
     pub held: u64,
     /// Memory that takes, in bytes.
+    pub held_bytes: u64,
+}
+
+/// Blocks with parity, since the agent began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BondParity {
+    /// Packets that were sent and put in a block.
+    pub data: u64,
+    /// Bytes of those.
+    pub data_bytes: u64,
+    /// Blocks that got parity.
+    pub blocks: u64,
+    /// Packets of parity made for them.
+    pub parity: u64,
+    /// Bytes of those, which is what repair has cost.
+    pub parity_bytes: u64,
+    /// Packets of parity that came from the far end.
+    pub received: u64,
+    /// Of those, not needed: nothing of the block was missing any more.
+    pub useless: u64,
+    /// Of those, too late: their block had been repaired or given up.
+    pub late: u64,
+    /// Of those, not taken: they were none, or there was no memory.
+    pub refused: u64,
+    /// Packets that were lost, and computed.
+    pub recovered: u64,
+    /// Blocks of which more was lost than parity came.
+    pub unrecoverable: u64,
+    /// Memory in bytes that blocks take which are not complete.
     pub held_bytes: u64,
 }
 
@@ -208,7 +240,11 @@ pub struct BondPathStatus {
     /// lived, the same.
     #[serde(default)]
     pub again: Traffic,
-    /// Packets that may have to be sent again, and of which the agent did not hear.
+    /// Parity sent by it, the same.
+    #[serde(default)]
+    pub parity: Traffic,
+    /// Packets, sent or taken, that the agent should have had a copy of for their repair, or
+    /// that of others, and was not given one.
     #[serde(default)]
     pub untold: u64,
     /// How often the far end has come from another address.

@@ -73,6 +73,7 @@ families! {
     BOND_PATH_COPIED = "mwb_bond_path_copied_bytes_total" ["peer", "path", "wan"] "Bytes of them from the outer IP header on.";
     BOND_PATH_MOVES = "mwb_bond_path_moves_total" ["peer", "path", "wan"] "How often the far end of the path has come from another address.";
     BOND_PATH_AGAIN = "mwb_bond_path_sent_again_total" ["peer", "path", "wan"] "Packets sent by the path that had been lost on another.";
+    BOND_PATH_PARITY = "mwb_bond_path_parity_total" ["peer", "path", "wan"] "Packets of parity sent by the path.";
     BOND_ORDER_PACKETS = "mwb_bond_order_packets_total" ["peer", "result"] "Packets that came ahead of their turn, or behind one that did, by what became of them.";
     BOND_ORDER_MISSING = "mwb_bond_order_missing_total" ["peer"] "Packets that did not come before those behind them were given on.";
     BOND_ORDER_HELD = "mwb_bond_order_held_packets" ["peer"] "Packets that wait for their turn.";
@@ -81,6 +82,10 @@ families! {
     BOND_REPAIR_PACKETS = "mwb_bond_repair_packets_total" ["peer", "result"] "Packets whose lost ones are sent again, by what became of them.";
     BOND_REPAIR_LOSSES = "mwb_bond_repair_losses_total" ["peer", "cause"] "Losses of such packets, by what has shown them.";
     BOND_REPAIR_BYTES = "mwb_bond_repair_held_bytes" ["peer"] "Memory that packets take whose arrival is not known yet.";
+    BOND_PARITY_PACKETS = "mwb_bond_parity_packets_total" ["peer", "result"] "Packets of blocks with parity, of data and of parity, by what became of them.";
+    BOND_PARITY_BLOCKS = "mwb_bond_parity_blocks_total" ["peer", "result"] "Blocks with parity, by what became of them.";
+    BOND_PARITY_SIZE = "mwb_bond_parity_bytes_total" ["peer", "what"] "Bytes that were put in blocks, and of the parity that they got.";
+    BOND_PARITY_BYTES = "mwb_bond_parity_held_bytes" ["peer"] "Memory that blocks take whose packets have not all come.";
     BOND_INITIATIONS = "mwb_bond_initiations_total" [] "Initiations of handshakes: sent by a gateway, or come to a server.";
     BOND_HANDSHAKES = "mwb_bond_handshakes_total" ["result"] "What handshakes have come to.";
     BOND_MESSAGES_REFUSED = "mwb_bond_messages_refused_total" ["reason"] "Messages of the far end's agent that were not taken.";

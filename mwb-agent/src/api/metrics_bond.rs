@@ -6,9 +6,10 @@ use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use super::metrics::{
     BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE, BOND_MESSAGES_REFUSED, BOND_MTU,
     BOND_ORDER_BYTES, BOND_ORDER_HELD, BOND_ORDER_MISSING, BOND_ORDER_PACKETS, BOND_ORDER_WITHIN,
-    BOND_PATH_AGAIN, BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES,
-    BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES,
-    BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT,
+    BOND_PARITY_BLOCKS, BOND_PARITY_BYTES, BOND_PARITY_PACKETS, BOND_PARITY_SIZE, BOND_PATH_AGAIN,
+    BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED,
+    BOND_PATH_JITTER, BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU,
+    BOND_PATH_PACKETS, BOND_PATH_PARITY, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT,
     BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_REPAIR_BYTES, BOND_REPAIR_LOSSES, BOND_REPAIR_PACKETS,
     BOND_SESSIONS, BOND_UNANSWERED, counter, float, gauge, whole,
 };
@@ -36,6 +37,7 @@ pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometh
     }
     fill_order(registry, bond)?;
     fill_repair(registry, bond)?;
+    fill_parity(registry, bond)?;
     fill_handshakes(registry, bond)?;
     fill_quality(registry, bond)?;
     fill_traffic(registry, bond)
@@ -88,6 +90,33 @@ fn fill_repair(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus:
             losses.with_label_values(&[peer, cause]).inc_by(*count);
         }
         bytes.with_label_values(&[peer]).set(whole(repair.held_bytes));
+    }
+    Ok(())
+}
+
+fn fill_parity(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &BOND_PARITY_PACKETS)?;
+    let blocks = counter(registry, &BOND_PARITY_BLOCKS)?;
+    let size = counter(registry, &BOND_PARITY_SIZE)?;
+    let bytes = gauge(registry, &BOND_PARITY_BYTES)?;
+    for session in &bond.sessions {
+        let (peer, parity) = (peer(session), &session.parity);
+        for (result, count) in [
+            ("data", parity.data),
+            ("parity", parity.parity),
+            ("received", parity.received),
+            ("useless", parity.useless),
+            ("late", parity.late),
+            ("refused", parity.refused),
+            ("recovered", parity.recovered),
+        ] {
+            packets.with_label_values(&[peer, result]).inc_by(count);
+        }
+        blocks.with_label_values(&[peer, "sent"]).inc_by(parity.blocks);
+        blocks.with_label_values(&[peer, "unrecoverable"]).inc_by(parity.unrecoverable);
+        size.with_label_values(&[peer, "data"]).inc_by(parity.data_bytes);
+        size.with_label_values(&[peer, "parity"]).inc_by(parity.parity_bytes);
+        bytes.with_label_values(&[peer]).set(whole(parity.held_bytes));
     }
     Ok(())
 }
@@ -164,6 +193,7 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
     let forced = counter(registry, &BOND_PATH_FORCED)?;
     let copies = counter(registry, &BOND_PATH_COPIES)?;
     let again = counter(registry, &BOND_PATH_AGAIN)?;
+    let parity = counter(registry, &BOND_PATH_PARITY)?;
     let copied = counter(registry, &BOND_PATH_COPIED)?;
     let moves = counter(registry, &BOND_PATH_MOVES)?;
     for (labels, path) in paths(bond) {
@@ -179,6 +209,7 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
         copies.with_label_values(&labels).inc_by(path.copies.packets);
         copied.with_label_values(&labels).inc_by(path.copies.bytes);
         again.with_label_values(&labels).inc_by(path.again.packets);
+        parity.with_label_values(&labels).inc_by(path.parity.packets);
         moves.with_label_values(&labels).inc_by(path.moves.into());
     }
     Ok(())

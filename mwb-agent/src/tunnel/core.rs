@@ -83,7 +83,7 @@ impl Core {
         sockets: Sockets,
         beats: watch::Sender<Beat>,
     ) -> Self {
-        let slow = slow::start(&maps, settings.hold);
+        let slow = slow::start(&maps, &settings);
         Self {
             maps,
             bus,

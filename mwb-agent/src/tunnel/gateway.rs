@@ -70,7 +70,10 @@ impl Gateway {
             let found = Session::take_over(&core.maps, slot)?;
             match found.filter(|found| slot == in_use && found.peer == self.bond.server_public_key)
             {
-                Some(session) => self.session = Some(session),
+                Some(mut session) => {
+                    session.reserve = core.settings.reserve();
+                    self.session = Some(session);
+                }
                 None if core.maps.session(slot)?.ours != 0 => core.maps.clear(slot)?,
                 None => {}
             }
@@ -272,6 +275,7 @@ impl Gateway {
         let server = self.bond.server_public_key;
         let mut session =
             Session::install(&core.maps, slot, server, established, Sender::Initiator, 0)?;
+        session.reserve = core.settings.reserve();
         session.join(&core.maps, via, to, via)?;
         session.present(&core.maps)?;
         self.session = Some(session);

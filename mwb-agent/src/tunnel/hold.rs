@@ -14,10 +14,20 @@ use crate::hitless::reorder::{Ahead, Flow, Limits, REACH, Released, Reorder, Sta
 /// What may be held: 100 Mbit/s by each of eight paths for 200 ms, and what keeping it takes.
 const LIMITS: Limits = Limits { per_session: 32 << 20, total: 64 << 20, reach: REACH };
 
+/// Parity comes so much later than what it is of by the same path, at most, in ns, besides
+/// what its block has waited for packets.
+const MARGIN: u64 = 10_000_000;
+/// How long a flow is one with parity after such a packet of it came, in ns.
+const LASTS: u64 = 1_000_000_000;
+
 /// What is held, of all sessions.
 pub(super) struct Hold {
     /// The longest wait, in ns.
     most: u64,
+    /// How much longer packets of blocks with parity wait, in ns.
+    blocks: u64,
+    /// Flows with packets of such blocks, and when the last came.
+    protected: BTreeMap<Flow, u64>,
     spreads: Spreads,
     engine: Reorder,
     /// Of each flow of which packets are held, how many were handed over.
@@ -25,19 +35,24 @@ pub(super) struct Hold {
     /// Ids of the sessions, by slot.
     sessions: BTreeMap<u32, u32>,
     released: Vec<Released>,
+    tidied: u64,
 }
 
 impl Hold {
-    /// Holds nothing. `most`: the longest wait.
-    pub(super) fn new(most: Duration) -> Self {
+    /// Holds nothing. `most`: the longest wait. `wait`: how long a block waits for packets, in
+    /// ns; both ends should have the same.
+    pub(super) fn new(most: Duration, wait: u64) -> Self {
         let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
         Self {
             most,
+            blocks: wait.saturating_add(MARGIN),
+            protected: BTreeMap::new(),
             spreads: Spreads::new(most),
             engine: Reorder::new(LIMITS),
             counts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             released: Vec::new(),
+            tidied: 0,
         }
     }
 
@@ -50,9 +65,15 @@ impl Hold {
         let flow = Flow { slot: head.slot, bucket: head.bucket };
         self.counts.insert(flow, head.count);
         let (deadline, paths) = self.spreads.of(maps, head.slot, head.ways, now);
-        // What was lost may be sent again: that takes longer than any way.
-        let repaired = head.flags & flag::REPEATS != 0;
-        let deadline = if repaired { self.most } else { deadline };
+        let again = head.flags & (flag::REPEATS & !flag::FEC) != 0;
+        let computed = head.flags & flag::FEC != 0 || self.is_protected(flow, now);
+        let repaired = again || computed;
+        let deadline = match (again, computed) {
+            // What was lost may be sent again: that takes longer than any way.
+            (true, _) => self.most,
+            (false, true) => deadline.saturating_add(self.blocks).min(self.most),
+            (false, false) => deadline,
+        };
         let ahead = Ahead {
             flow,
             number: head.number,
@@ -65,9 +86,22 @@ impl Hold {
         self.engine.take(ahead, now, deadline, &mut self.released);
     }
 
+    /// A packet of a block with parity came: what is lost of its flow may be computed.
+    pub(super) fn protected(&mut self, head: &Handed, now: u64) {
+        self.protected.insert(Flow { slot: head.slot, bucket: head.bucket }, now);
+    }
+
+    fn is_protected(&self, flow: Flow, now: u64) -> bool {
+        self.protected.get(&flow).is_some_and(|last| now.saturating_sub(*last) < LASTS)
+    }
+
     /// Gives each packet whose time it is to `each`, in order.
     pub(super) fn turn(&mut self, now: u64, mut each: impl FnMut(&Back, &[u8])) {
         self.engine.expire(now, &mut self.released);
+        if now.saturating_sub(self.tidied) > LASTS {
+            self.tidied = now;
+            self.protected.retain(|_, last| now.saturating_sub(*last) < LASTS);
+        }
         // Only the last one of a flow can say that nothing of it is here any more.
         let mut last: BTreeMap<Flow, usize> = BTreeMap::new();
         for (place, packet) in self.released.iter().enumerate() {

@@ -75,7 +75,7 @@ pub(super) fn estimate(
     let verdict = session.estimator.update(now, &facts);
     session.stripe = verdict.stripe;
     for verdict in verdict.paths {
-        session.reckon(&core.maps, &verdict)?;
+        session.reckon(&core.maps, &verdict, core.settings.protects(verdict.loss))?;
         let path = verdict.path;
         if let Some(link) = session.paths.get_mut(&path) {
             link.verdict = verdict;

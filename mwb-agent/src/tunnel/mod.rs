@@ -38,6 +38,7 @@ pub mod message;
 pub mod mtu;
 mod network;
 mod pace;
+mod parity;
 mod paths;
 mod rate;
 mod refusals;

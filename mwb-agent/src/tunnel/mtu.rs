@@ -263,12 +263,12 @@ pub fn overhead(suite: Suite, is_v6: bool) -> u32 {
 /// [`mwb_common::maps::Session::mtu`]: the longest inner packet that every path takes,
 /// of those that have been measured; as long as none has, of all. A path that joins
 /// makes packets no shorter before it is known that it has to: until then it takes those
-/// that fit.
+/// that fit. `reserve` bytes less: parity of such packets is longer by so much.
 #[must_use]
-pub fn inner(suite: Suite, paths: &[Outer]) -> u32 {
+pub fn inner(suite: Suite, paths: &[Outer], reserve: u32) -> u32 {
     let least = |settled: bool| {
         let some = paths.iter().filter(move |path| path.settled || !settled);
-        some.map(|path| path.mtu.saturating_sub(overhead(suite, path.is_v6))).min()
+        some.map(|path| path.mtu.saturating_sub(overhead(suite, path.is_v6) + reserve)).min()
     };
     least(true).or(least(false)).unwrap_or(LEAST_INNER).max(LEAST_INNER)
 }

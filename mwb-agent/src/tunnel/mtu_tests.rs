@@ -200,13 +200,15 @@ fn inner_packets_fit_every_path_that_is_known() {
     let suite = Suite::ChaCha20Poly1305;
     assert_eq!((overhead(suite, false), overhead(Suite::Crc32, true)), (68, 80));
     let ethernet = outer(1_500, false, true);
-    assert_eq!(inner(suite, &[ethernet]), 1_432);
-    assert_eq!(inner(suite, &[ethernet, outer(1_500, true, true)]), 1_412);
-    assert_eq!(inner(suite, &[ethernet, outer(1_400, false, true)]), 1_332);
-    assert_eq!(inner(suite, &[ethernet, outer(FIRST, true, false)]), 1_432);
-    assert_eq!(inner(suite, &[outer(FIRST, true, false)]), LEAST_INNER);
-    assert_eq!(inner(suite, &[ethernet, outer(BASE4, false, true)]), LEAST_INNER);
-    assert_eq!(inner(suite, &[]), LEAST_INNER);
+    assert_eq!(inner(suite, &[ethernet], 0), 1_432);
+    assert_eq!(inner(suite, &[ethernet, outer(1_500, true, true)], 0), 1_412);
+    assert_eq!(inner(suite, &[ethernet, outer(1_400, false, true)], 0), 1_332);
+    assert_eq!(inner(suite, &[ethernet, outer(FIRST, true, false)], 0), 1_432);
+    assert_eq!(inner(suite, &[outer(FIRST, true, false)], 0), LEAST_INNER);
+    assert_eq!(inner(suite, &[ethernet, outer(BASE4, false, true)], 0), LEAST_INNER);
+    assert_eq!(inner(suite, &[], 0), LEAST_INNER);
+    // And so does their parity.
+    assert_eq!(inner(suite, &[ethernet], 61), 1_371);
 }
 
 proptest! {

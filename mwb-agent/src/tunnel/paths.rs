@@ -130,10 +130,21 @@ impl Session {
         Ok(true)
     }
 
-    /// What the kernel side reckons with: the time of a byte, and the delays.
-    pub(super) fn reckon(&mut self, maps: &BondMaps, verdict: &PathVerdict) -> Result<(), Error> {
+    /// What the kernel side reckons with: the time of a byte, the delays, and whether what is
+    /// lost is computed from parity.
+    pub(super) fn reckon(
+        &mut self,
+        maps: &BondMaps,
+        verdict: &PathVerdict,
+        protected: bool,
+    ) -> Result<(), Error> {
         let PathVerdict { path, byte_time, delay, striped_delay, .. } = *verdict;
-        self.change(maps, path, |entry| BondPath { byte_time, delay, striped_delay, ..*entry })
+        let loss = (verdict.loss.clamp(0.0, 1.0) * 65_536.0) as u32;
+        let protected = if protected { bond_path_flag::PROTECTED } else { 0 };
+        self.change(maps, path, |entry| {
+            let flags = entry.flags & !bond_path_flag::PROTECTED | protected;
+            BondPath { byte_time, delay, striped_delay, loss, flags, ..*entry }
+        })
     }
 
     /// What the path takes, in bytes from the outer IP header on. Whether that is less or
@@ -172,7 +183,7 @@ impl Session {
             is_v6: link.remote().is_ipv6(),
             settled: link.search.as_ref().is_some_and(Search::is_settled),
         });
-        let mtu = mtu::inner(self.suite, &paths.collect::<Vec<_>>());
+        let mtu = mtu::inner(self.suite, &paths.collect::<Vec<_>>(), self.reserve);
         if mtu != self.entry.mtu {
             self.entry.mtu = mtu;
             // A session that is not there yet is written as a whole.

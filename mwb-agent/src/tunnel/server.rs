@@ -102,12 +102,13 @@ impl Server {
             let found = Session::take_over(&core.maps, slot)?;
             let known =
                 |found: &Session| self.clients.contains_key(&found.peer) && found.is_heard();
-            let Some(found) = found.filter(known) else {
+            let Some(mut found) = found.filter(known) else {
                 if core.maps.session(slot)?.ours != 0 {
                     core.maps.clear(slot)?;
                 }
                 continue;
             };
+            found.reserve = core.settings.reserve();
             // Of two that were heard the newer one is in use.
             let current = &mut self.of.entry(found.peer).or_default().current;
             let older = match current.take() {
@@ -343,6 +344,7 @@ impl Server {
             Sender::Responder,
             session_flag::ROAMS,
         )?;
+        session.reserve = core.settings.reserve();
         let path = received.packet.get(PATH_AT).copied().filter(|path| is_path(*path));
         if let Some(path) = path {
             session.join(&core.maps, path, received.from, received.via)?;

@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) estimator: Estimator,
     /// Among which paths elephants may be striped, as far as they were measured.
     pub(super) stripe: u32,
+    /// How much shorter inner packets are than the paths take, in bytes.
+    pub(super) reserve: u32,
     /// The entry as it is in the map.
     pub(super) entry: maps::Session,
     /// Keys for messages, by parity: those that this process has made.
@@ -112,6 +114,7 @@ impl Session {
             shares: Shares::default(),
             estimator: Estimator::new(),
             stripe: 0,
+            reserve: 0,
             entry,
             keys: [None, None],
             made: [None, None],
@@ -178,6 +181,7 @@ impl Session {
             shares: Shares::default(),
             estimator: Estimator::new(),
             stripe: 0,
+            reserve: 0,
             entry,
             keys: [None, None],
             made,

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use mwb_common::classes::repair;
 use mwb_common::maps::Bond;
 
-use crate::config::{self, Classes, Config, Idle};
+use crate::config::{self, Classes, Config, Fec, Idle};
+use crate::hitless::fec;
 
 /// The bond at this end.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,8 @@ pub struct Settings {
     pub classes: Classes,
     /// How long a packet that is ahead of its turn waits at most.
     pub hold: Duration,
+    /// Blocks with parity.
+    pub fec: Fec,
     /// Which end this is.
     pub end: End,
 }
@@ -49,6 +53,32 @@ impl Settings {
         }
     }
 
+    /// How blocks with parity are made.
+    pub(super) fn blocks(&self) -> fec::Settings {
+        let Fec { parity, block, wait, interleave } = self.fec;
+        fec::Settings {
+            data: block,
+            parity: parity.map_or(fec::Amount::Auto, fec::Amount::Fixed),
+            wait: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX),
+            interleave,
+        }
+    }
+
+    /// Whether packets of a class with parity are put in blocks if they go by a path that
+    /// loses this part of them.
+    pub(super) fn protects(&self, loss: f64) -> bool {
+        self.has_parity() && (self.fec.parity.is_some() || loss >= fec::CLEAN)
+    }
+
+    /// How much shorter inner packets have to be, in bytes, so that their parity passes, too.
+    pub(super) fn reserve(&self) -> u32 {
+        if self.has_parity() { fec::overhead(self.fec.block) as u32 } else { 0 }
+    }
+
+    fn has_parity(&self) -> bool {
+        self.classes.repairs() & repair::FEC != 0
+    }
+
     /// Of a configuration; none without a bond.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
@@ -65,6 +95,7 @@ impl Settings {
             idle: config.idle()?,
             classes: config.classes.clone(),
             hold: config.hold,
+            fec: config.fec,
             end,
         })
     }

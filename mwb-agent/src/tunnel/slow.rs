@@ -1,6 +1,7 @@
 //! The slow path of a bond: packets that the kernel side hands over because they are ahead
-//! of their turn ([`super::hold`]), or may have to be sent again ([`super::repair`]), and
-//! what came, for the far end that asks ([`super::acks`]).
+//! of their turn ([`super::hold`]), may have to be sent again ([`super::repair`]) or are of
+//! a block with parity ([`super::parity`]), and what came, for the far end that asks
+//! ([`super::acks`]).
 //!
 //! A thread of its own does it, so that nothing holds it up. The kernel side hands over
 //! only while a lease runs that this thread renews; without it, it gives packets on as they
@@ -13,9 +14,9 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use mwb_common::maps::{Back, Handed, handed};
+use mwb_common::wire::flag;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,7 +24,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::acks::{Acks, Told};
 use super::device::DeviceSocket;
 use super::hold::Hold;
+use super::parity::{self, Blocks};
 use super::repair::Repair;
+use super::settings::Settings;
 use crate::dataplane::{BondMaps, Error, HandedRing, monotonic};
 use crate::hitless::{reorder, resend};
 
@@ -45,6 +48,7 @@ const SAID: usize = 8 + resend::LENGTH;
 pub(super) struct Counted {
     pub(super) order: reorder::Statistics,
     pub(super) repair: resend::Statistics,
+    pub(super) parity: parity::Counted,
 }
 
 /// What was counted, by slot of the session.
@@ -72,9 +76,9 @@ impl Drop for Slow {
     }
 }
 
-/// Starts the thread. `hold`: the longest that a packet is held.
-pub(super) fn start(maps: &BondMaps, hold: Duration) -> Option<Slow> {
-    let started = Slow::start(maps.clone(), hold);
+/// Starts the thread.
+pub(super) fn start(maps: &BondMaps, settings: &Settings) -> Option<Slow> {
+    let started = Slow::start(maps.clone(), settings);
     started
         .inspect_err(|error| {
             tracing::error!(%error, "packets of the bond are given on as they come");
@@ -83,7 +87,8 @@ pub(super) fn start(maps: &BondMaps, hold: Duration) -> Option<Slow> {
 }
 
 impl Slow {
-    fn start(maps: BondMaps, hold: Duration) -> io::Result<Self> {
+    fn start(maps: BondMaps, settings: &Settings) -> io::Result<Self> {
+        let (hold, fec) = (settings.hold, settings.blocks());
         let (said, heard) = UnixDatagram::pair()?;
         said.set_nonblocking(true)?;
         heard.set_nonblocking(true)?;
@@ -95,8 +100,9 @@ impl Slow {
             // An agent has one bond after another, never two.
             let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
             let worker = Worker {
-                hold: Hold::new(hold),
+                hold: Hold::new(hold, fec.wait),
                 repair: Repair::new(maps.slots()),
+                blocks: Blocks::new(fec, maps.slots()),
                 acks: Acks::new(tell),
                 heard,
                 out: Out { socket: None, frame: Vec::new() },
@@ -134,6 +140,7 @@ struct Worker {
     maps: BondMaps,
     hold: Hold,
     repair: Repair,
+    blocks: Blocks,
     acks: Acks,
     heard: UnixDatagram,
     out: Out,
@@ -180,7 +187,12 @@ impl Worker {
                 *shown.lock().unwrap_or_else(PoisonError::into_inner) = self.counted();
             }
             if self.turn(ring, now) == 0 {
-                let dues = [self.hold.next_due(), self.repair.next_due(), self.acks.next_due()];
+                let dues = [
+                    self.hold.next_due(),
+                    self.repair.next_due(),
+                    self.blocks.next_due(),
+                    self.acks.next_due(),
+                ];
                 let due = dues.into_iter().flatten().fold(renew, u64::min);
                 self.wait(ring, due.saturating_sub(monotonic()));
             }
@@ -192,12 +204,24 @@ impl Worker {
 
     /// Takes what there is, and does what is due; says how many packets there were.
     fn turn(&mut self, ring: &mut HandedRing, now: u64) -> usize {
-        let Self { maps, hold, repair, acks, out, .. } = self;
+        let Self { maps, hold, repair, blocks, acks, out, .. } = self;
         let taken = ring.read(BATCH, |head, text| match head.kind {
             // An agent before us did not get to it.
             _ if now.saturating_sub(head.came) > STALE => {}
             handed::AHEAD => hold.take(maps, head, text, now),
-            handed::SENT => repair.sent(head, text, now),
+            handed::SENT => {
+                if head.flags & flag::ACKED != 0 {
+                    repair.sent(head, text, now);
+                }
+                if head.flags & flag::FEC != 0 {
+                    blocks.sent(maps, head, text, now);
+                }
+            }
+            handed::TAKEN => {
+                hold.protected(head, now);
+                blocks.came(head, text, now);
+            }
+            handed::PARITY => blocks.parity(head, text, now),
             handed::ASKED => acks.ask(head, now),
             _ => {}
         });
@@ -209,6 +233,7 @@ impl Worker {
             }
         }
         repair.turn(maps, now, |head: &Handed, text| out.send(maps, &Back::again(head), text));
+        blocks.turn(maps, now, |head, text| out.send(maps, head, text));
         acks.turn(maps, now);
         taken
     }
@@ -220,6 +245,9 @@ impl Worker {
         }
         for (slot, repair) in self.repair.statistics() {
             shown.entry(slot).or_default().repair = repair;
+        }
+        for (slot, parity) in self.blocks.counted() {
+            shown.entry(slot).or_default().parity = parity;
         }
         shown
     }

@@ -12,12 +12,14 @@ use super::estimate::Reason;
 use super::gateway::Gateway;
 use super::mtu;
 use super::pace::{self, Pace};
+use super::parity;
 use super::paths::Link;
 use super::secure::Refused;
 use super::server::{Server, client_name};
 use super::session::Session;
 use crate::api::bond::{
-    BondOrder, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus, Handshakes,
+    BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus,
+    Handshakes,
 };
 use crate::api::snapshot::Traffic;
 use crate::bond::Refusal;
@@ -102,6 +104,7 @@ fn show(core: &Core, session: &Session, client: Option<String>, balance: Balance
         balance: balance.name().to_owned(),
         order: show_order(&counted.order),
         repair: show_repair(&counted.repair),
+        parity: show_parity(&counted.parity),
         paths: paths.map(|(path, link)| show_path(core, session, *path, link)).collect(),
     }
 }
@@ -121,6 +124,24 @@ fn show_repair(known: &resend::Statistics) -> BondRepair {
         given_up: known.expired + known.forgotten,
         held: known.held as u64,
         held_bytes: known.held_bytes as u64,
+    }
+}
+
+fn show_parity(known: &parity::Counted) -> BondParity {
+    let parity::Counted { made, used } = known;
+    BondParity {
+        data: made.packets - made.clean - made.skipped,
+        data_bytes: made.data_bytes,
+        blocks: made.blocks,
+        parity: made.parity,
+        parity_bytes: made.parity_bytes,
+        received: used.parity,
+        useless: used.useless,
+        late: used.late,
+        refused: used.malformed + used.refused,
+        recovered: used.recovered,
+        unrecoverable: used.unrecoverable,
+        held_bytes: (made.memory + used.memory) as u64,
     }
 }
 
@@ -171,6 +192,7 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
         forced: link.state.forced,
         copies: traffic(link.state.copies, link.state.copied_bytes),
         again: traffic(link.state.again, link.state.again_bytes),
+        parity: traffic(link.state.parity, link.state.parity_bytes),
         untold: link.state.untold,
         moves: link.state.moves,
         metered: link.has(bond_path_flag::METERED),

@@ -15,14 +15,14 @@ use crate::network::in_the_world;
 use crate::packet::Packet;
 use crate::world::{PORT, host_udp, v6};
 
-const SUITE: Suite = Suite::ChaCha20Poly1305;
+pub(crate) const SUITE: Suite = Suite::ChaCha20Poly1305;
 const AGAIN: u8 = flag::ORDERED | flag::ACKED;
 
-/// An end whose packets are all sent again if they get lost.
-fn repairing(lan: u32, side: Side, lease: u64) -> End {
+/// An end whose packets are all repaired if they get lost.
+pub(crate) fn repairing(lan: u32, side: Side, repair: u8, lease: u64) -> End {
     let mut end = End::new(lan, side);
     end.reset(SUITE, false);
-    let rule = ClassRule { class: class::AUTO, repair: repair::RETRANSMIT, ..ClassRule::ALL };
+    let rule = ClassRule { class: class::AUTO, repair, ..ClassRule::ALL };
     end.maps().set_classes(&[rule]).expect("a write");
     end.maps().set_bond(&Bond { rules: 1, ..bond(side) }).expect("a write");
     end.plane.set_ticks(crate::bond_world::LOOPBACK).expect("a device");
@@ -31,7 +31,7 @@ fn repairing(lan: u32, side: Side, lease: u64) -> End {
 }
 
 /// What goes into the bond at an end.
-fn outward(side: Side, packet: &Packet) -> (Door, Packet) {
+pub(crate) fn outward(side: Side, packet: &Packet) -> (Door, Packet) {
     match side {
         Side::Gateway => (Door::Lan, packet.clone()),
         Side::Server => (
@@ -48,7 +48,7 @@ fn outward(side: Side, packet: &Packet) -> (Door, Packet) {
 fn the_agent_is_told_of_each_that_may_be_lost() {
     in_the_world("the_agent_is_told_of_each_that_may_be_lost", |lan| {
         for side in [Side::Gateway, Side::Server] {
-            let mut end = repairing(lan, side, u64::MAX);
+            let mut end = repairing(lan, side, repair::RETRANSMIT, u64::MAX);
             for packet in [host_udp(PORT), v6(&host_udp(PORT))] {
                 let (door, packet) = outward(side, &packet);
                 let (out, row) = end.counted(door, &packet.bytes());
@@ -90,7 +90,7 @@ fn the_agent_is_told_of_each_that_may_be_lost() {
 fn what_is_sent_again_goes_by_another_path_under_its_number() {
     in_the_world("what_is_sent_again_goes_by_another_path_under_its_number", |lan| {
         for side in [Side::Gateway, Side::Server] {
-            let mut end = repairing(lan, side, u64::MAX);
+            let mut end = repairing(lan, side, repair::RETRANSMIT, u64::MAX);
             let text = inner_of(&host_udp(PORT));
             let lost = Handed {
                 slot: side.slot(),
@@ -141,7 +141,7 @@ fn what_is_sent_again_goes_by_another_path_under_its_number() {
 fn the_far_end_is_heard_when_it_wants_to_know_what_came() {
     in_the_world("the_far_end_is_heard_when_it_wants_to_know_what_came", |lan| {
         for side in [Side::Gateway, Side::Server] {
-            let mut end = repairing(lan, side, u64::MAX);
+            let mut end = repairing(lan, side, repair::RETRANSMIT, u64::MAX);
             let host = host_udp(PORT);
             let packet = match side {
                 Side::Server => host,

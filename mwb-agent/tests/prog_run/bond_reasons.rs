@@ -2,7 +2,7 @@
 
 use mwb_common::classes::{ClassRule, class};
 use mwb_common::integrity::Suite;
-use mwb_common::maps::{Bond, BondPath, tick};
+use mwb_common::maps::{Back, Bond, BondPath, tick};
 use mwb_common::reason::{Reason, Verdict};
 use mwb_common::wire::{Header, Kind, flag, inner};
 
@@ -65,6 +65,10 @@ fn copy(side: Side) -> Vec<u8> {
 fn ahead(side: Side) -> Vec<u8> {
     let text = inner_of(&packet_from(side.other()));
     from_far(side, |header| header.flags = flag::ORDERED, &text)
+}
+
+fn parity(side: Side) -> Vec<u8> {
+    [bytemuck::bytes_of(&Back::parity(side.slot(), 1, 0)), &b"hello"[..]].concat()
 }
 
 fn of_kind(side: Side, kind: Kind, text: &[u8]) -> Vec<u8> {
@@ -134,12 +138,16 @@ fn rows() -> Vec<Row> {
             Reason::BondMessage,
         ),
         row(
-            "parity, which nobody sends",
+            "parity",
             Server,
             Wan(1),
             |side| of_kind(side, Kind::Parity, b"hello"),
-            Reason::BondMalformed,
+            Reason::ParityTaken,
         ),
+        Row {
+            given: |end| end.plane.set_ticks(LOOPBACK).expect("a device"),
+            ..row("parity of ours", Server, Device, parity, Reason::ParitySent)
+        },
         row(
             "of a session that is not there",
             Server,

@@ -20,7 +20,7 @@ use mwb_agent::dataplane::{
 use mwb_common::integrity::Suite;
 use mwb_common::integrity::seal::{Key, Sender};
 use mwb_common::maps::{
-    Back, Bond, BondPath, Device, Direction, Family, Path, PathState, Session, bond_choice,
+    Back, Bond, BondPath, Device, Direction, Family, Path, PathState, Session, back, bond_choice,
     bond_path_flag, bond_role, hook, path_flag, role, session_flag, takes_xdp,
 };
 use mwb_common::reason::Reason;
@@ -354,7 +354,9 @@ impl End {
         assert_eq!(row.packets, 1);
         let kinds = frame.first_chunk().zip(frame.get(12..).and_then(|rest| rest.first_chunk()));
         let is_back = kinds.is_some_and(|(&kind, &ethertype)| Back::is(kind, ethertype));
-        let inward = matches!(door, Door::Wan(_)) || door == Door::Device && is_back;
+        // What the agent has sent goes out.
+        let given = frame.get(..2).is_some_and(|kind| kind == back::AGAIN || kind == back::PARITY);
+        let inward = matches!(door, Door::Wan(_)) || door == Door::Device && is_back && !given;
         let direction = if inward { Direction::In } else { Direction::Out };
         assert_eq!(row.direction, direction);
         (outcome, *row)

@@ -23,6 +23,7 @@ mod bond_metered;
 mod bond_order;
 mod bond_others;
 mod bond_packet;
+mod bond_parity;
 mod bond_probes;
 mod bond_reasons;
 mod bond_roaming;

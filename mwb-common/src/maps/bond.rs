@@ -160,6 +160,8 @@ pub mod bond_path_flag {
     /// Each byte costs: while it carries nothing it is probed seldom
     /// ([`crate::select::pace`]).
     pub const METERED: u32 = 1 << 3;
+    /// Packets of a class with parity that go by it are put in blocks that get some.
+    pub const PROTECTED: u32 = 1 << 4;
 }
 
 /// A path of a session. The agent writes it.
@@ -189,6 +191,8 @@ pub struct BondPath {
     pub via: u8,
     /// Incremented when `remote` is a new one, for [`PathState::moved`].
     pub generation: u32,
+    /// The part of its packets that it loses, in 2^-16. For the agent.
+    pub loss: u32,
 }
 
 /// What the kernel side keeps of a path, of both directions. Zeroed by the agent when
@@ -271,7 +275,12 @@ pub struct PathState {
     pub again: u64,
     /// Bytes of them from the outer IP header on.
     pub again_bytes: u64,
-    /// Packets that the agent was to know of, to send them again, and could not be told of.
+    /// Parity sent by it.
+    pub parity: u64,
+    /// Bytes of it from the outer IP header on.
+    pub parity_bytes: u64,
+    /// Packets that the agent was to have a copy of, to repair what gets lost, and was not
+    /// given one.
     pub untold: u64,
     /// Until when the budget for copies is spent ([`crate::classes::spend`]).
     pub budget_spent: u64,
@@ -302,8 +311,8 @@ layouts!(
     Bond = 64,
     Session = 200,
     SessionState = 8,
-    BondPath = 44,
-    PathState = 264,
+    BondPath = 48,
+    PathState = 280,
     GuardedPathWindow = 528,
     Owner = 4,
 );

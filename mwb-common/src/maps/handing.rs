@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::tick;
 use crate::turns::Turns;
+use crate::wire::inner;
 
 /// Bytes of the ring of what the agent is handed, a power of two.
 pub const HANDED_BYTES: usize = 4 << 20;
@@ -68,11 +69,15 @@ pub struct Handed {
 pub mod handed {
     /// It is ahead of its turn, or behind one that is.
     pub const AHEAD: u8 = 1;
-    /// One of those that may have to be sent again was sent; `sequence` and `path` are those
+    /// One was sent that is to be repaired if it gets lost; `sequence` and `path` are those
     /// that it was sent with.
     pub const SENT: u8 = 2;
     /// The far end wants to know what came by the path. No text.
     pub const ASKED: u8 = 3;
+    /// One of a block with parity came; it has been given on.
+    pub const TAKEN: u8 = 4;
+    /// Parity came.
+    pub const PARITY: u8 = 5;
 }
 
 /// What a frame from the agent says before its text. Such frames come in through the data
@@ -86,12 +91,12 @@ pub struct Back {
     pub source: [u8; 6],
     /// [`tick::ETHERTYPE`].
     pub ethertype: [u8; 2],
-    /// The bucket.
+    /// The bucket. Of parity, paths that it does not go by if there is another, by bit.
     pub bucket: [u8; 2],
     /// One of [`crate::wire::inner`].
     pub inner: u8,
     /// Of a packet whose turn it is, 1: [`Back::done`] says something. Of one that is sent
-    /// again, bits of [`crate::wire::flag`].
+    /// again, or was recovered, bits of [`crate::wire::flag`].
     pub flags: u8,
     /// So many of the bucket's packets that the agent was handed it is done with.
     pub done: [u8; 4],
@@ -103,6 +108,12 @@ pub mod back {
     pub const TURN: [u8; 2] = [0x02, 0x04];
     /// A packet that is sent again, if it can be by another path than this.
     pub const AGAIN: [u8; 2] = [0x02, 0x05];
+    /// Parity to be sent; by its path if there is no better one.
+    pub const PARITY: [u8; 2] = [0x02, 0x06];
+    /// A packet that was lost, and has been computed.
+    pub const RECOVERED: [u8; 2] = [0x02, 0x07];
+    /// The last of them.
+    pub(super) const LAST: u8 = RECOVERED[1];
 }
 
 impl Back {
@@ -120,6 +131,27 @@ impl Back {
     #[must_use]
     pub const fn again(packet: &Handed) -> Self {
         Self::new(back::AGAIN, packet, packet.flags, 0)
+    }
+
+    /// Parity, that goes by none of the paths `avoid` (by bit) if it can, and by `path` if
+    /// there is no other.
+    #[must_use]
+    pub const fn parity(slot: u32, path: u8, avoid: u16) -> Self {
+        Self {
+            destination: tick::destination(back::PARITY, slot, path),
+            source: [0x02, 0, 0, 0, 0, 0],
+            ethertype: tick::ETHERTYPE,
+            bucket: avoid.to_be_bytes(),
+            inner: inner::NONE,
+            flags: 0,
+            done: [0; 4],
+        }
+    }
+
+    /// A packet that was lost on its path, and has been computed.
+    #[must_use]
+    pub const fn recovered(packet: &Handed) -> Self {
+        Self::new(back::RECOVERED, packet, packet.flags, 0)
     }
 
     const fn new(kind: [u8; 2], packet: &Handed, flags: u8, done: u32) -> Self {
@@ -150,7 +182,8 @@ impl Back {
         ethertype[0] == tick::ETHERTYPE[0]
             && ethertype[1] == tick::ETHERTYPE[1]
             && kind[0] == back::TURN[0]
-            && (kind[1] == back::TURN[1] || kind[1] == back::AGAIN[1])
+            && kind[1] >= back::TURN[1]
+            && kind[1] <= back::LAST
     }
 }
 

@@ -46,6 +46,7 @@ const STRIPED: u64 = 1 << 8;
 const TICK: u64 = 1 << 9;
 const COPIED: u64 = 1 << 10;
 const ACKED: u64 = 1 << 11;
+const FEC: u64 = 1 << 12;
 
 impl Chosen {
     /// What [`bond_choose`] has said.
@@ -72,12 +73,13 @@ impl Chosen {
         self.0 & COPIED != 0
     }
 
-    /// Its flags in the header: it has a turn if its flow goes by several paths, or may have
-    /// to be sent again, or another of its bucket did of late.
+    /// Its flags in the header: it has a turn if its flow goes by several paths, or what is
+    /// lost of it is repaired, or another of its bucket was so of late.
     #[inline(always)]
     pub(super) fn flags(self) -> u8 {
-        let ordered = if self.0 & (STRIPED | ACKED) != 0 { flag::ORDERED } else { 0 };
-        ordered | if self.0 & ACKED != 0 { flag::ACKED } else { 0 }
+        let ordered = if self.0 & (STRIPED | ACKED | FEC) != 0 { flag::ORDERED } else { 0 };
+        let acked = if self.0 & ACKED != 0 { flag::ACKED } else { 0 };
+        ordered | acked | if self.0 & FEC != 0 { flag::FEC } else { 0 }
     }
 
     /// Its number in its bucket.
@@ -141,6 +143,9 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     if repairs & repair::RETRANSMIT != 0 {
         flags |= ACKED;
     }
+    if repairs & repair::FEC != 0 && is_protected(slot, path) {
+        flags |= FEC;
+    }
     let clock = turn_clock(now);
     if flags != 0 {
         entry.turned = clock;
@@ -148,7 +153,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
         flags = STRIPED;
     }
     if class == class::DUPLICATE {
-        work.other = bond_second(slot, length, path as u32) as u8;
+        work.other = bond_second(slot, length, 1 << (path & 15)) as u8;
         if work.other != 0 {
             flags |= COPIED;
         }
@@ -158,7 +163,16 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     path as u64 | flags | (number as u64) << 32
 }
 
-/// The class of the packet, and in the next byte how what is lost is repaired. A global function: the verifier walks its loop once.
+/// Whether packets that go by a path are put in blocks with parity, if they are of a class
+/// that asks for that.
+#[inline(always)]
+fn is_protected(slot: u32, path: u8) -> bool {
+    let path = BOND_PATHS.get(path_index(slot, path));
+    path.is_some_and(|path| path.flags & bond_path_flag::PROTECTED != 0)
+}
+
+/// The class of the packet, and in the next byte how what is lost is repaired. A global
+/// function: the verifier walks its loop once.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn bond_class(length: u32) -> u32 {
@@ -174,11 +188,11 @@ extern "C" fn bond_class(length: u32) -> u32 {
     class::AUTO as u32
 }
 
-/// The path of another copy of a packet, or 0: the best that lives but for `first`, and
-/// has what that costs. A global function.
+/// The path of another copy of a packet, or of its parity, or 0: the best that lives but
+/// for `not`, by bit, and has what that costs. A global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn bond_second(slot: u32, length: u32, first: u32) -> u32 {
+pub(super) extern "C" fn bond_second(slot: u32, length: u32, not: u32) -> u32 {
     let (Ok(work), Some(bond)) = (Work::room(), BOND.get(0)) else { return 0 };
     // Without the devices there is no way round.
     if TICKS.get_ifindex(1).is_none() {
@@ -188,7 +202,7 @@ pub(super) extern "C" fn bond_second(slot: u32, length: u32, first: u32) -> u32 
     work.choice = Choice::new(now, 0, Flow { path: 0, pause: 0, elephant: false });
     let mut path = 1;
     while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
-        if work.present >> path & 1 != 0 && path != first {
+        if (work.present & !not) >> path & 1 != 0 {
             let index = path_index(slot, path as u8);
             if affords(bond, index, length, now).is_some() {
                 bond_consider(index, length, now);

@@ -31,6 +31,7 @@ use super::{
     outer::{Way, overhead},
     packet::LONGEST,
     send::bond_send,
+    window::new_in_bucket,
     work::{Heading, Work, step},
 };
 use crate::{
@@ -77,13 +78,23 @@ pub(super) fn wait(context: *mut xdp_md, work: &Work) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Tells the agent of a packet that may have to be sent again, before it is sealed: `length`
-/// bytes at `text`. `state` is its path's.
+/// Gives the agent a copy of a packet that is to be repaired if it gets lost, before it is
+/// sealed: `length` bytes at `text`. `state` is its path's.
 #[inline(always)]
 pub(super) fn tell(context: *mut xdp_md, text: u32, length: u32, state: *mut PathState) {
     if !has_agent(time()) || bond_hand(context, text, length, handed::SENT as u32) != 0 {
         // SAFETY: a map value.
         unsafe { fetch_add(&raw mut (*state).untold, 1) };
+    }
+}
+
+/// Gives the agent a copy of what came: one of [`handed`] by which others are recovered.
+#[inline(always)]
+pub(super) fn copy(context: *mut xdp_md, work: &Work, kind: u8, state: &mut PathState) {
+    let length = work.end.wrapping_sub(work.text);
+    if !has_agent(work.now) || bond_hand(context, work.text, length, kind as u32) != 0 {
+        // SAFETY: a map value.
+        unsafe { fetch_add(&raw mut state.untold, 1) };
     }
 }
 
@@ -215,9 +226,13 @@ pub(crate) fn bond_back(context: XdpContext) -> u32 {
 #[inline(always)]
 fn process(context: *mut xdp_md) -> Result<(), Reason> {
     decoded(bond_given_back(context))?;
-    if Work::room()?.next == step::AGAIN {
-        decoded(bond_again(context))?;
+    if Work::room()?.next == step::GIVEN {
+        decoded(bond_given(context))?;
         decoded(bond_wrap(context))?;
+        let work = Work::room()?;
+        if work.heading.kind == Kind::Parity as u8 {
+            work.reason = Reason::ParitySent as u32;
+        }
         decoded(bond_send(context))?;
     }
     Ok(())
@@ -236,16 +251,26 @@ fn given_back(context: *mut xdp_md) -> Result<(), Reason> {
     let work = Work::room()?;
     let bond = BOND.get(0).ok_or(Reason::TickIgnored)?;
     let (back, path) = about(&frame, work, bond)?;
-    if back.destination[1] == back::AGAIN[1] {
-        work.next = step::AGAIN;
+    let kind = back.destination[1];
+    if kind == back::AGAIN[1] || kind == back::PARITY[1] {
+        work.next = step::GIVEN;
         return Ok(());
     }
-    work.heading = Heading::new(Kind::Data, 0, path, back.inner, u16::from_be_bytes(back.bucket));
+    let bucket = u16::from_be_bytes(back.bucket);
+    work.heading = Heading::new(Kind::Data, back.flags, path, back.inner, bucket);
     (work.text, work.end) = (HEAD, opaque(frame.len()) as u32);
     (work.account.path, work.account.bytes) = (path, work.end.wrapping_sub(HEAD));
+    if kind == back::RECOVERED[1] {
+        work.flow_sequence = back.number();
+        new_in_bucket(bucket_index(work.slot, bucket), work.flow_sequence)?;
+        if back.flags & flag::ORDERED != 0 {
+            wait(context, work)?;
+        }
+        return deliver(&mut frame, work, bond);
+    }
     let done = u32::from_be_bytes(back.done) as u64;
     let done = if back.flags == 0 { u64::MAX } else { done };
-    bond_pass(bucket_index(work.slot, work.heading.bucket), back.number(), done);
+    bond_pass(bucket_index(work.slot, bucket), back.number(), done);
     deliver(&mut frame, work, bond)
 }
 
@@ -254,7 +279,8 @@ fn given_back(context: *mut xdp_md) -> Result<(), Reason> {
 fn about(frame: &XdpFrame, work: &mut Work, bond: &Bond) -> Result<(Back, u8), Reason> {
     let back: Back = frame.read(0).ok_or(Reason::TickIgnored)?;
     let (slot, path) = tick::target(back.destination);
-    let known = matches!(back.inner, inner::IPV4 | inner::IPV6);
+    let is_parity = back.destination[1] == back::PARITY[1];
+    let known = matches!(back.inner, inner::IPV4 | inner::IPV6) || is_parity;
     if !known || slot > bond.slot_mask || path == 0 || path >= PATHS_OF_SESSION as u8 {
         return Err(Reason::TickIgnored);
     }
@@ -262,19 +288,19 @@ fn about(frame: &XdpFrame, work: &mut Work, bond: &Bond) -> Result<(Back, u8), R
     if session.ours == 0 || session.flags & session_flag::PRESENT == 0 {
         return Err(Reason::UnknownSession);
     }
-    (work.slot, work.now) = (slot, time());
+    (work.slot, work.session, work.now) = (slot, session.ours, time());
     Ok((back, path))
 }
 
-/// What the agent sends again goes into the bond. A global function.
+/// What the agent sends again, and parity, goes into the bond. A global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn bond_again(context: *mut xdp_md) -> u32 {
-    code(again(context))
+extern "C" fn bond_given(context: *mut xdp_md) -> u32 {
+    code(given(context))
 }
 
 #[inline(always)]
-fn again(context: *mut xdp_md) -> Result<(), Reason> {
+fn given(context: *mut xdp_md) -> Result<(), Reason> {
     let frame = frame_of(context);
     let work = Work::room()?;
     work.account = Account::new(Direction::Out);
@@ -288,27 +314,45 @@ fn again(context: *mut xdp_md) -> Result<(), Reason> {
     }
     work.end = opaque(frame_of(context).len()) as u32;
     let length = work.end.wrapping_sub(ETHERNET);
+    let is_parity = back.destination[1] == back::PARITY[1];
     let most = LONGEST - ETHERNET - overhead(suite, true);
-    if length == 0 || length > session.mtu || length > most {
+    if length == 0 || length > most || !is_parity && length > session.mtu {
         return Err(Reason::BondTooBig);
     }
     (work.account.bytes, work.head) = (length, overhead(suite, false));
     look_around(work, work.slot, work.now);
-    let other = bond_second(work.slot, length, path as u32) as u8;
-    // The same once more is better than nothing.
-    let path = if other == 0 { path } else { other };
-    let way = Way::of(path_index(work.slot, path)).filter(Way::is_usable);
+    let bucket = u16::from_be_bytes(back.bucket);
+    let itself = 1 << (path & 15) as u32;
+    let not = if is_parity { bucket as u32 } else { itself };
+    let mut other = bond_second(work.slot, length, not) as u8;
+    if other == 0 && is_parity {
+        // By the path of its data, or not at all.
+        other = bond_second(work.slot, length, !itself) as u8;
+    } else if other == 0 {
+        // The same once more is better than nothing.
+        other = path;
+    }
+    let way = Way::of(path_index(work.slot, other)).filter(Way::is_usable);
     let way = way.ok_or(Reason::NoBondPath)?;
+    let outside = length + overhead(suite, way.is_v6);
     // SAFETY: a map value.
     unsafe {
-        fetch_add(&raw mut (*way.state).again, 1);
-        let outside = length + overhead(suite, way.is_v6);
-        fetch_add(&raw mut (*way.state).again_bytes, outside as u64);
+        let state = way.state;
+        let (packets, bytes) = if is_parity {
+            (&raw mut (*state).parity, &raw mut (*state).parity_bytes)
+        } else {
+            (&raw mut (*state).again, &raw mut (*state).again_bytes)
+        };
+        fetch_add(packets, 1);
+        fetch_add(bytes, outside as u64);
     }
-    let bucket = u16::from_be_bytes(back.bucket);
-    let flags = back.flags & flag::ALL & !flag::EPOCH | flag::RETRANSMITTED;
-    work.heading = Heading::new(Kind::Data, flags, path, back.inner, bucket);
-    (work.account.path, work.flow_sequence) = (path, back.number());
+    work.heading = if is_parity {
+        Heading::new(Kind::Parity, 0, other, inner::NONE, 0)
+    } else {
+        let flags = back.flags & flag::ALL & !(flag::EPOCH | flag::FEC) | flag::RETRANSMITTED;
+        Heading::new(Kind::Data, flags, other, back.inner, bucket)
+    };
+    (work.account.path, work.flow_sequence) = (other, back.number());
     (work.from_device, work.whole, work.protocol) = (true, false, 0);
     Ok(())
 }

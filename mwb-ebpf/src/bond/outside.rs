@@ -6,7 +6,7 @@ use mwb_common::{
     integrity::Suite,
     maps::{
         BOND_PATHS as PATHS_OF_SESSION, Bond, BondPath, Device, PathState, Session, bond_path_flag,
-        bucket_index, path_index, session_flag,
+        bucket_index, handed, path_index, session_flag,
     },
     nat::protocol,
     parse::{Bytes as _, ETHERNET, Ipv4Header, Ipv6Header, ethertype, parse_ethernet, parse_ipv4},
@@ -102,9 +102,6 @@ fn claim(context: *mut xdp_md) -> Result<(), Reason> {
         }
         Err(_) => return Err(Reason::BondMalformed),
     };
-    if header.kind == Kind::Parity {
-        return Err(Reason::BondMalformed);
-    }
     if header.kind == Kind::Handshake {
         return Err(message::<0>(work));
     }
@@ -218,8 +215,15 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
         return Err(Reason::ProbeAnswered);
     }
     carry(bond, path, state, work.now);
+    if work.heading.kind == Kind::Parity as u8 {
+        order::copy(context, work, handed::PARITY, state);
+        return Err(Reason::ParityTaken);
+    }
     if work.heading.flags & flag::ACKED != 0 {
         order::ask(context, work, state);
+    }
+    if work.heading.flags & flag::FEC != 0 {
+        order::copy(context, work, handed::TAKEN, state);
     }
     if work.heading.flags & flag::REPEATS != 0 {
         new_in_bucket(bucket_index(work.slot, work.heading.bucket), work.flow_sequence)?;

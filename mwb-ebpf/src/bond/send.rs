@@ -58,7 +58,8 @@ fn send(context: *mut xdp_md) -> Result<(), Reason> {
         kind: match heading.kind {
             0 => Kind::Data,
             1 => Kind::Probe,
-            _ => Kind::ProbeReply,
+            2 => Kind::ProbeReply,
+            _ => Kind::Parity,
         },
         flags: heading.flags | epoch,
         path: heading.path,
@@ -71,7 +72,7 @@ fn send(context: *mut xdp_md) -> Result<(), Reason> {
     };
     let at = ETHERNET + outer_length(work.is_v6);
     frame.write(at, header.encode())?;
-    if heading.flags & flag::ACKED != 0 {
+    if heading.flags & (flag::ACKED | flag::FEC) != 0 {
         (work.sequence, work.session) = (sequence, session.ours);
         let suite = Suite::from_number(session.suite).ok_or(Reason::NoSession)?;
         let text = at + header_length(suite);

@@ -125,8 +125,8 @@ pub(super) mod step {
     pub(in super::super) const OTHER: u32 = 4;
     /// It is one of two copies.
     pub(in super::super) const COPY: u32 = 5;
-    /// It is sent again.
-    pub(in super::super) const AGAIN: u32 = 6;
+    /// The agent has it sent.
+    pub(in super::super) const GIVEN: u32 = 6;
 }
 
 impl Work {

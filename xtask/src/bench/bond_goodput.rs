@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
 use super::{
     Bench, mptcp,
@@ -57,80 +58,96 @@ struct Case {
     seconds: u64,
     /// What the last link has from the middle of every download on, in Mbit/s.
     throttled: Option<u64>,
+    /// What repairs losses.
+    repair: Option<&'static str>,
 }
+
+/// What nothing special is about.
+const PLAIN: Case = Case { name: "", links: &[], seconds: 4, throttled: None, repair: None };
 
 const CASES: [Case; 7] = [
     Case {
         name: "50/20 + 50/20",
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
         seconds: 4,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "100/10 + 20/60",
         links: &[Link(100, 10, 0.0), Link(20, 60, 0.0)],
         seconds: 4,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "30/30 + 10/80, 1 % lost",
         links: &[Link(30, 30, 0.01), Link(10, 80, 0.01)],
         seconds: 6,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "100/5 + 5/300",
         links: &[Link(100, 5, 0.0), Link(5, 300, 0.0)],
         seconds: 4,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "50/20 + 50/20, 50 % lost on one",
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.5)],
         seconds: 3,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "50/20 + 50/20, one at 5 from half time on",
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
         seconds: 4,
         throttled: Some(5),
+        ..PLAIN
     },
     Case {
         name: "four of 25/20",
         links: &[Link(25, 20, 0.0), Link(25, 20, 0.0), Link(25, 20, 0.0), Link(25, 20, 0.0)],
         seconds: 3,
-        throttled: None,
+        ..PLAIN
     },
 ];
+
+/// What most hosts have, and what the largest senders have.
+const CONGESTION: [Option<&str>; 2] = [Some("cubic"), Some("bbr")];
 
 /// A flow takes some seconds to fill links that are far apart.
 const STRIPED_SECONDS: u64 = 10;
 
-const STRIPED_CASES: [Case; 4] = [
+const STRIPED_CASES: [Case; 5] = [
     Case {
         name: "50/20 + 50/20",
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
         seconds: STRIPED_SECONDS,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "50/10 + 50/60",
         links: &[Link(50, 10, 0.0), Link(50, 60, 0.0)],
         seconds: STRIPED_SECONDS,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "100/10 + 20/60",
         links: &[Link(100, 10, 0.0), Link(20, 60, 0.0)],
         seconds: STRIPED_SECONDS,
-        throttled: None,
+        ..PLAIN
     },
     Case {
         name: "60/5 + 30/105",
         links: &[Link(60, 5, 0.0), Link(30, 105, 0.0)],
         seconds: STRIPED_SECONDS,
-        throttled: None,
+        ..PLAIN
+    },
+    Case {
+        name: "50/20 + 50/20, 5 % lost on one, parity",
+        links: &[Link(50, 20, 0.0), Link(50, 20, 0.05)],
+        seconds: STRIPED_SECONDS,
+        repair: Some("fec"),
+        ..PLAIN
     },
 ];
 
@@ -174,6 +191,7 @@ impl Case {
 /// Bits per second.
 struct Measured {
     case: Case,
+    congestion: Option<&'static str>,
     alone: Vec<f64>,
     bond: f64,
     mptcp: Option<f64>,
@@ -200,6 +218,7 @@ impl Measured {
         let mptcp = self.mptcp.unwrap_or(f64::NAN);
         Row(vec![
             ("links", self.case.name.into()),
+            ("congestion", self.congestion.unwrap_or("default").into()),
             ("alone_mbit", alone.join(" ").as_str().into()),
             ("bond_mbit", megabits(self.bond)),
             ("of_best", figure(self.of_best(), 2)),
@@ -212,21 +231,25 @@ impl Measured {
 }
 
 fn run(_object: &[u8]) -> Result<Report> {
-    let results = measure_all(&BENCH, &CASES)?;
+    let results = measure_all(&BENCH, &CASES, &[None])?;
     let worst = worst(&results, Measured::of_best);
     let name = "worst fraction of what the best link alone gives, one TCP download";
     Ok(report(&BENCH, (name, worst, TARGET), &results))
 }
 
 fn run_striped(_object: &[u8]) -> Result<Report> {
-    let results = measure_all(&STRIPED, &STRIPED_CASES)?;
-    let worst = worst(&results, Measured::of_sum);
+    let results = measure_all(&STRIPED, &STRIPED_CASES, &CONGESTION)?;
+    let clean: Vec<_> = results.iter().filter(|result| result.case.repair.is_none()).collect();
+    let worst = worst(clean, Measured::of_sum);
     let name = "worst fraction of what all links give one after the other, one TCP download";
     Ok(report(&STRIPED, (name, worst, TARGET_OF_SUM), &results))
 }
 
-fn worst(results: &[Measured], fraction: impl Fn(&Measured) -> f64) -> f64 {
-    results.iter().map(fraction).fold(f64::INFINITY, f64::min)
+fn worst<'a>(
+    results: impl IntoIterator<Item = &'a Measured>,
+    fraction: impl Fn(&'a Measured) -> f64,
+) -> f64 {
+    results.into_iter().map(fraction).fold(f64::INFINITY, f64::min)
 }
 
 fn report(bench: &Bench, (name, value, target): (&str, f64, f64), results: &[Measured]) -> Report {
@@ -242,15 +265,22 @@ fn report(bench: &Bench, (name, value, target): (&str, f64, f64), results: &[Mea
     }
 }
 
-fn measure_all(bench: &Bench, cases: &[Case]) -> Result<Vec<Measured>> {
+/// Each case under each congestion control; none: the kernel's choice.
+fn measure_all(
+    bench: &Bench,
+    cases: &[Case],
+    congestion: &[Option<&'static str>],
+) -> Result<Vec<Measured>> {
     let mut results = Vec::new();
-    for &case in cases {
-        let result = measure(case).with_context(|| case.name)?;
+    let all = cases.iter().flat_map(|&case| congestion.iter().map(move |&under| (case, under)));
+    for (case, under) in all {
+        let result = measure(case, under).with_context(|| case.name)?;
         let alone: Vec<u64> = result.alone.iter().map(|rate| (rate / 1e6) as u64).collect();
         eprintln!(
-            "{}: {}: {:.2} of the best link, {:.2} of the sum ({:.0} Mbit/s, alone {alone:?})",
+            "{}: {}, {}: {:.2} of the best link, {:.2} of the sum ({:.0} Mbit/s, alone {alone:?})",
             bench.name,
             case.name,
+            under.unwrap_or("default"),
             result.of_best(),
             result.of_sum(),
             result.bond / 1e6
@@ -260,8 +290,8 @@ fn measure_all(bench: &Bench, cases: &[Case]) -> Result<Vec<Measured>> {
     Ok(results)
 }
 
-fn measure(case: Case) -> Result<Measured> {
-    let mut bond = Bond::start(&case)?;
+fn measure(case: Case, congestion: Option<&'static str>) -> Result<Measured> {
+    let mut bond = Bond::start(&case, congestion)?;
     // First, as a user meets it: nothing is known of the links, and none was ever cut.
     let all = bond.download(&case)?;
     let mut alone = Vec::new();
@@ -278,8 +308,15 @@ fn measure(case: Case) -> Result<Measured> {
         alone.push(bond.download(&case)?);
     }
     drop(bond);
-    let mptcp = mptcp::measure(&case.spec(), case.length(), |lab| case.turn(lab))?;
-    Ok(Measured { case, alone, bond: all, mptcp: mptcp.map(|bulk| bulk.rate()) })
+    let act = |lab: &Lab| case.turn(lab);
+    let mptcp = mptcp::measure(&case.spec(), congestion, case.length(), act)?;
+    Ok(Measured { case, congestion, alone, bond: all, mptcp: mptcp.map(|bulk| bulk.rate()) })
+}
+
+/// Who sends in a lab does so under a congestion control.
+pub(super) fn send_under(lab: &Lab, congestion: Option<&str>) -> Result<()> {
+    let Some(congestion) = congestion else { return Ok(()) };
+    lab.net().sysctl(&[("net/ipv4/tcp_congestion_control", congestion)])
 }
 
 /// A bond at work.
@@ -291,9 +328,16 @@ struct Bond {
 }
 
 impl Bond {
-    fn start(case: &Case) -> Result<Self> {
+    fn start(case: &Case, congestion: Option<&str>) -> Result<Self> {
         let lab = Lab::new(&case.spec().with_server())?;
-        let config = BondConfig::new(&lab)?;
+        send_under(&lab, congestion)?;
+        let mut config = BondConfig::new(&lab)?;
+        if let Some(repair) = case.repair {
+            let rules = json!([{"class": "auto", "repair": repair, "protocol": "tcp"}]);
+            config = config
+                .with_gateway("classes.rules", rules.clone())
+                .with_server("classes.rules", rules);
+        }
         let server = Server::launch(&lab, &config.server)?;
         let gateway = Gateway::launch(&lab, &config.gateway)?;
         let mut bond = Self { gateway, server, lab };

@@ -22,6 +22,7 @@ mod prog_run;
 pub mod report;
 mod seal_cost;
 mod sink;
+mod slow_path;
 mod stats;
 mod steer_nat_pps;
 mod steer_tcp;
@@ -71,6 +72,7 @@ pub const BENCHES: &[Bench] = &[
     bond_goodput::BENCH,
     bond_goodput::STRIPED,
     hitless::BENCH,
+    slow_path::BENCH,
     bond_crypto::BENCH,
 ];
 

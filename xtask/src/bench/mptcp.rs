@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::bond_goodput::send_under;
 use crate::lab::{
     Lab, LabSpec,
     address::{NET4, provider4, wan4},
@@ -19,6 +20,7 @@ pub(super) fn is_available(lab: &Lab) -> bool {
 /// A download over all links; `None` where the kernel has no MPTCP.
 pub(super) fn measure(
     spec: &LabSpec,
+    congestion: Option<&str>,
     length: Duration,
     meanwhile: impl FnOnce(&Lab) -> Result<()> + Send,
 ) -> Result<Option<Bulk>> {
@@ -26,6 +28,7 @@ pub(super) fn measure(
     if !is_available(&lab) {
         return Ok(None);
     }
+    send_under(&lab, congestion)?;
     let mut batch = String::from("mptcp limits set subflows 8 add_addr_accepted 8\n");
     for index in 0..lab.wans().len() {
         let (own, table) = (wan4(index), 100 + index);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Case,
@@ -53,13 +53,16 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn again(config: BondConfig) -> BondConfig {
-    let rules = json!([
-        {"class": "auto", "repair": "retransmit", "protocol": "udp", "port": PORT},
-    ]);
+    repaired(config, &json!("retransmit"))
+}
+
+/// What the stream loses is repaired so, both ways.
+pub(super) fn repaired(config: BondConfig, repair: &Value) -> BondConfig {
+    let rules = json!([{"class": "auto", "repair": repair, "protocol": "udp", "port": PORT}]);
     config.with_gateway("classes.rules", rules.clone()).with_server("classes.rules", rules)
 }
 
-fn one_loses() -> LabSpec {
+pub(super) fn one_loses() -> LabSpec {
     let link = |loss| {
         let link = LinkSpec { loss, ..LinkSpec::new(30_000_000, Duration::from_millis(10)) };
         Shape { up: link.clone(), down: link, ..Shape::default() }
@@ -67,11 +70,11 @@ fn one_loses() -> LabSpec {
     LabSpec::shaped([link(Loss::Random(LOST)), link(Loss::None)])
 }
 
-fn every() -> Duration {
+pub(super) fn every() -> Duration {
     if is_emulated() { 10 * EVERY } else { EVERY }
 }
 
-fn stream(scene: &BondScene, net: IpAddr) -> Result<Duplex> {
+pub(super) fn stream(scene: &BondScene, net: IpAddr) -> Result<Duplex> {
     let every = every();
     let to = SocketAddr::new(net, PORT);
     let duplex = Duplex::start(scene.lab.host(), scene.lab.net(), to, every)?;
@@ -81,7 +84,7 @@ fn stream(scene: &BondScene, net: IpAddr) -> Result<Duplex> {
 }
 
 /// All came, once and in order; says the longest time without any.
-fn is_whole(course: &Course, way: &str) -> Result<Duration> {
+pub(super) fn is_whole(course: &Course, way: &str) -> Result<Duration> {
     let (lost, silence) = (course.lost(), course.silence());
     ensure!(course.sent.len() > 500, "{way}: too few to say: {}", course.sent.len());
     ensure!(lost == 0, "{way}: {lost} lost, silence for {silence:?}");

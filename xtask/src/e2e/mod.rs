@@ -26,6 +26,7 @@ mod bond_handshakes;
 mod bond_metered;
 mod bond_mtu;
 mod bond_order;
+mod bond_parity;
 mod bond_restarts;
 mod bond_scene;
 mod bond_stripe;
@@ -165,6 +166,7 @@ pub fn cases() -> Vec<Case> {
         bond_stripe::cases(),
         bond_order::cases(),
         bond_again::cases(),
+        bond_parity::cases(),
         bond_cuts::cases(),
         bond_classes::cases(),
         bond_metered::cases(),

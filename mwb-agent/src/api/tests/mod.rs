@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::bond::{
-    BondOrder, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus, Handshakes,
+    BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus,
+    Handshakes,
 };
 use super::change::{self, Request};
 use super::doctor::Report;
@@ -290,6 +291,14 @@ fn bond() -> BondStatus {
             lost: [("gap".to_owned(), 6)].into(),
             again: 7,
             ..BondRepair::default()
+        },
+        parity: BondParity {
+            data: 640,
+            parity: 120,
+            parity_bytes: 150_000,
+            recovered: 31,
+            unrecoverable: 2,
+            ..BondParity::default()
         },
         paths: vec![first, second],
         ..BondSession::default()

@@ -5,9 +5,6 @@ use std::collections::BTreeSet;
 use super::*;
 use proptest::prelude::*;
 
-#[path = "measure_tests.rs"]
-mod measure;
-
 /// A packet of IP as far as anybody looks, of any bytes.
 pub(super) fn ip(version: u8, length: usize, seed: u32) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;

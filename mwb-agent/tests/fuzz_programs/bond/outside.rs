@@ -53,7 +53,15 @@ impl Came<'_> {
                 self.answered(&mut state)?;
                 Reason::ProbeAnswered
             }
-            _ => self.data(seen)?,
+            // No agent is there to be given a copy.
+            kind::PARITY => {
+                state.untold += 1;
+                Reason::ParityTaken
+            }
+            _ => {
+                state.untold += u64::from(self.head.flags >> 3 & 1);
+                self.data(seen)?
+            }
         };
         if matches!(reason, Reason::ToDevice | Reason::Unbonded | Reason::ProbeReflected) {
             ensure(self.verdict == XDP_REDIRECT, || format!("{reason:?}, and not sent on"))?;

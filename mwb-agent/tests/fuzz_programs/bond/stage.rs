@@ -22,7 +22,7 @@ use crate::view::{LINK, be16};
 use crate::world::{PORT, host_udp};
 
 /// Reasons of which it is told beforehand who gets them.
-const TOLD: [Reason; 20] = [
+const TOLD: [Reason; 21] = [
     Reason::Bonded,
     Reason::ProbeSent,
     Reason::Unbonded,
@@ -43,6 +43,7 @@ const TOLD: [Reason; 20] = [
     Reason::InnerMalformed,
     Reason::Forwarded,
     Reason::Ticked,
+    Reason::ParityTaken,
 ];
 
 /// Both ends of a bond of one suite.

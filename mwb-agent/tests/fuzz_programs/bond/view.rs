@@ -122,10 +122,8 @@ pub(super) fn claim(setting: Setting, suite: Suite, side: Side, wan: u8, frame: 
         return Claim::Message;
     }
     let Some(head) = head(&frame[at..end]) else { return Claim::Refused(Reason::BondMalformed) };
-    match head.kind {
-        kind::PARITY => return Claim::Refused(Reason::BondMalformed),
-        kind::HANDSHAKE => return Claim::Message,
-        _ => {}
+    if head.kind == kind::HANDSHAKE {
+        return Claim::Message;
     }
     if head.session != side.session() {
         return Claim::Refused(Reason::UnknownSession);

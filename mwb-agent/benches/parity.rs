@@ -17,12 +17,15 @@ const BLOCKS: usize = 500;
 const ROUNDS: usize = 9;
 
 fn main() {
-    let packets: Vec<Vec<u8>> = (0..usize::from(DATA))
-        .map(|packet| {
-            (0..LENGTH).map(|at| if at == 0 { 0x45 } else { (at * 7 + packet * 13) as u8 })
-        })
-        .map(Iterator::collect)
-        .collect();
+    let packet = |number: u8| -> Vec<u8> {
+        let byte = |at: usize| (at as u8).wrapping_mul(7).wrapping_add(number.wrapping_mul(13));
+        let mut bytes: Vec<u8> = (0..LENGTH).map(byte).collect();
+        // As far as the encoder looks, it is one of IP.
+        bytes[0] = 0x45;
+        bytes[2..4].copy_from_slice(&(LENGTH as u16).to_be_bytes());
+        bytes
+    };
+    let packets: Vec<Vec<u8>> = (0..DATA).map(packet).collect();
 
     let code = ReedSolomon::new(DATA.into(), PARITY.into()).expect("counts in range");
     let mut shards = vec![vec![0; LENGTH]; PARITY.into()];

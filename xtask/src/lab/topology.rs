@@ -90,13 +90,6 @@ impl LabSpec {
         Self::shaped((0..count).map(|_| Shape::default()))
     }
 
-    /// The same with a relayed WAN more.
-    #[must_use]
-    pub fn and_relayed(mut self) -> Self {
-        self.wans.push(WanSpec { shape: Some(Shape::default()), tun: false });
-        self
-    }
-
     /// The same with a server.
     #[must_use]
     pub fn with_server(mut self) -> Self {

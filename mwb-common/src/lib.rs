@@ -7,6 +7,7 @@ pub mod classes;
 pub mod counters;
 pub mod integrity;
 pub mod maps;
+pub mod messages;
 pub mod nat;
 pub mod nptv6;
 pub mod parse;

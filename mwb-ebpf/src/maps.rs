@@ -21,6 +21,7 @@ use mwb_common::maps::{
     PREFIX_ENTRIES, Path, PathState, PortKey, PortOwner, Prefix, SESSION_SLOTS, SOURCE_ENTRIES,
     Selection, Session, SessionState, TICK_DEVICES, next, slow,
 };
+use mwb_common::messages::SHARES as SHARES_OF_HANDSHAKES;
 
 #[btf_map]
 pub(crate) static DEVICES: Array<Device, DEVICE_SLOTS> = Array::new();
@@ -118,6 +119,9 @@ pub(crate) static NEXT: ProgramArray<{ next::PROGRAMS }> = ProgramArray::new();
 /// What is put together for a packet of the bond.
 #[btf_map]
 pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+/// Handshakes that the agent may be given, by share.
+#[btf_map]
+pub(crate) static SHARES: PerCpuArray<Budget, SHARES_OF_HANDSHAKES> = PerCpuArray::new();
 /// Next hops to the LAN, out of the bond.
 #[btf_map]
 pub(crate) static HOPS: PerCpuArray<Hop, HOPS_KEPT> = PerCpuArray::new();

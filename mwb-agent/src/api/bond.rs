@@ -65,7 +65,8 @@ pub struct BondSession {
     pub keys_overdue: bool,
     /// For how long this agent has known the session, in seconds.
     pub age_seconds: f64,
-    /// Largest inner packet that every path takes, in bytes.
+    /// Largest inner packet that every path takes, in bytes. A path that takes fewer than
+    /// 1280 counts only while no other lives.
     pub mtu: u32,
     /// How packets are shared among the paths.
     pub balance: String,
@@ -216,6 +217,10 @@ pub struct BondPathStatus {
     pub lost: u64,
     /// Largest packet that passes, in bytes from the outer IP header on.
     pub mtu: u32,
+    /// Largest inner packet that it takes, in bytes; of fewer than 1280 not all of IPv6 fit
+    /// it. 0: not known.
+    #[serde(default)]
+    pub inner_mtu: u32,
     /// What it can carry to the far end in bit/s, as estimated.
     pub capacity_bps: Option<u64>,
     /// What arrives at the far end, in bit/s.

@@ -25,6 +25,9 @@ mod tests;
 
 use std::num::NonZeroU32;
 
+use blake2::Blake2sMac;
+use blake2::digest::consts::U32;
+use blake2::digest::{FixedOutput as _, KeyInit as _, Update as _};
 use mwb_common::integrity::Suite;
 use mwb_common::integrity::seal::Key;
 
@@ -33,6 +36,8 @@ pub use keys::{PrivateKey, PublicKey};
 pub use random::{NoRandomness, Os, Random};
 pub use responder::{Answer, Client, Clients, Question, Refusal, Responder};
 pub use stamp::Stamp;
+
+const MESSAGES_LABEL: &[u8] = b"MWB messages";
 
 /// Number of a session at one end, which chose it; 0 stands for none.
 pub type SessionId = NonZeroU32;
@@ -71,8 +76,22 @@ pub struct Established {
     /// How packets are checked.
     pub suite: Suite,
     /// Keys by who sends: `keys[Sender::Initiator as usize]` is for what the end
-    /// that began the handshake sends.
+    /// that began the handshake sends. They seal data; [`Self::message_keys`] follow from
+    /// them.
     pub keys: [Key; 2],
+}
+
+impl Established {
+    /// Keys for messages and acknowledgements, by who sends. Others than for data: half of
+    /// such a key is one of SipHash in one suite, and of no use in another.
+    #[must_use]
+    pub fn message_keys(&self) -> [Key; 2] {
+        self.keys.map(|key| {
+            let key: [u8; 32] = bytemuck::cast(key);
+            let mac = Blake2sMac::<U32>::new(&key.into());
+            Key::new(mac.chain(MESSAGES_LABEL).finalize_fixed().into())
+        })
+    }
 }
 
 /// A set of suites, in the bits of the handshake: bit *n* for suite *n*. Bits

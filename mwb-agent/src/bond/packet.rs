@@ -1,6 +1,7 @@
 //! The layout of packets of type 6 (docs/protocol.md, Handshake). Must not know:
 //! keys, what a message says.
 
+use mwb_common::messages::is_message;
 use mwb_common::wire::{FIELDS, Fields, Header, Kind, NoHeader, VERSION, inner};
 
 /// Bytes in front of the body: the header, message, reserved bytes, index.
@@ -24,6 +25,12 @@ pub const INITIATION: usize = HEAD + INITIATION_BODY + 2 * MAC;
 pub const RESPONSE: usize = HEAD + RESPONSE_BODY + 2 * MAC;
 /// Bytes of a whole cookie message.
 pub const COOKIE_MESSAGE: usize = HEAD + NONCE + SEALED_COOKIE;
+
+// The kernel side lets no others through.
+const _: () = {
+    assert!(is_message(1, INITIATION as u32) && is_message(2, RESPONSE as u32));
+    assert!(is_message(3, COOKIE_MESSAGE as u32));
+};
 
 // Nobody can have a server send more than they send themselves.
 const _: () = assert!(RESPONSE <= INITIATION && COOKIE_MESSAGE <= INITIATION);

@@ -13,6 +13,7 @@ use crate::config::{Config, Tunnel};
 use crate::dataplane::{BondMaps, Error};
 use crate::events::{Bus, EventKind};
 use crate::net::{self, Bonded, BondedRoute, BondedSpec, Requests, Snapshot};
+use crate::tunnel::mtu::LEAST_INNER;
 
 /// Time between two looks at what sessions carry.
 const LOOK: Duration = Duration::from_secs(1);
@@ -62,7 +63,14 @@ fn routes(config: &Config, mtus: &Mtus) -> Vec<BondedRoute> {
         let mtu = mtus.get(client.public_key.bytes()).copied();
         client.prefixes.iter().map(move |&destination| BondedRoute { destination, mtu })
     });
-    of_gateway.chain(of_server).collect()
+    of_gateway.chain(of_server).map(fitting).collect()
+}
+
+/// No host sends IPv6 packets that are shorter because a route is (RFC 8200, 5). What does
+/// not fit narrow paths that live alone is counted behind the device, and lost.
+fn fitting(route: BondedRoute) -> BondedRoute {
+    let least = if route.destination.addr().is_ipv6() { LEAST_INNER } else { 0 };
+    BondedRoute { mtu: route.mtu.map(|mtu| mtu.max(least)), ..route }
 }
 
 /// What sessions carry now. While one takes an old one's place, the shorter counts.

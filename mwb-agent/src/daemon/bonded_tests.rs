@@ -32,6 +32,10 @@ fn a_gateway_routes_everything_to_its_bond_with_what_the_session_carries() {
     assert_eq!(shown(&before.routes), halves);
     let after = spec(Mtus::from([(key(0), 1_420), (key(1), 1_300)]));
     assert_eq!(shown(&after.routes), halves.map(|route| route.replace('-', "1420")));
+    // While narrow paths live alone: IPv6 has no shorter packets.
+    let narrow = spec(Mtus::from([(key(0), 1_132)]));
+    let routes = ["0.0.0.0/1 1132", "128.0.0.0/1 1132", "::/1 1280", "8000::/1 1280"];
+    assert_eq!(shown(&narrow.routes), routes);
     assert_eq!(super::spec(&fixture::config(), "test", &fixture::network(), &Mtus::new()), None);
 }
 

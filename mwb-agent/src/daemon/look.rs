@@ -9,6 +9,7 @@ use mwb_common::nat::{inbound4, inbound6, v4};
 use tokio::sync::{Semaphore, watch};
 
 use super::beat::Plane;
+use super::bond::Shown;
 use super::bucket_view;
 use super::doctor;
 use super::flow_view::{self, Pair};
@@ -32,6 +33,7 @@ pub(super) struct Look {
     view: watch::Receiver<Arc<View>>,
     network: watch::Receiver<Snapshot>,
     usage: watch::Receiver<Usage>,
+    shown: Shown,
     /// A full table is some ten megabytes: one dump at a time.
     one: Semaphore,
     /// It watches for seconds, which flows must not wait for.
@@ -44,6 +46,7 @@ impl Look {
         view: watch::Receiver<Arc<View>>,
         network: watch::Receiver<Snapshot>,
         usage: watch::Receiver<Usage>,
+        shown: Shown,
     ) -> Self {
         let (tables, bond, rules) =
             plane.with(|plane| (plane.tables(), plane.bond(), plane.rules()));
@@ -55,6 +58,7 @@ impl Look {
             view,
             network,
             usage,
+            shown,
             one: Semaphore::new(1),
             doctor: Semaphore::new(1),
         }
@@ -109,7 +113,8 @@ impl Look {
         let network = self.network.borrow().clone();
         let usage = self.usage.borrow().clone();
         let kernel = (&self.plane, &self.tables, &self.rules);
-        let source = doctor::Source::new(kernel, &view, &network, &usage);
+        let bond = self.shown.as_ref().map(|shown| Arc::clone(&shown.borrow()));
+        let source = doctor::Source::new(kernel, &view, &network, &usage, bond.as_deref());
         let _one = self.doctor.acquire().await.map_err(|error| Unavailable(error.to_string()))?;
         doctor::examine(source, watch).await
     }

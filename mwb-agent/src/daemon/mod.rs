@@ -176,7 +176,7 @@ pub async fn run(
     let mut shortages = check(&mut tasks, tables.clone());
     let mut changer = Changer::new(file.to_owned(), bus.clone());
     let (changes, mut wishes) = change::channel();
-    let look = Look::new(&plane, view.clone(), network.clone(), usage.clone());
+    let look = Look::new(&plane, view.clone(), network.clone(), usage.clone(), shown.clone());
     let answers = Answers {
         instance: options.instance.clone(),
         role,

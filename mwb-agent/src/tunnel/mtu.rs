@@ -13,16 +13,20 @@
 use mwb_common::integrity::Suite;
 use mwb_common::wire::header_length;
 
-/// What every path takes (RFC 8899, 5.1.2: BASE_PLPMTU; RFC 8200, 5), in bytes from the
-/// outer IP header on.
+/// What nearly every path takes (RFC 8899, 5.1.2: BASE_PLPMTU; RFC 8200, 5), in bytes from
+/// the outer IP header on.
 pub const BASE4: u32 = 1_200;
 /// The same with IPv6.
 pub const BASE6: u32 = 1_280;
+/// What a path of IPv4 is left at that does not take that either: what every host takes
+/// (RFC 791, 3.1). Of IPv6 [`BASE6`] is the least.
+pub const LEAST4: u32 = 576;
 /// What a path is taken to pass before anything is known: the least inner packet of IPv6
 /// in the longest outer header. Of the access networks in use none has less, and if one
 /// had, it would be found out.
 pub const FIRST: u32 = 1_368;
-/// No inner packet has to be smaller (RFC 8200, 5).
+/// No inner packet of IPv6 has to be smaller (RFC 8200, 5). A path that takes less is
+/// *narrow*: the longer ones go by the others.
 pub const LEAST_INNER: u32 = 1_280;
 
 /// Lengths that paths have: Ethernet; PPPoE; 6in4; GRE; with IPsec; in Japan; of mobile
@@ -80,6 +84,8 @@ pub const fn check_every(idle: bool) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Search {
     base: u32,
+    /// What passes if nothing else does.
+    least: u32,
     /// MTU of the interface.
     most: u32,
     /// Passes, or is taken to.
@@ -110,9 +116,10 @@ impl Search {
     /// On a path whose interface takes packets of `most` bytes.
     #[must_use]
     pub fn new(is_v6: bool, most: u32) -> Self {
-        let base = if is_v6 { BASE6 } else { BASE4 };
+        let (base, least) = if is_v6 { (BASE6, BASE6) } else { (BASE4, LEAST4) };
         Self {
             base,
+            least,
             most,
             low: FIRST.min(most),
             high: most.saturating_add(1),
@@ -195,7 +202,8 @@ impl Search {
         self.probe = None;
         self.high = length;
         if length <= self.low {
-            (self.low, self.confirmed) = (self.base.min(self.most), false);
+            let to = if length > self.base { self.base } else { self.least };
+            (self.low, self.confirmed) = (to.min(self.most), false);
             self.settled = false;
             self.raise_after = RAISE_FIRST;
         }
@@ -211,7 +219,7 @@ impl Search {
         if let Some(length) = self.between() {
             return Some(length);
         }
-        if !self.confirmed && self.low > self.base {
+        if !self.confirmed && self.low > self.least {
             return Some(self.low);
         }
         self.settled = true;
@@ -220,7 +228,7 @@ impl Search {
         }
         let suspicious = facts.loss >= SUSPICIOUS && now >= self.suspect_at;
         let due = self.checked_at.is_none_or(|at| now >= at + check_every(facts.idle));
-        if self.low > self.base && (suspicious || due) {
+        if self.low > self.least && (suspicious || due) {
             self.suspect_at = now + SUSPECT_EVERY;
             self.checked_at = Some(now);
             return Some(self.low);
@@ -251,6 +259,8 @@ pub struct Outer {
     pub is_v6: bool,
     /// [`Search::is_settled`].
     pub settled: bool,
+    /// It can be used.
+    pub alive: bool,
 }
 
 /// What a packet has in front of the inner one: IP, UDP, header.
@@ -260,15 +270,38 @@ pub fn overhead(suite: Suite, is_v6: bool) -> u32 {
     ip + 8 + header_length(suite)
 }
 
+/// The longest inner packet that a path takes.
+#[must_use]
+pub fn inner_of(suite: Suite, mtu: u32, is_v6: bool) -> u32 {
+    mtu.saturating_sub(overhead(suite, is_v6))
+}
+
 /// [`mwb_common::maps::Session::mtu`]: the longest inner packet that every path takes,
 /// of those that have been measured; as long as none has, of all. A path that joins
 /// makes packets no shorter before it is known that it has to: until then it takes those
-/// that fit. `reserve` bytes less: parity of such packets is longer by so much.
+/// that fit. `reserve` bytes less, down to [`LEAST_INNER`]: parity of such packets is longer
+/// by so much.
+///
+/// Narrow paths make packets shorter than [`LEAST_INNER`] only while no others live: what
+/// does not fit them would be lost, and IPv6 has no shorter packets to fall back on.
 #[must_use]
 pub fn inner(suite: Suite, paths: &[Outer], reserve: u32) -> u32 {
+    let most = longest(suite, paths);
+    most.saturating_sub(reserve).max(most.min(LEAST_INNER))
+}
+
+/// The longest inner packet that every path takes.
+fn longest(suite: Suite, paths: &[Outer]) -> u32 {
+    let takes = |path: &Outer| inner_of(suite, path.mtu, path.is_v6);
+    let is_narrow = |path: &Outer| path.settled && takes(path) < LEAST_INNER;
+    let any_lives = paths.iter().any(|path| path.alive);
+    let in_use = || paths.iter().filter(move |path| path.alive || !any_lives);
+    if in_use().all(is_narrow) {
+        return in_use().map(takes).min().unwrap_or(LEAST_INNER);
+    }
     let least = |settled: bool| {
         let some = paths.iter().filter(move |path| path.settled || !settled);
-        some.map(|path| path.mtu.saturating_sub(overhead(suite, path.is_v6) + reserve)).min()
+        some.filter(|path| !is_narrow(path)).map(takes).min()
     };
     least(true).or(least(false)).unwrap_or(LEAST_INNER).max(LEAST_INNER)
 }

@@ -113,10 +113,27 @@ fn an_idle_path_is_looked_at_seldom_and_at_once_when_it_is_in_use_again() {
 }
 
 #[test]
-fn a_path_that_takes_nothing_of_the_base_is_left_at_it() {
-    let (mut path, mut search) = (Path::new(1_100), Search::new(false, 1_500));
-    path.settle(&mut search);
-    assert_eq!(search.mtu(), BASE4);
+fn a_path_that_does_not_take_the_base_is_searched_below_it() {
+    for passes in [LEAST4, 700, 1_000, 1_199, BASE4, 1_203] {
+        let (mut path, mut search) = (Path::new(passes), Search::new(false, 1_500));
+        let took = path.settle(&mut search);
+        let found = search.mtu();
+        assert!(found <= passes && found + GRAIN >= passes, "{found} of {passes}");
+        assert!(took < 15.0, "{passes} after {took} s");
+        // It passes more, or less, later.
+        path.passes = 1_500;
+        path.go(&mut search, 70, 0.0);
+        assert_eq!(search.mtu(), 1_500);
+        path.passes = 600;
+        path.go(&mut search, 60, 0.0);
+        assert!((600 - GRAIN..=600).contains(&search.mtu()), "{}", search.mtu());
+    }
+    // What passes nothing is left at the least, and so is IPv6.
+    for (is_v6, least) in [(false, LEAST4), (true, BASE6)] {
+        let (mut path, mut search) = (Path::new(500), Search::new(is_v6, 1_500));
+        path.settle(&mut search);
+        assert_eq!(search.mtu(), least);
+    }
 }
 
 #[test]
@@ -196,7 +213,7 @@ fn another_interface_is_another_search() {
 
 #[test]
 fn inner_packets_fit_every_path_that_is_known() {
-    let outer = |mtu, is_v6, settled| Outer { mtu, is_v6, settled };
+    let outer = |mtu, is_v6, settled| Outer { mtu, is_v6, settled, alive: true };
     let suite = Suite::ChaCha20Poly1305;
     assert_eq!((overhead(suite, false), overhead(Suite::Crc32, true)), (68, 80));
     let ethernet = outer(1_500, false, true);
@@ -205,17 +222,42 @@ fn inner_packets_fit_every_path_that_is_known() {
     assert_eq!(inner(suite, &[ethernet, outer(1_400, false, true)], 0), 1_332);
     assert_eq!(inner(suite, &[ethernet, outer(FIRST, true, false)], 0), 1_432);
     assert_eq!(inner(suite, &[outer(FIRST, true, false)], 0), LEAST_INNER);
-    assert_eq!(inner(suite, &[ethernet, outer(BASE4, false, true)], 0), LEAST_INNER);
+    assert_eq!(inner(suite, &[ethernet, outer(BASE4, false, true)], 0), 1_432);
     assert_eq!(inner(suite, &[], 0), LEAST_INNER);
-    // And so does their parity.
+    // And so does their parity, where it can.
     assert_eq!(inner(suite, &[ethernet], 61), 1_371);
+    assert_eq!(inner(suite, &[outer(1_400, false, true)], 61), LEAST_INNER);
+    assert_eq!(inner(suite, &[outer(1_200, false, true)], 61), 1_132);
+}
+
+#[test]
+fn packets_are_shorter_than_ipv6_needs_only_while_narrow_paths_live_alone() {
+    let suite = Suite::ChaCha20Poly1305;
+    let path = |mtu, alive| Outer { mtu, is_v6: false, settled: true, alive };
+    let [wide, narrow, narrower] = [1_500, BASE4, 1_000].map(|mtu| path(mtu, true));
+    let dead = Outer { alive: false, ..wide };
+    assert_eq!(inner(suite, &[wide, narrow, narrower], 0), 1_432);
+    assert_eq!(inner(suite, &[dead, narrow], 0), 1_132);
+    assert_eq!(inner(suite, &[dead, narrow, narrower], 0), 932);
+    assert_eq!(inner(suite, &[dead, narrow, Outer { alive: false, ..narrower }], 0), 1_132);
+    // What is enough for the one family of outer packets is not for the other.
+    assert_eq!(inner(suite, &[path(1_348, true)], 0), LEAST_INNER);
+    assert_eq!(inner(suite, &[path(1_347, true)], 0), LEAST_INNER - 1);
+    assert_eq!(inner(suite, &[Outer { is_v6: true, ..path(1_367, true) }], 0), LEAST_INNER - 1);
+    // Before it is known how narrow one is, nothing is made so short.
+    assert_eq!(inner(suite, &[Outer { settled: false, ..narrow }], 0), LEAST_INNER);
+    assert_eq!(inner(suite, &[wide, Outer { settled: false, ..narrow }], 0), 1_432);
+    // When none lives, all may come back.
+    assert_eq!(inner(suite, &[dead, Outer { alive: false, ..narrow }], 0), 1_432);
+    assert_eq!(inner(suite, &[Outer { alive: false, ..narrow }], 0), 1_132);
 }
 
 proptest! {
     #[test]
     fn what_is_found_passes_and_is_nearly_all_that_does(
-        passes in BASE6..9_001, most in 1_400u32..9_001, is_v6: bool,
+        passes in LEAST4..9_001, most in 1_400u32..9_001, is_v6: bool,
     ) {
+        let passes = if is_v6 { passes.max(BASE6) } else { passes };
         let (mut path, mut search) = (Path::new(passes), Search::new(is_v6, most));
         path.settle(&mut search);
         let all = passes.min(most);

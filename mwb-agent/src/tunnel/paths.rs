@@ -13,7 +13,7 @@ use super::message::Join;
 use super::mtu::{self, Outer, Search};
 use super::rate::Rate;
 use super::session::Session;
-use crate::dataplane::{BondMaps, Error};
+use crate::dataplane::{BondMaps, Error, monotonic};
 
 /// A path of a session.
 #[derive(Clone, Debug, Default)]
@@ -178,10 +178,12 @@ impl Session {
 
     /// Bounds inner packets by what the paths take.
     fn fit(&mut self, maps: &BondMaps) -> Result<(), Error> {
+        let now = monotonic();
         let paths = self.paths.values().map(|link| Outer {
             mtu: link.entry.mtu,
             is_v6: link.remote().is_ipv6(),
             settled: link.search.as_ref().is_some_and(Search::is_settled),
+            alive: link.is_alive(now) && !link.has(bond_path_flag::DOWN),
         });
         let mtu = mtu::inner(self.suite, &paths.collect::<Vec<_>>(), self.reserve);
         if mtu != self.entry.mtu {

@@ -205,14 +205,14 @@ impl Session {
     }
 
     fn take_keys(&mut self, established: &Established, now: Instant) {
-        let Established { epoch, suite, keys: [first, second], .. } = *established;
+        let Established { epoch, keys: [first, second], .. } = *established;
         let (seal, open) = match self.sender() {
             Sender::Initiator => (first, second),
             Sender::Responder => (second, first),
         };
         let place = parity(epoch);
         (self.entry.seal[place], self.entry.open[place]) = (seal, open);
-        self.keys[place] = Some(Keys::new(epoch, suite, self.sender(), [first, second]));
+        self.keys[place] = Some(Keys::new(epoch, self.sender(), established.message_keys()));
         self.made[place] = Some(now);
         self.overdue = false;
     }

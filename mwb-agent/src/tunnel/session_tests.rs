@@ -1,6 +1,6 @@
 use std::num::NonZeroU32;
 
-use mwb_common::integrity::seal::Key;
+use mwb_common::integrity::seal::{Key, seal};
 use mwb_common::maps::{BondPath, SessionState};
 
 use super::super::aging::Age;
@@ -81,6 +81,30 @@ fn the_end_that_answers_seals_with_new_keys_only_once_it_has_heard_them() {
         assert_eq!((entry.epoch, entry.opens, entry.seals), (2, 3, 1));
         assert_eq!(bytes(&entry.open[0]), key(0x21));
         assert_eq!(session.sealing_epoch(), 1);
+    });
+}
+
+#[test]
+fn what_is_said_in_a_session_that_hides_nothing_is_hidden_and_cannot_be_forged() {
+    in_network("what_is_said_is_hidden", || {
+        let (_plane, maps) = maps("said");
+        let mut session = responder(&maps);
+        let text = b"which paths there are";
+        let packet = session.seal(3, text).expect("keys that seal");
+        assert!(!packet.windows(text.len()).any(|part| part == text));
+        let mut far = Keys::new(0, Sender::Initiator, established(0).message_keys());
+        assert_eq!(far.open(&packet).map(|opened| opened.text), Ok(text.to_vec()));
+        // Those that know the session's suite, and its keys for data.
+        let [first, second] = established(0).keys;
+        for suite in [Suite::ChaCha20Poly1305, Suite::SipHash, Suite::Crc32] {
+            for key in [&first, &second] {
+                let fields = [&[0; 8], &packet[..24]].concat();
+                let mut forged = [fields, vec![0; suite.check_length() as usize]].concat();
+                forged.extend_from_slice(text);
+                seal(&mut forged, 8, suite, key, Sender::Responder).expect("a packet");
+                assert_eq!(far.open(&forged[8..]), Err(Refused::BadCheck), "{suite:?}");
+            }
+        }
     });
 }
 

@@ -182,6 +182,7 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
         loss: link.verdict.loss,
         lost: link.verdict.lost,
         mtu: link.entry.mtu,
+        inner_mtu: mtu::inner_of(session.suite, link.entry.mtu, link.remote().is_ipv6()),
         capacity_bps: link.verdict.capacity,
         rate_out_bps: link.verdict.rate as f64,
         rate_in_bps: link.rate_in.now,

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use chacha20poly1305::ChaCha20Poly1305;
+use chacha20poly1305::aead::{AeadInPlace as _, KeyInit as _};
 use mwb_agent::bond::SessionId;
 use mwb_agent::tunnel::message::Message;
 use mwb_agent::tunnel::secure::{Envelope, Keys, Opened, Refused, envelope};
@@ -16,38 +18,40 @@ use crate::{Tally, count};
 
 const SUITES: [Suite; 3] = [Suite::ChaCha20Poly1305, Suite::SipHash, Suite::Crc32];
 const EPOCH: u32 = 5;
+/// For messages, by who sends.
+const KEYS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
 /// Spoilt ones of each message.
 const SPOILT: usize = 8;
 
-/// Both ends of a session of each suite.
-pub(crate) struct Pairs {
-    ends: Vec<(Suite, [Keys; 2])>,
+/// Both ends of a session.
+pub(crate) struct Pair {
+    ends: [Keys; 2],
+    /// The one that answered the handshake is the first.
+    swapped: bool,
 }
 
-impl Pairs {
+impl Pair {
     pub(crate) fn new() -> Self {
-        let pair = |suite| {
-            let keys = [Key::new([1; 32]), Key::new([2; 32])];
-            let end = |sender| Keys::new(EPOCH, suite, sender, keys);
-            (suite, [Sender::Initiator, Sender::Responder].map(end))
-        };
-        Pairs { ends: SUITES.map(pair).into() }
+        let keys = [Key::new(KEYS[0]), Key::new(KEYS[1])];
+        let end = |sender| Keys::new(EPOCH, sender, keys);
+        Pair { ends: [Sender::Initiator, Sender::Responder].map(end), swapped: false }
     }
 
     /// A message from one end to the other, spoilt before and whole after that.
     pub(crate) fn turn(&mut self, random: &mut Random, tally: &mut Tally) -> Result<(), String> {
         whole(random)?;
-        let place = random.below(self.ends.len());
-        let (suite, ends) = &mut self.ends[place];
         if random.chance(50) {
-            ends.swap(0, 1);
+            self.ends.swap(0, 1);
+            self.swapped = !self.swapped;
         }
-        let [from, to] = ends;
+        let sender = u8::from(self.swapped);
+        let [from, to] = &mut self.ends;
         let session = SessionId::new(random.next() as u32).unwrap_or(NonZeroU32::MIN);
         let (path, message) = (random.byte().max(1), any_message(random));
         let text = message.encode();
         let kind = if random.chance(20) { Kind::Ack } else { Kind::Control };
         let packet = from.seal(kind, session, path, &text).ok_or("nothing can be sealed")?;
+        is_sealed(&packet, sender, &text)?;
         for _ in 0..SPOILT {
             let bytes = spoilt(random, &packet);
             outside(&bytes)?;
@@ -55,7 +59,7 @@ impl Pairs {
                 continue;
             }
             match to.open(&bytes) {
-                Ok(opened) => return Err(format!("{suite:?}, {bytes:02x?} is {opened:02x?}")),
+                Ok(opened) => return Err(format!("{bytes:02x?} is {opened:02x?}")),
                 Err(refused) => count(tally, Refused::NAMES[refused.number()]),
             }
         }
@@ -65,7 +69,7 @@ impl Pairs {
         }
         let opened = to.open(&packet);
         if opened != Ok(Opened { kind, path, epoch: EPOCH, text: text.clone() }) {
-            return Err(format!("{suite:?}, {packet:02x?} is {opened:02x?}"));
+            return Err(format!("{packet:02x?} is {opened:02x?}"));
         }
         if Message::decode(&text) != Ok(message) {
             return Err(format!("{text:02x?} is no {message:?}"));
@@ -73,9 +77,26 @@ impl Pairs {
         count(tally, "opened");
         match to.open(&packet) {
             Err(Refused::Replayed) => count(tally, "replayed"),
-            other => return Err(format!("{suite:?}, a second time it is {other:02x?}")),
+            other => return Err(format!("a second time it is {other:02x?}")),
         }
         Ok(())
+    }
+}
+
+/// Whether a message is sealed by the words of docs/protocol.md, whatever seals data.
+fn is_sealed(packet: &[u8], sender: u8, text: &[u8]) -> Result<(), String> {
+    let (header, rest) = packet.split_at(FIELDS as usize);
+    let mut nonce = [0, sender, 1, header[2], 0, 0, 0, 0, 0, 0, 0, 0];
+    nonce[4..].copy_from_slice(&header[8..16]);
+    let mut sealed = text.to_vec();
+    let cipher = ChaCha20Poly1305::new(&KEYS[usize::from(sender)].into());
+    let tag = cipher
+        .encrypt_in_place_detached(&nonce.into(), header, &mut sealed)
+        .map_err(|error| error.to_string())?;
+    if rest == [&tag[..], &sealed].concat() {
+        Ok(())
+    } else {
+        Err(format!("{packet:02x?} is not {text:02x?} under a key"))
     }
 }
 

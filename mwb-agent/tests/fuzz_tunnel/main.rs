@@ -66,8 +66,8 @@ impl Form {
             Form::Header => Box::new(plain::header),
             Form::Message => Box::new(plain::message),
             Form::Envelope => {
-                let mut pairs = envelope::Pairs::new();
-                Box::new(move |random, tally| pairs.turn(random, tally))
+                let mut pair = envelope::Pair::new();
+                Box::new(move |random, tally| pair.turn(random, tally))
             }
             Form::Handshake => {
                 let mut world = handshake::World::new();

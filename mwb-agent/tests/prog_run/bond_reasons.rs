@@ -138,6 +138,13 @@ fn rows() -> Vec<Row> {
             Reason::BondMessage,
         ),
         row(
+            "what calls itself a handshake, and is as long as none",
+            Server,
+            Wan(1),
+            |side| of_kind(side, Kind::Handshake, b"hello"),
+            Reason::BondMalformed,
+        ),
+        row(
             "parity",
             Server,
             Wan(1),

@@ -8,6 +8,7 @@ use mwb_common::{
         BOND_PATHS as PATHS_OF_SESSION, Bond, BondPath, Device, PathState, Session, bond_path_flag,
         bucket_index, handed, path_index, session_flag,
     },
+    messages::{Limit, SHARE, is_message, share_of},
     nat::protocol,
     parse::{Bytes as _, ETHERNET, Ipv4Header, Ipv6Header, ethertype, parse_ethernet, parse_ipv4},
     reason::Reason,
@@ -32,16 +33,20 @@ use crate::{
     atomic::fetch_add,
     device,
     frame::{XdpFrame, fetch},
-    maps::{BOND, BOND_PATHS, PATH_STATES, PATHS, SESSION_STATES, SESSIONS},
+    maps::{BOND, BOND_PATHS, PATH_STATES, PATHS, SESSION_STATES, SESSIONS, SHARES},
     opening::{code, decoded},
     path::{now as coarse, place4, place6},
     stage::outside_reason,
 };
 
-/// Messages a second, and at once, that a CPU gives the agent: of handshakes, and of
-/// sessions; and acknowledgements, of which each path has a hundred or two.
-const PER_SECOND: [u64; 3] = [1_000, 1_000, 8_000];
-const BURST: [u64; 3] = [100, 100, 800];
+/// Messages that a CPU gives the agent, by place in [`Work::messages`]: what another version
+/// calls a handshake, of which nobody knows how long it is, and one is enough to be named;
+/// of sessions; and acknowledgements, of which each path has a hundred or two.
+const LIMITS: [Limit; 3] = [
+    Limit { per_second: 10, at_once: 10 },
+    Limit { per_second: 1_000, at_once: 100 },
+    Limit { per_second: 8_000, at_once: 800 },
+];
 
 /// The steps of a packet. Each is a global function that says 0, or a reason and one, and
 /// has [`Work`] for itself: it is asked for anew behind each. [`Work::next`] is
@@ -103,7 +108,7 @@ fn claim(context: *mut xdp_md) -> Result<(), Reason> {
         Err(_) => return Err(Reason::BondMalformed),
     };
     if header.kind == Kind::Handshake {
-        return Err(message::<0>(work));
+        return Err(handshake(&frame, work, bond));
     }
     (work.slot, work.session) = (header.session & bond.slot_mask, header.session);
     let session = SESSIONS.get(work.slot).ok_or(Reason::UnknownSession)?;
@@ -247,19 +252,33 @@ fn opens(session: &Session) -> u32 {
 /// The agent's, if it is not too much for it.
 #[inline(always)]
 fn message<const KIND: usize>(work: &mut Work) -> Reason {
-    let (budget, rate, burst) = (&mut work.messages[KIND], PER_SECOND[KIND], BURST[KIND]);
-    let now = coarse();
-    let since = now.wrapping_sub(budget.filled);
-    let new = if since > 1_000_000_000 { burst } else { since * rate / 1_000_000_000 };
-    if new > 0 {
-        budget.filled = now;
-        budget.tokens = core::cmp::min(budget.tokens + new, burst);
+    let taken = LIMITS[KIND].take(&mut work.messages[KIND], coarse());
+    if taken { Reason::BondMessage } else { Reason::MessageLimited }
+}
+
+/// The agent's, if it has the length that it says, and it is not too much from where it came
+/// from: it is not known yet whether it is authentic.
+#[inline(always)]
+fn handshake(frame: &XdpFrame, work: &mut Work, bond: &Bond) -> Reason {
+    let Some([number, ..]) = frame.read::<[u8; 4]>(work.at + FIELDS) else {
+        return Reason::BondMalformed;
+    };
+    if !is_message(number, work.end - work.at) {
+        return Reason::BondMalformed;
     }
-    if budget.tokens == 0 {
+    let source = if work.is_v6 {
+        frame.read::<[u32; 2]>(ETHERNET + 8)
+    } else {
+        frame.read::<u32>(ETHERNET + 12).map(|address| [address, 0])
+    };
+    let Some(source) = source else { return Reason::BondMalformed };
+    let Some(share) = SHARES.get_ptr_mut(share_of(source, bond.seed)) else {
         return Reason::MessageLimited;
-    }
-    budget.tokens -= 1;
-    Reason::BondMessage
+    };
+    // SAFETY: a per-CPU value, and programs do not preempt each other.
+    let share = unsafe { &mut *share };
+    let taken = SHARE.take(share, coarse());
+    if taken { Reason::BondMessage } else { Reason::MessageLimited }
 }
 
 /// Notes an authentic packet of a path that is new.

@@ -21,7 +21,8 @@ pub(crate) struct Work {
     pub(super) key: FlowKey6,
     /// The choice of its path.
     pub(super) choice: Choice,
-    /// Messages that the agent may be given: of handshakes, of sessions, and acknowledgements.
+    /// Messages that the agent may be given: handshakes of other versions, messages of
+    /// sessions, and acknowledgements.
     pub(super) messages: [Budget; 3],
     /// How it is counted.
     pub(super) account: Account,

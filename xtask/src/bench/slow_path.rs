@@ -58,7 +58,7 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long a bond may take to come up, or a lease to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of frames.
-const SIZES: [usize; 2] = [64, 1400];
+const SIZES: [usize; 2] = [64, 1300];
 /// Flows: an odd number, or each would stay on one of two paths.
 const FLOWS: usize = 15;
 /// A block: packets of data and of parity.

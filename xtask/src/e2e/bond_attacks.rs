@@ -83,7 +83,8 @@ fn verdict(packet: &[u8], good: &[u8], opens: u8) -> &'static str {
     match first & 0xf {
         _ if !fits => "bond_malformed",
         3 => "bond_malformed",
-        6 => "bond_message",
+        // It is as long as no handshake that it could be.
+        6 => "bond_malformed",
         _ if packet[4..8] != good[4..8] => "unknown_session",
         4 | 5 => "bond_message",
         // There is one path.

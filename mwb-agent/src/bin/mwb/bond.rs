@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use mwb_agent::api::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
+use mwb_agent::tunnel::mtu::LEAST_INNER;
 
 use crate::show::Style;
 use crate::table::{Align, Colour, Table};
@@ -104,13 +105,34 @@ fn title(session: &BondSession) -> String {
     );
     let overdue = if session.keys_overdue { OVERDUE } else { "" };
     format!(
-        "{} {}\n{}, {keys}, known for {}, MTU {}, {}{overdue}",
+        "{} {}\n{}, {keys}, known for {}, MTU {}, {}{overdue}{}",
         peer(session),
         session.peer,
         session.suite,
         age(session.age_seconds),
         session.mtu,
-        session.balance
+        session.balance,
+        narrow(session)
+    )
+}
+
+/// Which paths do not take all packets of IPv6, and what becomes of these.
+fn narrow(session: &BondSession) -> String {
+    let is_narrow = |path: &&BondPathStatus| (1..LEAST_INNER).contains(&path.inner_mtu);
+    let all = session.paths.iter().filter(is_narrow);
+    let all: Vec<String> =
+        all.map(|path| format!("{} ({} bytes)", called(path), path.inner_mtu)).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let then = if session.mtu < LEAST_INNER {
+        "no other lives, so longer ones are lost"
+    } else {
+        "longer ones go by other paths"
+    };
+    format!(
+        "\nToo narrow for all packets of IPv6 ({LEAST_INNER} bytes): {}; {then}",
+        all.join(", ")
     )
 }
 
@@ -267,6 +289,25 @@ mod tests {
         assert!(text.contains("adaptive\nIts keys are too old: packets of the far end"), "{text}");
         assert!(text.contains("Does it run there?\nPATH"), "{text}");
         assert!(brief(&bond).ends_with("MTU 1432, keys too old\n"));
+    }
+
+    #[test]
+    fn paths_that_are_too_narrow_for_ipv6_are_named_with_what_follows() {
+        let mut bond = bond();
+        for (path, takes) in bond.sessions[0].paths.iter_mut().zip([1_432, 1_132]) {
+            path.inner_mtu = takes;
+        }
+        let text = show(Some(&bond), &PLAIN);
+        assert!(
+            text.contains(
+                "adaptive\nToo narrow for all packets of IPv6 (1280 bytes): lte (1132 bytes); \
+                 longer ones go by other paths\nPATH"
+            ),
+            "{text}"
+        );
+        bond.sessions[0].mtu = 1_132;
+        let text = show(Some(&bond), &PLAIN);
+        assert!(text.contains("; no other lives, so longer ones are lost\nPATH"), "{text}");
     }
 
     #[test]

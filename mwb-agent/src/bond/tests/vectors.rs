@@ -154,6 +154,8 @@ fn made(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
     assert_eq!([ours.suite as u8], vector.field("suite"));
     let server = PrivateKey::from_bytes(&vector.array("server private")).expect("a key").public();
     let [first, second] = ours.keys.map(key_bytes);
+    let [first_messages, second_messages] = ours.message_keys().map(key_bytes);
+    assert_eq!(ours.message_keys().map(key_bytes), established.message_keys().map(key_bytes));
     out.extend([
         ("gateway public", client.bytes().to_vec()),
         ("server public", server.bytes().to_vec()),
@@ -161,6 +163,8 @@ fn made(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
         ("response", response),
         ("key of the gateway", first),
         ("key of the server", second),
+        ("message key of the gateway", first_messages),
+        ("message key of the server", second_messages),
     ]);
     out
 }

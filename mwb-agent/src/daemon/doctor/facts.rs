@@ -6,9 +6,11 @@ use std::fs;
 use mwb_common::maps::{PREFIX_ENTRIES, filtering, path_flag};
 
 use super::super::view::{BondView, View};
+use crate::api::bond::{BondPathStatus, BondStatus};
 use crate::dataplane::{Error, Rules};
 use crate::flows::Usage;
 use crate::net::{self, Snapshot};
+use crate::tunnel::mtu::LEAST_INNER;
 
 /// Everything that does not count.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +28,37 @@ pub(super) struct Facts {
     pub(super) ipv6: bool,
     /// If there is one.
     pub(super) bond: Option<BondView>,
+    /// Its paths that do not take all packets of IPv6.
+    pub(super) narrow: Vec<Narrow>,
     /// Why losses behind XDP redirects are not seen, if they are not.
     pub(super) unwatched: Option<String>,
+}
+
+/// A path of a bond that does not take all packets of IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Narrow {
+    pub(super) name: String,
+    /// The longest that pass, in bytes from the outer IP header on, and inside.
+    pub(super) mtu: u32,
+    pub(super) inner: u32,
+}
+
+impl Narrow {
+    /// Those of all sessions.
+    pub(super) fn all(bond: &BondStatus) -> Vec<Self> {
+        let paths = bond.sessions.iter().flat_map(|session| {
+            session.paths.iter().map(move |path| (session.client.as_deref(), path))
+        });
+        let is_narrow = |path: &BondPathStatus| (1..LEAST_INNER).contains(&path.inner_mtu);
+        let narrow = paths.filter(|(_, path)| is_narrow(path)).map(|(client, path)| {
+            let name = match client {
+                Some(client) => format!("{client}, path {}", path.path),
+                None => path.wan.clone(),
+            };
+            Self { name, mtu: path.mtu, inner: path.inner_mtu }
+        });
+        narrow.collect()
+    }
 }
 
 /// What the kernel can do.
@@ -142,6 +173,7 @@ impl Facts {
             ports,
             ipv6: book.paths.iter().any(carries),
             bond: view.bond.clone(),
+            narrow: Vec::new(),
             unwatched,
         })
     }

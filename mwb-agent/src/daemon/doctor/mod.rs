@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::beat::Plane;
 use super::view::View;
 use crate::api::Unavailable;
+use crate::api::bond::BondStatus;
 use crate::api::doctor::{Area, Finding, ProgramCost, Report, Severity};
 use crate::dataplane::{Error, Rules, Tables, measure_runs};
 use crate::flows::Usage;
@@ -19,7 +20,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use facts::Facts;
+use facts::{Facts, Narrow};
 use flow::Passed;
 use sample::Sample;
 
@@ -31,6 +32,7 @@ pub(super) struct Source {
     view: View,
     network: Snapshot,
     usage: Usage,
+    narrow: Vec<Narrow>,
 }
 
 impl Source {
@@ -39,6 +41,7 @@ impl Source {
         view: &View,
         network: &Snapshot,
         usage: &Usage,
+        bond: Option<&BondStatus>,
     ) -> Self {
         Self {
             plane: plane.clone(),
@@ -47,6 +50,7 @@ impl Source {
             view: view.clone(),
             network: network.clone(),
             usage: usage.clone(),
+            narrow: bond.map(Narrow::all).unwrap_or_default(),
         }
     }
 }
@@ -60,9 +64,10 @@ pub(super) async fn examine(source: Source, watch: Duration) -> Result<Report, U
     let second = sample(&source).await?;
     drop(measuring);
     let read = move || {
-        let Source { view, network, usage, rules, plane, .. } = &source;
+        let Source { view, network, usage, rules, plane, narrow, .. } = &source;
         let unwatched = plane.with(|plane| plane.unwatched().map(str::to_owned));
-        Facts::read(view, network, usage, rules, unwatched)
+        let facts = Facts::read(view, network, usage, rules, unwatched)?;
+        Ok(Facts { narrow: narrow.clone(), ..facts })
     };
     let facts = blocking(read).await?;
     Ok(judge(&facts, &Passed::between(&first, &second)))

@@ -1,6 +1,6 @@
 //! Judges what stands still: kernel, hooks, offloads, sysctls, MTUs, tables.
 
-use super::facts::{Device, Facts};
+use super::facts::{Device, Facts, Narrow};
 use super::{finding, with_fix};
 use crate::api::doctor::Area::{Hook, Kernel, Mtu, Offload, Sysctl, Table};
 use crate::api::doctor::Finding;
@@ -244,6 +244,14 @@ fn mtus(facts: &Facts, out: &mut Vec<Finding>) {
             _ => mtu.to_string(),
         };
         out.push(finding(Mtu, &device.name, Ok, fact));
+    }
+    for Narrow { name, mtu, inner } in &facts.narrow {
+        let fact = format!(
+            "packets of the bond may have {mtu} bytes there, so {inner} inside: those of IPv6 \
+             may have {IPV6_LEAST}, and are lost while no other path lives"
+        );
+        let fix = format!("have links on the way take {} bytes", mtu + IPV6_LEAST - inner);
+        out.push(with_fix(finding(Mtu, name, Warn, fact), fix));
     }
 }
 

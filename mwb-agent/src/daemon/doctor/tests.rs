@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use mwb_common::reason::Reason;
 
-use super::facts::{Device, Facts, Fill, Kernel, Sysctls};
+use super::facts::{Device, Facts, Fill, Kernel, Narrow, Sysctls};
 use super::flow::{CpuParts, Passed, ProgramPassed};
 use super::sample::{Backlog, DeviceCounts};
 use super::*;
+use crate::api::bond::{BondPathStatus, BondSession};
 use crate::daemon::view::BondView;
 
 fn device(name: &str, wan: Option<&str>) -> Device {
@@ -56,6 +57,7 @@ fn sound() -> (Facts, Passed) {
         ports: (10_000, 65_535),
         ipv6: true,
         bond: None,
+        narrow: Vec::new(),
         unwatched: None,
     };
     let counts = DeviceCounts { received: 1_000, sent: 1_000, ..DeviceCounts::default() };
@@ -181,6 +183,14 @@ fn each_trouble_is_found_with_its_severity_and_its_fix() {
             f.bond = bond(true);
         }),
         (Area::Mtu, "wan1", Severity::Bad, "mtu 1280", |f, _| f.devices[2].mtu = 1_000),
+        (Area::Mtu, "lte", Severity::Warn, "take 1348 bytes", |f, _| {
+            let path = BondPathStatus { wan: "lte".to_owned(), ..BondPathStatus::default() };
+            let wide = BondPathStatus { mtu: 1_348, inner_mtu: 1_280, ..path.clone() };
+            let narrow = BondPathStatus { mtu: 1_200, inner_mtu: 1_132, ..path };
+            let session = BondSession { paths: vec![wide, narrow], ..BondSession::default() };
+            f.narrow =
+                Narrow::all(&BondStatus { sessions: vec![session], ..BondStatus::default() });
+        }),
         (Area::Table, "IPv4 flows", Severity::Warn, "grow", |f, _| f.tables[0].used = 80),
         (Area::Table, "IPv4 flows", Severity::Bad, "grow", |f, _| f.tables[0].used = 95),
         (Area::Queue, "wan0", Severity::Bad, "ethtool -G wan0", |_, p| {

@@ -119,9 +119,15 @@ pub(super) fn sealed(
         taken: if kind.is_the_agents() { 0 } else { random.below(3) as u16 },
         flow_sequence: if data { flow_sequence } else { 0 },
     };
-    let is_v6 = random.chance(40);
+    let (is_v6, is_handshake) = (random.chance(40), kind == Kind::Handshake);
     let wan = if path == 2 || to == Side::Server && random.chance(10) { 2 } else { 1 };
-    (wan, Sealed { side: to.other(), suite, header, text: &text, is_v6 }.arriving())
+    let mut frame = Sealed { side: to.other(), suite, header, text: &text, is_v6 }.arriving();
+    if is_handshake {
+        // Now and then it says what it is.
+        let at = if is_v6 { LINK + 48 } else { LINK + 28 };
+        frame[at + 24] = random.below(5) as u8;
+    }
+    (wan, frame)
 }
 
 /// What is behind a header, and what it says of it.

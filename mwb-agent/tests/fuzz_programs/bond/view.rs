@@ -123,7 +123,11 @@ pub(super) fn claim(setting: Setting, suite: Suite, side: Side, wan: u8, frame: 
     }
     let Some(head) = head(&frame[at..end]) else { return Claim::Refused(Reason::BondMalformed) };
     if head.kind == kind::HANDSHAKE {
-        return Claim::Message;
+        let is_one = matches!(
+            (frame.get(at + 24), end - at),
+            (Some(1), 188) | (Some(2), 124) | (Some(3), 88)
+        );
+        return if is_one { Claim::Message } else { Claim::Refused(Reason::BondMalformed) };
     }
     if head.session != side.session() {
         return Claim::Refused(Reason::UnknownSession);

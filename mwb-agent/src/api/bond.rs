@@ -127,13 +127,17 @@ pub struct BondParity {
     pub useless: u64,
     /// Of those, too late: their block had been repaired or given up.
     pub late: u64,
-    /// Of those, not taken: they were none, or there was no memory.
+    /// Packets, of parity or of data, that were not taken: parity that is none, or there was
+    /// no memory.
     pub refused: u64,
-    /// Packets that were lost, and computed.
+    /// Packets that had not come, and were computed.
     pub recovered: u64,
+    /// Of those, not lost: they came later.
+    #[serde(default)]
+    pub early: u64,
     /// Blocks of which more was lost than parity came.
     pub unrecoverable: u64,
-    /// Memory in bytes that blocks take which are not complete.
+    /// Memory in bytes of open blocks, and of what has come of late.
     pub held_bytes: u64,
 }
 

@@ -109,6 +109,7 @@ fn fill_parity(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus:
             ("late", parity.late),
             ("refused", parity.refused),
             ("recovered", parity.recovered),
+            ("early", parity.early),
         ] {
             packets.with_label_values(&[peer, result]).inc_by(count);
         }

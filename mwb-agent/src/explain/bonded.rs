@@ -173,13 +173,14 @@ impl Words<'_> {
             let said = "it is dropped: nothing leaves in clear".to_owned();
             return outcome(said, Reason::NoSession, None, true);
         }
-        let (class, sure) = self.class();
+        let (rule, sure) = self.class();
         self.flow();
         self.paths();
-        self.choose(class, sure)
+        self.choose(rule, sure)
     }
 
-    fn class(&mut self) -> (u8, bool) {
+    /// Class and repair.
+    fn class(&mut self) -> ((u8, u8), bool) {
         let (rule, possible) = class_of(&self.bonded.rules, &self.bonded.key);
         for rule in &possible {
             let spec = ClassSpec::of(rule);
@@ -192,7 +193,8 @@ impl Words<'_> {
             None => "auto: no rule matches".to_owned(),
         };
         self.say("class", said);
-        (class, possible.iter().all(|rule| rule.class == class))
+        let chosen = (class, rule.map_or(0, |rule| rule.repair));
+        (chosen, possible.iter().all(|rule| (rule.class, rule.repair) == chosen))
     }
 
     fn flow(&mut self) {
@@ -242,7 +244,7 @@ impl Words<'_> {
         choice.decide()
     }
 
-    fn choose(&mut self, class: u8, sure: bool) -> Outcome {
+    fn choose(&mut self, (class, repairs): (u8, u8), sure: bool) -> Outcome {
         let Bonded { session, selection, bucket, number, .. } = self.bonded;
         let weighs = bucket.flags & bucket_flag::ELEPHANT != 0;
         let flow = Flow {
@@ -254,7 +256,8 @@ impl Words<'_> {
                 _ => weighs && self.bonded.opened().is_some(),
             },
         };
-        let earliest = self.earliest(session.stripe, flow, 0);
+        let stripe = if repairs == 0 { session.stripe } else { session.repaired.into() };
+        let earliest = self.earliest(stripe, flow, 0);
         let balance = self.balance;
         let (first, certain) = match session.choice {
             bond_choice::BUCKET => {

@@ -21,7 +21,8 @@
 //! go by several paths only if those are known, clean, and no further from each other in
 //! delay than the far end holds packets for (`hold`; if it does not: nearly equal), and
 //! only as long as more arrives than the home alone could carry: bonded is never worse
-//! than the best link. How much of the difference in delay counts for them says [`spill`].
+//! than the best link. For flows whose losses are repaired, a path that loses some is
+//! clean. How much of the difference in delay counts for them says [`spill`].
 //! A path is announced by its probes before elephants use it: until the far end knows that
 //! packets may come by it, it takes those that are on their way for lost.
 //!
@@ -116,6 +117,8 @@ pub struct Train {
 pub struct Verdict {
     /// [`maps::Session::stripe`].
     pub stripe: u32,
+    /// [`maps::Session::repaired`].
+    pub repaired: u16,
     /// By path, in the order of the facts.
     pub paths: Vec<PathVerdict>,
     /// To be sent now. Then call [`Estimator::sent_train`].
@@ -128,6 +131,8 @@ pub struct Verdict {
 pub struct Estimator {
     paths: BTreeMap<u8, Estimate>,
     elephants: Elephants,
+    /// Those whose losses are repaired, if there may be some.
+    repaired: Option<Elephants>,
     spill: Spill,
 }
 
@@ -153,6 +158,11 @@ impl Estimator {
         self.elephants.hold = hold as f64;
     }
 
+    /// Says whether there are flows whose losses are repaired.
+    pub fn set_repairs(&mut self, repairs: bool) {
+        self.repaired = repairs.then(|| self.repaired.take().unwrap_or_default());
+    }
+
     /// Takes the facts in, of all paths of the session. `now` is the clock of
     /// [`maps::PathState::reply_at`], in ns.
     pub fn update(&mut self, now: u64, facts: &[PathFacts]) -> Verdict {
@@ -164,16 +174,25 @@ impl Estimator {
         self.park(now, facts);
         let candidates: Vec<Candidate> =
             facts.iter().filter_map(|facts| self.candidate(now, facts)).collect();
-        let (stripe, train) = self.elephants.decide(now, &candidates);
+        let (plain, train) = self.elephants.decide(now, &candidates);
+        let repaired = self.decide_repaired(now, &candidates).unwrap_or(plain);
+        let stripe = plain | repaired >> maps::ANNOUNCED << maps::ANNOUNCED;
         let members: Vec<&Candidate> = candidates
             .iter()
-            .filter(|path| (stripe | stripe >> maps::ANNOUNCED) & path.bit() != 0)
+            .filter(|path| (stripe | repaired | stripe >> maps::ANNOUNCED) & path.bit() != 0)
             .collect();
         let part = if self.elephants.hold > 0.0 { self.spill.decide(&members) } else { 1.0 };
         self.reckon(facts);
         self.reckon_striped(&members, part);
         let paths = facts.iter().filter_map(|facts| self.verdict(facts.path)).collect();
-        Verdict { stripe, paths, train }
+        Verdict { stripe, repaired: repaired as u16, paths, train }
+    }
+
+    fn decide_repaired(&mut self, now: u64, candidates: &[Candidate]) -> Option<u32> {
+        let repaired = self.repaired.as_mut()?;
+        repaired.hold = self.elephants.hold;
+        let candidates: Vec<Candidate> = candidates.iter().map(Candidate::repaired).collect();
+        Some(repaired.decide(now, &candidates).0)
     }
 
     /// Says that a [`Train`] was sent: when, and how many bytes it has from the outer IP

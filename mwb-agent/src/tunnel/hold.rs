@@ -14,6 +14,8 @@ use crate::hitless::reorder::{Ahead, Flow, Limits, REACH, Released, Reorder, Sta
 /// What may be held: 100 Mbit/s by each of eight paths for 200 ms, and what keeping it takes.
 const LIMITS: Limits = Limits { per_session: 32 << 20, total: 64 << 20, reach: REACH };
 
+/// What a block waits where nothing was said, in ns.
+const WAIT: u64 = 10_000_000;
 /// Parity comes so much later than what it is of by the same path, at most, in ns, besides
 /// what its block has waited for packets.
 const MARGIN: u64 = 10_000_000;
@@ -24,8 +26,8 @@ const LASTS: u64 = 1_000_000_000;
 pub(super) struct Hold {
     /// The longest wait, in ns.
     most: u64,
-    /// How much longer packets of blocks with parity wait, in ns.
-    blocks: u64,
+    /// How long blocks of each session wait for packets, as its parity says, in ns.
+    waits: BTreeMap<u32, u64>,
     /// Flows with packets of such blocks, and when the last came.
     protected: BTreeMap<Flow, u64>,
     spreads: Spreads,
@@ -39,13 +41,12 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Holds nothing. `most`: the longest wait. `wait`: how long a block waits for packets, in
-    /// ns; both ends should have the same.
-    pub(super) fn new(most: Duration, wait: u64) -> Self {
+    /// Holds nothing. `most`: the longest wait.
+    pub(super) fn new(most: Duration) -> Self {
         let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
         Self {
             most,
-            blocks: wait.saturating_add(MARGIN),
+            waits: BTreeMap::new(),
             protected: BTreeMap::new(),
             spreads: Spreads::new(most),
             engine: Reorder::new(LIMITS),
@@ -60,6 +61,7 @@ impl Hold {
     pub(super) fn take(&mut self, maps: &BondMaps, head: &Handed, text: &[u8], now: u64) {
         let before = self.sessions.insert(head.slot, head.session);
         if before.is_some_and(|before| before != head.session) {
+            self.waits.remove(&head.slot);
             self.engine.forget(head.slot, now, &mut self.released);
         }
         let flow = Flow { slot: head.slot, bucket: head.bucket };
@@ -71,7 +73,7 @@ impl Hold {
         let deadline = match (again, computed) {
             // What was lost may be sent again: that takes longer than any way.
             (true, _) => self.most,
-            (false, true) => deadline.saturating_add(self.blocks).min(self.most),
+            (false, true) => deadline.saturating_add(self.block_takes(head.slot)).min(self.most),
             (false, false) => deadline,
         };
         let ahead = Ahead {
@@ -89,6 +91,15 @@ impl Hold {
     /// A packet of a block with parity came: what is lost of its flow may be computed.
     pub(super) fn protected(&mut self, head: &Handed, now: u64) {
         self.protected.insert(Flow { slot: head.slot, bucket: head.bucket }, now);
+    }
+
+    /// Parity says that blocks of a session wait so long for packets, in ns.
+    pub(super) fn waits(&mut self, slot: u32, wait: u64) {
+        self.waits.insert(slot, wait);
+    }
+
+    fn block_takes(&self, slot: u32) -> u64 {
+        self.waits.get(&slot).copied().unwrap_or(WAIT).saturating_add(MARGIN)
     }
 
     fn is_protected(&self, flow: Flow, now: u64) -> bool {
@@ -128,8 +139,10 @@ impl Hold {
         self.engine.next_due()
     }
 
-    /// What was counted, by slot of the session.
-    pub(super) fn statistics(&self) -> impl Iterator<Item = (u32, Statistics)> {
-        self.engine.statistics().map(|(slot, known)| (slot, *known))
+    /// What was counted, by slot and id of the session.
+    pub(super) fn statistics(&self) -> impl Iterator<Item = ((u32, u32), Statistics)> {
+        self.engine
+            .statistics()
+            .filter_map(|(slot, known)| Some(((slot, *self.sessions.get(&slot)?), *known)))
     }
 }

@@ -72,10 +72,11 @@ pub(super) fn estimate(
     let facts: Vec<PathFacts> = facts.collect();
     // Both ends should have the same.
     session.estimator.set_hold(u64::try_from(core.settings.hold.as_nanos()).unwrap_or(u64::MAX));
+    session.estimator.set_repairs(core.settings.repairs());
     let verdict = session.estimator.update(now, &facts);
-    session.stripe = verdict.stripe;
+    (session.stripe, session.repaired) = (verdict.stripe, verdict.repaired);
     for verdict in verdict.paths {
-        session.reckon(&core.maps, &verdict, core.settings.protects(verdict.loss))?;
+        session.reckon(&core.maps, &verdict, &core.settings)?;
         let path = verdict.path;
         if let Some(link) = session.paths.get_mut(&path) {
             link.verdict = verdict;

@@ -13,6 +13,7 @@ use super::message::Join;
 use super::mtu::{self, Outer, Search};
 use super::rate::Rate;
 use super::session::Session;
+use super::settings::Settings;
 use crate::dataplane::{BondMaps, Error, monotonic};
 
 /// A path of a session.
@@ -65,6 +66,12 @@ impl Link {
     pub(super) fn has(&self, flag: u32) -> bool {
         self.entry.flags & flag != 0
     }
+}
+
+/// [`BondPath::loss`], or what it was if that is nearly the same: each change is a write.
+fn rounded(loss: f64, before: u32) -> u32 {
+    let now = (loss.clamp(0.0, 1.0) * 65_536.0).ceil() as u32;
+    if now.abs_diff(before) <= before / 8 { before } else { now }
 }
 
 /// A path that is not there, as one is left behind.
@@ -136,13 +143,15 @@ impl Session {
         &mut self,
         maps: &BondMaps,
         verdict: &PathVerdict,
-        protected: bool,
+        settings: &Settings,
     ) -> Result<(), Error> {
-        let PathVerdict { path, byte_time, delay, striped_delay, .. } = *verdict;
-        let loss = (verdict.loss.clamp(0.0, 1.0) * 65_536.0) as u32;
-        let protected = if protected { bond_path_flag::PROTECTED } else { 0 };
+        let PathVerdict { path, byte_time, delay, striped_delay, loss, .. } = *verdict;
         self.change(maps, path, |entry| {
+            let is = entry.flags & bond_path_flag::PROTECTED != 0;
+            let protects = settings.protects(loss, is);
+            let protected = if protects { bond_path_flag::PROTECTED } else { 0 };
             let flags = entry.flags & !bond_path_flag::PROTECTED | protected;
+            let loss = if protects { rounded(loss, entry.loss) } else { 0 };
             BondPath { byte_time, delay, striped_delay, loss, flags, ..*entry }
         })
     }

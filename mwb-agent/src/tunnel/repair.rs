@@ -77,7 +77,7 @@ impl Repair {
             }
             engine.resend.expire(now, &mut engine.again);
             for again in engine.again.drain(..) {
-                each(&head(slot, &again), &again.bytes);
+                each(&head(slot, engine.session, &again), &again.bytes);
             }
         }
     }
@@ -89,9 +89,11 @@ impl Repair {
         dues.chain(held.then_some(self.looked + LOOK)).min()
     }
 
-    /// What was counted of a session, by slot.
-    pub(super) fn statistics(&self) -> impl Iterator<Item = (u32, Statistics)> {
-        self.engines.iter().map(|(&slot, engine)| (slot, engine.resend.statistics()))
+    /// What was counted of a session, by slot and id.
+    pub(super) fn statistics(&self) -> impl Iterator<Item = ((u32, u32), Statistics)> {
+        let of =
+            |(&slot, engine): (&u32, &Engine)| ((slot, engine.session), engine.resend.statistics());
+        self.engines.iter().map(of)
     }
 }
 
@@ -126,9 +128,10 @@ impl Engine {
 }
 
 /// What a frame to the data plane says of it.
-fn head(slot: u32, again: &Again) -> Handed {
+fn head(slot: u32, session: u32, again: &Again) -> Handed {
     Handed {
         slot,
+        session,
         number: again.number,
         bucket: again.bucket,
         path: again.not_by,

@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) estimator: Estimator,
     /// Among which paths elephants may be striped, as far as they were measured.
     pub(super) stripe: u32,
+    /// The same for those whose losses are repaired.
+    pub(super) repaired: u16,
     /// How much shorter inner packets are than the paths take, in bytes.
     pub(super) reserve: u32,
     /// The entry as it is in the map.
@@ -114,6 +116,7 @@ impl Session {
             shares: Shares::default(),
             estimator: Estimator::new(),
             stripe: 0,
+            repaired: 0,
             reserve: 0,
             entry,
             keys: [None, None],
@@ -181,6 +184,7 @@ impl Session {
             shares: Shares::default(),
             estimator: Estimator::new(),
             stripe: 0,
+            repaired: 0,
             reserve: 0,
             entry,
             keys: [None, None],
@@ -376,8 +380,11 @@ impl Session {
     /// Whether elephants go by the path and others.
     pub(super) fn is_striped(&self, path: u8) -> bool {
         // Without bit 0, that of turns, and those that are announced.
-        let paths = self.entry.stripe as u16 & !1;
-        paths.count_ones() > 1 && paths >> path & 1 != 0
+        let by = |stripe: u16| {
+            let paths = stripe & !1;
+            paths.count_ones() > 1 && paths >> path & 1 != 0
+        };
+        by(self.entry.stripe as u16) || by(self.entry.repaired)
     }
 
     /// How the gateway of the session wants packets to be shared; of a server's session.
@@ -398,12 +405,13 @@ impl Session {
         &mut self,
         maps: &BondMaps,
         choice: u8,
-        stripe: u32,
+        (stripe, repaired): (u32, u16),
     ) -> Result<(), Error> {
-        if (self.entry.choice, self.entry.stripe) == (choice, stripe) {
+        let before = (self.entry.choice, self.entry.stripe, self.entry.repaired);
+        if before == (choice, stripe, repaired) {
             return Ok(());
         }
-        (self.entry.choice, self.entry.stripe) = (choice, stripe);
+        (self.entry.choice, self.entry.stripe, self.entry.repaired) = (choice, stripe, repaired);
         self.write(maps)
     }
 }

@@ -53,6 +53,11 @@ impl Settings {
         }
     }
 
+    /// Whether there are flows whose losses are repaired.
+    pub(super) fn repairs(&self) -> bool {
+        self.classes.repairs() != 0
+    }
+
     /// How blocks with parity are made.
     pub(super) fn blocks(&self) -> fec::Settings {
         let Fec { parity, block, wait, interleave } = self.fec;
@@ -65,9 +70,10 @@ impl Settings {
     }
 
     /// Whether packets of a class with parity are put in blocks if they go by a path that
-    /// loses this part of them.
-    pub(super) fn protects(&self, loss: f64) -> bool {
-        self.has_parity() && (self.fec.parity.is_some() || loss >= fec::CLEAN)
+    /// loses this part of them. `is`: they are.
+    pub(super) fn protects(&self, loss: f64, is: bool) -> bool {
+        let enough = if is { fec::CLEAN / 2.0 } else { fec::CLEAN };
+        self.has_parity() && (self.fec.parity.is_some() || loss >= enough)
     }
 
     /// How much shorter inner packets have to be, in bytes, so that their parity passes, too.
@@ -75,7 +81,7 @@ impl Settings {
         if self.has_parity() { fec::overhead(self.fec.block) as u32 } else { 0 }
     }
 
-    fn has_parity(&self) -> bool {
+    pub(super) fn has_parity(&self) -> bool {
         self.classes.repairs() & repair::FEC != 0
     }
 

@@ -66,7 +66,7 @@ pub(super) fn share(
     }
     // Bit 0 is that of turns.
     let may = if stripe == 0 { 0 } else { stripe | stripe << ANNOUNCED | 1 };
-    let stripe = may & session.stripe;
+    let stripe = (may & session.stripe, may as u16 & session.repaired);
     session.set_choice(&core.maps, choice, stripe)
 }
 

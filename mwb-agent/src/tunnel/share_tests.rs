@@ -48,7 +48,7 @@ pub(in crate::tunnel) fn in_session(name: &str, test: impl FnOnce(&mut Core, &mu
             session.join(&core.maps, path, remote, path).expect("a write");
         }
         session.present(&core.maps).expect("a write");
-        session.stripe = u32::MAX;
+        (session.stripe, session.repaired) = (u32::MAX, u16::MAX);
         for link in session.paths.values_mut() {
             link.state.alive_until = u64::MAX;
         }
@@ -78,8 +78,8 @@ fn paths_of_the_best_priority_share_and_the_others_stand_aside() {
         share(core, session, Balance::Adaptive, wanted).expect("a write");
         let entry = core.maps.session(0).expect("a read");
         assert_eq!(
-            (entry.choice, entry.stripe),
-            (bond_choice::ARRIVAL, 0b0110 << ANNOUNCED | 0b0111)
+            (entry.choice, entry.stripe, entry.repaired),
+            (bond_choice::ARRIVAL, 0b0110 << ANNOUNCED | 0b0111, 0b0111)
         );
         assert_eq!(parked(core), [3]);
         // What is worse than nothing is not striped over, and stands aside while another lives.
@@ -104,7 +104,7 @@ fn other_modes_have_their_slots_and_park_nobody() {
         share(core, session, Balance::Adaptive, wanted).expect("a write");
         share(core, session, Balance::Weighted, wanted).expect("a write");
         let entry = core.maps.session(0).expect("a read");
-        assert_eq!((entry.choice, entry.stripe), (bond_choice::COUNTER, 0));
+        assert_eq!((entry.choice, entry.stripe, entry.repaired), (bond_choice::COUNTER, 0, 0));
         assert!(parked(core).is_empty());
         let [none, one, two, three] = slots(core);
         assert_eq!((none, three, one + two), (0, 0, 1_024));

@@ -51,8 +51,8 @@ pub(super) struct Counted {
     pub(super) parity: parity::Counted,
 }
 
-/// What was counted, by slot of the session.
-type Shown = BTreeMap<u32, Counted>;
+/// What was counted, by slot and id of the session.
+type Shown = BTreeMap<(u32, u32), Counted>;
 
 /// The thread. It ends with this value.
 pub(super) struct Slow {
@@ -100,9 +100,9 @@ impl Slow {
             // An agent has one bond after another, never two.
             let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
             let worker = Worker {
-                hold: Hold::new(hold, fec.wait),
+                hold: Hold::new(hold),
                 repair: Repair::new(maps.slots()),
-                blocks: Blocks::new(fec, maps.slots()),
+                blocks: Blocks::new(fec),
                 acks: Acks::new(tell),
                 heard,
                 out: Out { socket: None, frame: Vec::new() },
@@ -129,10 +129,10 @@ impl Slow {
         let _ = self.said.send(&said);
     }
 
-    /// What was counted of the session in a slot.
-    pub(super) fn counted(&self, slot: u32) -> Counted {
+    /// What was counted of a session, by its slot and its id in packets to us.
+    pub(super) fn counted(&self, slot: u32, session: u32) -> Counted {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.get(&slot).copied().unwrap_or_default()
+        shown.get(&(slot, session)).copied().unwrap_or_default()
     }
 }
 
@@ -208,7 +208,14 @@ impl Worker {
         let taken = ring.read(BATCH, |head, text| match head.kind {
             // An agent before us did not get to it.
             _ if now.saturating_sub(head.came) > STALE => {}
-            handed::AHEAD => hold.take(maps, head, text, now),
+            handed::AHEAD => {
+                // What was recovered has this flag no more.
+                if head.flags & flag::FEC != 0 {
+                    hold.protected(head, now);
+                    blocks.came(head, text, now);
+                }
+                hold.take(maps, head, text, now);
+            }
             handed::SENT => {
                 if head.flags & flag::ACKED != 0 {
                     repair.sent(head, text, now);
@@ -221,7 +228,11 @@ impl Worker {
                 hold.protected(head, now);
                 blocks.came(head, text, now);
             }
-            handed::PARITY => blocks.parity(head, text, now),
+            handed::PARITY => {
+                if let Some(wait) = blocks.parity(head, text, now) {
+                    hold.waits(head.slot, wait);
+                }
+            }
             handed::ASKED => acks.ask(head, now),
             _ => {}
         });
@@ -240,14 +251,14 @@ impl Worker {
 
     fn counted(&self) -> Shown {
         let mut shown = Shown::new();
-        for (slot, order) in self.hold.statistics() {
-            shown.entry(slot).or_default().order = order;
+        for (session, order) in self.hold.statistics() {
+            shown.entry(session).or_default().order = order;
         }
-        for (slot, repair) in self.repair.statistics() {
-            shown.entry(slot).or_default().repair = repair;
+        for (session, repair) in self.repair.statistics() {
+            shown.entry(session).or_default().repair = repair;
         }
-        for (slot, parity) in self.blocks.counted() {
-            shown.entry(slot).or_default().parity = parity;
+        for (session, parity) in self.blocks.counted() {
+            shown.entry(session).or_default().parity = parity;
         }
         shown
     }

@@ -91,7 +91,11 @@ impl Server {
 fn show(core: &Core, session: &Session, client: Option<String>, balance: Balance) -> BondSession {
     let now = Instant::now();
     let paths = session.paths.iter();
-    let counted = core.slow.as_ref().map(|slow| slow.counted(session.slot)).unwrap_or_default();
+    let counted = core
+        .slow
+        .as_ref()
+        .map(|slow| slow.counted(session.slot, session.ours.get()))
+        .unwrap_or_default();
     BondSession {
         client,
         peer: session.peer.to_string(),
@@ -130,7 +134,7 @@ fn show_repair(known: &resend::Statistics) -> BondRepair {
 fn show_parity(known: &parity::Counted) -> BondParity {
     let parity::Counted { made, used } = known;
     BondParity {
-        data: made.packets - made.clean - made.skipped,
+        data: made.data,
         data_bytes: made.data_bytes,
         blocks: made.blocks,
         parity: made.parity,
@@ -140,6 +144,7 @@ fn show_parity(known: &parity::Counted) -> BondParity {
         late: used.late,
         refused: used.malformed + used.refused,
         recovered: used.recovered,
+        early: used.early,
         unrecoverable: used.unrecoverable,
         held_bytes: (made.memory + used.memory) as u64,
     }

@@ -77,11 +77,13 @@ fn the_agent_is_told_of_each_that_may_be_lost() {
                 assert_eq!(head, known);
             }
             assert_eq!(end.state(1).untold, 0);
-            // Nobody is there to be told.
+            // Nobody is there who would send it again: it says so.
             end.maps().set_lease(0).expect("a write");
             let (door, packet) = outward(side, &host_udp(PORT));
-            assert_eq!(end.reason(door, &packet.bytes()), Reason::Bonded);
-            assert_eq!((read(&end), end.state(1).untold), (vec![], 1));
+            let out = end.run(door, &packet.bytes());
+            let (header, _) = opened(side, SUITE, &out.packet, false);
+            assert_eq!(header.flags, flag::ORDERED, "those before it may come again");
+            assert_eq!((read(&end), end.state(1).untold), (vec![], 0));
         }
     });
 }
@@ -94,6 +96,7 @@ fn what_is_sent_again_goes_by_another_path_under_its_number() {
             let text = inner_of(&host_udp(PORT));
             let lost = Handed {
                 slot: side.slot(),
+                session: side.session(),
                 number: 77,
                 bucket: 9,
                 path: 1,
@@ -130,6 +133,7 @@ fn what_is_sent_again_goes_by_another_path_under_its_number() {
                 Handed { path: 0, ..lost },
                 Handed { path: 16, ..lost },
                 Handed { inner: inner::NONE, ..lost },
+                Handed { session: 77, ..lost },
             ] {
                 assert_eq!(send(&mut end, bad), Err(XDP_DROP), "{bad:?}");
             }

@@ -82,10 +82,12 @@ fn what_goes_by_a_path_that_loses_is_of_a_block() {
                 assert_eq!((head.bucket, head.inner), (header.bucket, header.inner));
                 assert_eq!((head.flags, head.session), (BLOCK, side.session()));
 
-                // Nobody is there to be told.
+                // Nobody is there who makes parity.
                 end.maps().set_lease(0).expect("a write");
-                assert_eq!(end.reason(door, &packet.bytes()), Reason::Bonded);
-                assert_eq!((read(&end), end.state(1).untold), (vec![], 1));
+                let out = end.run(door, &packet.bytes());
+                let (header, _) = opened(side, SUITE, &out.packet, false);
+                assert_eq!(header.flags, flag::ORDERED, "it was of a block a moment ago");
+                assert_eq!((read(&end), end.state(1).untold), (vec![], 0));
             }
         }
     });
@@ -97,8 +99,12 @@ fn parity_goes_by_another_path_than_its_data() {
         for side in [Side::Gateway, Side::Server] {
             let mut end = protecting(lan, side);
             let text: Vec<u8> = (0..200).collect();
-            let send = |end: &mut End, path: u8, avoid: u16| {
-                let head = Back::parity(side.slot(), path, avoid);
+            let of = |path| {
+                let (slot, session) = (side.slot(), side.session());
+                Handed { slot, session, path, ..Handed::default() }
+            };
+            let send = |end: &mut End, path: u8| {
+                let head = Back::parity(&of(path));
                 let frame = [bytemuck::bytes_of(&head), &text[..]].concat();
                 let (out, row) = end.counted(Door::Device, &frame);
                 if out.verdict != XDP_REDIRECT {
@@ -112,8 +118,8 @@ fn parity_goes_by_another_path_than_its_data() {
                 assert_eq!(row.path, header.path);
                 Ok(header.path)
             };
-            assert_eq!(send(&mut end, 1, 0b0010), Ok(2));
-            assert_eq!(send(&mut end, 2, 0b0100), Ok(1));
+            assert_eq!(send(&mut end, 1), Ok(2));
+            assert_eq!(send(&mut end, 2), Ok(1));
             assert_eq!([1, 2].map(|path| end.state(path).parity), [1, 1]);
             assert_eq!(end.state(2).parity_bytes, end.state(2).sent_bytes);
             assert_eq!(end.state(2).again, 0);
@@ -121,22 +127,29 @@ fn parity_goes_by_another_path_than_its_data() {
 
             // Where no other path lives: by that of its data.
             end.change_state(2, |state| state.alive_until = 1);
-            assert_eq!(send(&mut end, 1, 0b0010), Ok(1));
-            // Where all are to be avoided: the same.
+            assert_eq!(send(&mut end, 1), Ok(1));
+            // Nor by one that stands by.
             end.change_state(2, |state| state.alive_until = u64::MAX);
-            assert_eq!(send(&mut end, 2, u16::MAX), Ok(2));
+            protect(&end, 2, bond_path_flag::PARKED);
+            assert_eq!(send(&mut end, 1), Ok(1));
+            assert_eq!(send(&mut end, 2), Ok(1));
             // No metered path carries more than its budget.
             end.maps().set_bond(&Bond { copy_budget: 0, rules: 1, ..bond(side) }).expect("a write");
             protect(&end, 2, bond_path_flag::METERED);
-            assert_eq!(send(&mut end, 1, 0b0010), Ok(1));
+            assert_eq!(send(&mut end, 1), Ok(1));
             protect(&end, 1, bond_path_flag::METERED);
-            assert_eq!(send(&mut end, 1, 0b0010), Err(Reason::NoBondPath));
+            assert_eq!(send(&mut end, 1), Err(Reason::NoBondPath));
 
-            for (slot, path) in [(0, 1), (9, 1), (side.slot(), 0), (side.slot(), BOND_PATHS as u8)]
-            {
-                let head = Back::parity(slot, path, 0);
-                let frame = [bytemuck::bytes_of(&head), &text[..]].concat();
-                assert_eq!(end.run(Door::Device, &frame).verdict, XDP_DROP, "{slot} {path}");
+            let known = of(1);
+            for bad in [
+                Handed { slot: 0, ..known },
+                Handed { slot: 9, ..known },
+                Handed { path: 0, ..known },
+                Handed { path: BOND_PATHS as u8, ..known },
+                Handed { session: 77, ..known },
+            ] {
+                let frame = [bytemuck::bytes_of(&Back::parity(&bad)), &text[..]].concat();
+                assert_eq!(end.run(Door::Device, &frame).verdict, XDP_DROP, "{bad:?}");
             }
         }
     });
@@ -184,10 +197,11 @@ fn data_of_a_block_is_copied_to_the_agent_and_goes_on() {
             assert_eq!(come(&mut end, data(side, 2, 3, 1), &text), Reason::Duplicate);
             let [(head, _)] = read(&end).try_into().expect("one");
             assert_eq!((head.kind, head.path, head.sequence), (handed::TAKEN, 2, 3));
-            // What is ahead of its turn is handed over twice: as a copy, and to be held.
+            // What the agent has until its turn it has already.
             assert_eq!(come(&mut end, data(side, 1, 6, 3), &text), Reason::Ahead);
-            let kinds: Vec<u8> = read(&end).iter().map(|(head, _)| head.kind).collect();
-            assert_eq!(kinds, [handed::TAKEN, handed::AHEAD]);
+            let [(head, told)] = read(&end).try_into().expect("one");
+            assert_eq!((head.kind, head.path, head.sequence), (handed::AHEAD, 1, 6));
+            assert_eq!((head.flags, told), (BLOCK, text));
         }
     });
 }
@@ -200,6 +214,7 @@ fn what_was_computed_goes_on_once_and_in_its_turn() {
             let text = inner_of(&inward(side));
             let known = Handed {
                 slot: side.slot(),
+                session: side.session(),
                 number: 1,
                 bucket: BUCKET,
                 path: 1,
@@ -233,6 +248,7 @@ fn what_was_computed_goes_on_once_and_in_its_turn() {
                 Handed { path: 0, ..known },
                 Handed { path: 16, ..known },
                 Handed { inner: inner::NONE, ..known },
+                Handed { session: 77, ..known },
             ] {
                 assert_eq!(give(&mut end, bad, &text).0, XDP_DROP, "{bad:?}");
             }

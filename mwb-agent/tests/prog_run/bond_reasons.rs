@@ -2,7 +2,7 @@
 
 use mwb_common::classes::{ClassRule, class};
 use mwb_common::integrity::Suite;
-use mwb_common::maps::{Back, Bond, BondPath, tick};
+use mwb_common::maps::{Back, Bond, BondPath, Handed, tick};
 use mwb_common::reason::{Reason, Verdict};
 use mwb_common::wire::{Header, Kind, flag, inner};
 
@@ -68,7 +68,9 @@ fn ahead(side: Side) -> Vec<u8> {
 }
 
 fn parity(side: Side) -> Vec<u8> {
-    [bytemuck::bytes_of(&Back::parity(side.slot(), 1, 0)), &b"hello"[..]].concat()
+    let (slot, session) = (side.slot(), side.session());
+    let data = Handed { slot, session, path: 1, ..Handed::default() };
+    [bytemuck::bytes_of(&Back::parity(&data)), &b"hello"[..]].concat()
 }
 
 fn of_kind(side: Side, kind: Kind, text: &[u8]) -> Vec<u8> {

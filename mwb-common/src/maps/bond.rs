@@ -125,8 +125,10 @@ pub struct Session {
     /// of the newest was opened: then that one seals. A responder's new keys seal nothing
     /// before.
     pub seals: u8,
+    /// The low half of `stripe` for elephants whose losses are repaired.
+    pub repaired: u16,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
     /// Keys that seal, by parity.
     pub seal: [Key; 2],
     /// Keys that open, by parity.

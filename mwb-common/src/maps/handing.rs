@@ -5,7 +5,6 @@ use bytemuck::{Pod, Zeroable};
 
 use super::tick;
 use crate::turns::Turns;
-use crate::wire::inner;
 
 /// Bytes of the ring of what the agent is handed, a power of two.
 pub const HANDED_BYTES: usize = 4 << 20;
@@ -91,14 +90,15 @@ pub struct Back {
     pub source: [u8; 6],
     /// [`tick::ETHERTYPE`].
     pub ethertype: [u8; 2],
-    /// The bucket. Of parity, paths that it does not go by if there is another, by bit.
+    /// The bucket.
     pub bucket: [u8; 2],
     /// One of [`crate::wire::inner`].
     pub inner: u8,
     /// Of a packet whose turn it is, 1: [`Back::done`] says something. Of one that is sent
     /// again, or was recovered, bits of [`crate::wire::flag`].
     pub flags: u8,
-    /// So many of the bucket's packets that the agent was handed it is done with.
+    /// Of a packet whose turn it is, so many of the bucket's packets that the agent was handed
+    /// it is done with. Else the id of the session in packets to us.
     pub done: [u8; 4],
 }
 
@@ -108,7 +108,7 @@ pub mod back {
     pub const TURN: [u8; 2] = [0x02, 0x04];
     /// A packet that is sent again, if it can be by another path than this.
     pub const AGAIN: [u8; 2] = [0x02, 0x05];
-    /// Parity to be sent; by its path if there is no better one.
+    /// Parity to be sent, by another path than that of its data if it can.
     pub const PARITY: [u8; 2] = [0x02, 0x06];
     /// A packet that was lost, and has been computed.
     pub const RECOVERED: [u8; 2] = [0x02, 0x07];
@@ -130,28 +130,19 @@ impl Back {
     /// A packet that is sent again: not by its path, if there is another.
     #[must_use]
     pub const fn again(packet: &Handed) -> Self {
-        Self::new(back::AGAIN, packet, packet.flags, 0)
+        Self::new(back::AGAIN, packet, packet.flags, packet.session)
     }
 
-    /// Parity, that goes by none of the paths `avoid` (by bit) if it can, and by `path` if
-    /// there is no other.
+    /// Parity of packets that went by the path of this one, which has no number.
     #[must_use]
-    pub const fn parity(slot: u32, path: u8, avoid: u16) -> Self {
-        Self {
-            destination: tick::destination(back::PARITY, slot, path),
-            source: [0x02, 0, 0, 0, 0, 0],
-            ethertype: tick::ETHERTYPE,
-            bucket: avoid.to_be_bytes(),
-            inner: inner::NONE,
-            flags: 0,
-            done: [0; 4],
-        }
+    pub const fn parity(packet: &Handed) -> Self {
+        Self::new(back::PARITY, packet, 0, packet.session)
     }
 
     /// A packet that was lost on its path, and has been computed.
     #[must_use]
     pub const fn recovered(packet: &Handed) -> Self {
-        Self::new(back::RECOVERED, packet, packet.flags, 0)
+        Self::new(back::RECOVERED, packet, packet.flags, packet.session)
     }
 
     const fn new(kind: [u8; 2], packet: &Handed, flags: u8, done: u32) -> Self {

@@ -5,8 +5,8 @@ use mwb_common::{
     classes::{CLASS_RULES, class, repair, spend},
     integrity::Suite,
     maps::{
-        BOND_PATHS as PATHS_OF_SESSION, Bond, Bucket, Session, bond_choice, bond_path_flag,
-        bucket_flag, bucket_index, has_turns, path_index, turn_clock,
+        BOND_PATHS as PATHS_OF_SESSION, Bond, Bucket, LONG_TEXT, Session, bond_choice,
+        bond_path_flag, bucket_flag, bucket_index, has_turns, path_index, turn_clock,
     },
     parse::ETHERNET,
     reason::Reason,
@@ -19,6 +19,7 @@ use mwb_common::{
 };
 
 use super::{
+    order::has_agent,
     outer::{Way, outer_length, overhead},
     work::Work,
 };
@@ -114,7 +115,8 @@ pub(super) extern "C" fn bond_choose() -> u64 {
         _ => weight.elephant,
     };
     let flow = Flow { path: entry.path, pause: now.saturating_sub(entry.last_seen), elephant };
-    work.choice = Choice::new(now, session.stripe, flow);
+    let stripe = if repairs == 0 { session.stripe } else { session.repaired as u32 };
+    work.choice = Choice::new(now, stripe, flow);
     (work.living, work.parked, work.usable, work.due) = (0, 0, 0, 0);
     let Some(bond) = BOND.get(0) else { return 0 };
     let Some(suite) = Suite::from_number(session.suite) else { return 0 };
@@ -140,11 +142,14 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     note(entry, weight, path, striped, length, now);
     entry.class = class;
     let mut flags = if striped { STRIPED } else { 0 };
-    if repairs & repair::RETRANSMIT != 0 {
-        flags |= ACKED;
-    }
-    if repairs & repair::FEC != 0 && is_protected(slot, path) {
-        flags |= FEC;
+    // Without an agent nothing is repaired: the far end is not to wait for it.
+    if repairs != 0 && length <= LONG_TEXT as u32 && has_agent(now) {
+        if repairs & repair::RETRANSMIT != 0 {
+            flags |= ACKED;
+        }
+        if repairs & repair::FEC != 0 && is_protected(slot, path) {
+            flags |= FEC;
+        }
     }
     let clock = turn_clock(now);
     if flags != 0 {
@@ -188,6 +193,9 @@ extern "C" fn bond_class(length: u32) -> u32 {
     class::AUTO as u32
 }
 
+/// Of [`bond_second`]: no parked path either.
+pub(super) const NOT_PARKED: u32 = 1 << 31;
+
 /// The path of another copy of a packet, or of its parity, or 0: the best that lives but
 /// for `not`, by bit, and has what that costs. A global function.
 #[inline(never)]
@@ -204,7 +212,9 @@ pub(super) extern "C" fn bond_second(slot: u32, length: u32, not: u32) -> u32 {
     while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
         if (work.present & !not) >> path & 1 != 0 {
             let index = path_index(slot, path as u8);
-            if affords(bond, index, length, now).is_some() {
+            if (not & NOT_PARKED == 0 || !is_parked(index))
+                && affords(bond, index, length, now).is_some()
+            {
                 bond_consider(index, length, now);
             }
         }
@@ -226,6 +236,11 @@ pub(super) extern "C" fn bond_second(slot: u32, length: u32, not: u32) -> u32 {
     }
     queue(index, work.head + length, now);
     chosen.path as u32
+}
+
+#[inline(always)]
+fn is_parked(index: u32) -> bool {
+    BOND_PATHS.get(index).is_none_or(|path| path.flags & bond_path_flag::PARKED != 0)
 }
 
 /// Whether a path may carry a copy, and its [`PathState::budget_spent`] then.

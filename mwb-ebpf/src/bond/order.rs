@@ -22,7 +22,7 @@ use mwb_common::{
 };
 
 use super::{
-    choose::{bond_second, look_around},
+    choose::{NOT_PARKED, bond_second, look_around},
     conclude, count,
     deliver::deliver,
     direct,
@@ -109,7 +109,7 @@ pub(super) fn ask(context: *mut xdp_md, work: &Work, state: &mut PathState) {
 
 /// Whether the agent takes what it is handed.
 #[inline(always)]
-fn has_agent(now: u64) -> bool {
+pub(super) fn has_agent(now: u64) -> bool {
     LEASE.get(0).is_some_and(|until| *until > now)
 }
 
@@ -285,7 +285,14 @@ fn about(frame: &XdpFrame, work: &mut Work, bond: &Bond) -> Result<(Back, u8), R
         return Err(Reason::TickIgnored);
     }
     let session = SESSIONS.get(slot).ok_or(Reason::TickIgnored)?;
-    if session.ours == 0 || session.flags & session_flag::PRESENT == 0 {
+    // What is of another session than the slot's is of none. A packet whose turn it is was
+    // opened already.
+    let of = u32::from_be_bytes(back.done);
+    let is_turn = back.destination[1] == back::TURN[1];
+    if session.ours == 0
+        || session.flags & session_flag::PRESENT == 0
+        || !is_turn && of != session.ours
+    {
         return Err(Reason::UnknownSession);
     }
     (work.slot, work.session, work.now) = (slot, session.ours, time());
@@ -323,11 +330,11 @@ fn given(context: *mut xdp_md) -> Result<(), Reason> {
     look_around(work, work.slot, work.now);
     let bucket = u16::from_be_bytes(back.bucket);
     let itself = 1 << (path & 15) as u32;
-    let not = if is_parity { bucket as u32 } else { itself };
+    let not = if is_parity { itself | NOT_PARKED } else { itself };
     let mut other = bond_second(work.slot, length, not) as u8;
     if other == 0 && is_parity {
         // By the path of its data, or not at all.
-        other = bond_second(work.slot, length, !itself) as u8;
+        other = bond_second(work.slot, length, !(itself | NOT_PARKED)) as u8;
     } else if other == 0 {
         // The same once more is better than nothing.
         other = path;

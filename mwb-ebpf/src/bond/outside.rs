@@ -227,15 +227,19 @@ fn accept(context: *mut xdp_md) -> Result<(), Reason> {
     if work.heading.flags & flag::ACKED != 0 {
         order::ask(context, work, state);
     }
+    let mut taken = Ok(());
+    if work.heading.flags & flag::REPEATS != 0 {
+        let bucket = bucket_index(work.slot, work.heading.bucket);
+        taken = new_in_bucket(bucket, work.flow_sequence);
+    }
+    if taken.is_ok() && work.heading.flags & flag::ORDERED != 0 {
+        // What the agent has until its turn it needs no copy of.
+        order::wait(context, work)?;
+    }
     if work.heading.flags & flag::FEC != 0 {
         order::copy(context, work, handed::TAKEN, state);
     }
-    if work.heading.flags & flag::REPEATS != 0 {
-        new_in_bucket(bucket_index(work.slot, work.heading.bucket), work.flow_sequence)?;
-    }
-    if work.heading.flags & flag::ORDERED != 0 {
-        order::wait(context, work)?;
-    }
+    taken?;
     deliver(&mut frame, work, bond)
 }
 

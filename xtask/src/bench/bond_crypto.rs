@@ -94,7 +94,7 @@ impl Lane {
         let Self { lab, .. } = self;
         let nothing = || Ok(());
         let to = NET4.into();
-        Ok(download(lab.host(), lab.net(), to, Transport::Tcp, LENGTH, nothing)?.rate())
+        Ok(download(lab.host(), lab.net(), to, Transport::Tcp, None, LENGTH, nothing)?.rate())
     }
 
     /// Packets per second that arrive of as many as the host can send.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::bond_goodput::send_under;
 use crate::lab::{
     Lab, LabSpec,
     address::{NET4, provider4, wan4},
@@ -28,7 +27,6 @@ pub(super) fn measure(
     if !is_available(&lab) {
         return Ok(None);
     }
-    send_under(&lab, congestion)?;
     let mut batch = String::from("mptcp limits set subflows 8 add_addr_accepted 8\n");
     for index in 0..lab.wans().len() {
         let (own, table) = (wan4(index), 100 + index);
@@ -42,5 +40,5 @@ pub(super) fn measure(
     lab.gw().ip(&batch)?;
     lab.net().ip("mptcp limits set subflows 8 add_addr_accepted 8\n")?;
     let act = || meanwhile(&lab);
-    download(lab.gw(), lab.net(), NET4.into(), Transport::Mptcp, length, act).map(Some)
+    download(lab.gw(), lab.net(), NET4.into(), Transport::Mptcp, congestion, length, act).map(Some)
 }

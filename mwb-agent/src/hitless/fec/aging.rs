@@ -66,11 +66,6 @@ impl<K: Copy + Ord, V> Aging<K, V> {
         self.entries.len()
     }
 
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.order.clear();
-    }
-
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, (_, value))| (key, value))

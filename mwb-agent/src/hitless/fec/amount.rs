@@ -2,7 +2,8 @@
 
 use super::code::{MOST_DATA, MOST_PARITY};
 
-/// Blocks on paths that lose less than this part get none.
+/// Part of a path's packets: blocks of a path that loses less get no parity with
+/// [`Amount::Auto`](super::Amount::Auto).
 pub const CLEAN: f64 = 0.001;
 /// A block may be lost in spite of its parity with less than this chance.
 const RESIDUAL: f64 = 0.0005;

@@ -1,7 +1,8 @@
 //! What is in a parity packet, and in a shard.
 
-use std::fmt;
 use std::iter;
+
+use thiserror::Error;
 
 use super::code::{MOST_DATA, MOST_PARITY};
 
@@ -13,6 +14,8 @@ pub(super) const SHARD_HEAD: usize = 10;
 const LEAST_PACKET: usize = 20;
 /// What a shard has room for.
 pub(super) const MOST_PACKET: usize = u16::MAX as usize - SHARD_HEAD;
+/// Unit of [`Body::wait`], in ns.
+pub(super) const WAIT_UNIT: u64 = 1_000_000;
 /// Paths are numbered from 1 up to this.
 const MOST_PATH: u8 = 15;
 
@@ -54,13 +57,16 @@ pub(super) struct Header {
 }
 
 /// Why a parity body is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
     /// It ends within its head.
+    #[error("parity shorter than its head of {HEAD} bytes")]
     Short,
     /// It is of another version.
+    #[error("parity of version {0}, not 0")]
     Version(u8),
     /// No block has so many packets of data or parity, or so many that it has this one.
+    #[error("parity {index} of a block of {data} and {parity}: there is none")]
     Counts {
         /// Packets of data.
         data: u8,
@@ -70,32 +76,15 @@ pub enum Malformed {
         index: u8,
     },
     /// There is no such path.
+    #[error("parity for path {0}, not 1 to {MOST_PATH}")]
     Path(u8),
-    /// What is reserved is not 0.
-    Reserved,
     /// It is not as long as it says, or its shard is too short for a packet.
+    #[error("parity of another length than it says")]
     Length,
     /// The sequences of its members begin with 0, do not grow, or wrap.
+    #[error("parity for sequences that are 0, repeat or wrap")]
     Sequences,
 }
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Short => write!(to, "parity shorter than its head of {HEAD} bytes"),
-            Self::Version(version) => write!(to, "parity of version {version}, not 0"),
-            Self::Counts { data, parity, index } => {
-                write!(to, "parity {index} of a block of {data} and {parity}: there is none")
-            }
-            Self::Path(path) => write!(to, "parity for path {path}, not 1 to {MOST_PATH}"),
-            Self::Reserved => write!(to, "parity with a reserved byte other than 0"),
-            Self::Length => write!(to, "parity of another length than it says"),
-            Self::Sequences => write!(to, "parity for sequences that are 0, repeat or wrap"),
-        }
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 /// A parity body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +95,9 @@ pub(super) struct Body<'a> {
     pub(super) index: u8,
     /// The block.
     pub(super) block: Id,
+    /// How long blocks of the sender wait for packets, in ms, if it says so; else 0. Not of
+    /// the block: its bodies need not agree.
+    pub(super) wait: u8,
     /// Sequence of its first member.
     pub(super) first: u64,
     /// How far each further member is from the one before.
@@ -121,8 +113,7 @@ impl<'a> Body<'a> {
     /// If it is none.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(Malformed::Short)?;
-        let [version, data, parity, index, n0, n1, n2, n3, l0, l1, path, reserved, first @ ..] =
-            *head;
+        let [version, data, parity, index, n0, n1, n2, n3, l0, l1, path, wait, first @ ..] = *head;
         if version != 0 {
             return Err(Malformed::Version(version));
         }
@@ -133,9 +124,6 @@ impl<'a> Body<'a> {
         }
         if !is_path(path) {
             return Err(Malformed::Path(path));
-        }
-        if reserved != 0 {
-            return Err(Malformed::Reserved);
         }
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         let (gaps, shard) =
@@ -149,7 +137,7 @@ impl<'a> Body<'a> {
             return Err(Malformed::Sequences);
         }
         let block = Id { path, number: u32::from_be_bytes([n0, n1, n2, n3]) };
-        Ok(Self { parity, index, block, first, gaps, shard })
+        Ok(Self { parity, index, block, wait, first, gaps, shard })
     }
 }
 
@@ -165,6 +153,7 @@ pub(super) fn members(path: u8, first: u64, gaps: &[u8]) -> impl Iterator<Item =
 /// A body, with a shard of `length` bytes that are 0, and where the shard begins.
 pub(super) fn start(
     block: Id,
+    wait: u8,
     first: u64,
     gaps: &[u8],
     (parity, index): (u8, u8),
@@ -175,7 +164,7 @@ pub(super) fn start(
     bytes.extend_from_slice(&[0, gaps.len() as u8 + 1, parity, index]);
     bytes.extend_from_slice(&block.number.to_be_bytes());
     bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&[block.path, 0]);
+    bytes.extend_from_slice(&[block.path, wait]);
     bytes.extend_from_slice(&first.to_be_bytes());
     bytes.extend_from_slice(gaps);
     bytes.resize(at + usize::from(length), 0);

@@ -8,19 +8,19 @@ const FIRST: u64 = 0x0102_0304_0506_0708;
 const GAPS: [u8; 2] = [1, 255];
 
 fn sample() -> Vec<u8> {
-    start(BLOCK, FIRST, &GAPS, (3, 2), 30).0
+    start(BLOCK, 7, FIRST, &GAPS, (3, 2), 30).0
 }
 
 #[test]
 fn a_body_is_what_the_table_says() {
-    let mut expected = vec![0, 3, 3, 2, 0xaa, 0xbb, 0xcc, 0xdd, 0, 30, 15, 0];
+    let mut expected = vec![0, 3, 3, 2, 0xaa, 0xbb, 0xcc, 0xdd, 0, 30, 15, 7];
     expected.extend([1, 2, 3, 4, 5, 6, 7, 8, 1, 255]);
     expected.extend([0; 30]);
     assert_eq!(sample(), expected);
-    assert_eq!(start(BLOCK, FIRST, &GAPS, (3, 2), 30).1, 22);
+    assert_eq!(start(BLOCK, 7, FIRST, &GAPS, (3, 2), 30).1, 22);
     assert_eq!(sample().len(), overhead(3) + 20);
     let body = Body::parse(&expected).expect("it is one");
-    assert_eq!((body.parity, body.index, body.block), (3, 2, BLOCK));
+    assert_eq!((body.parity, body.index, body.block, body.wait), (3, 2, BLOCK, 7));
     let sequences = [FIRST, FIRST + 1, FIRST + 256];
     let expected = sequences.map(|sequence| Member { path: 15, sequence });
     assert_eq!(members(15, body.first, body.gaps).collect::<Vec<_>>(), expected);
@@ -49,7 +49,7 @@ fn each_way_to_be_none_has_its_name() {
     assert_eq!(refused(3, 3), counts(3, 3, 3));
     assert_eq!(refused(10, 0), Err(Malformed::Path(0)));
     assert_eq!(refused(10, 16), Err(Malformed::Path(16)));
-    assert_eq!(refused(11, 1), Err(Malformed::Reserved));
+    assert_eq!([0, 255].map(|wait| refused(11, wait)), [Ok(()); 2], "any wait");
     assert_eq!(refused(9, 29), Err(Malformed::Length));
     assert_eq!(refused(9, 31), Err(Malformed::Length));
     assert_eq!(refused(1, 2), Err(Malformed::Length));
@@ -59,16 +59,29 @@ fn each_way_to_be_none_has_its_name() {
     assert_eq!(Body::parse(&sample()[..19]), Err(Malformed::Short));
     assert_eq!(Body::parse(&sample()[..20]), Err(Malformed::Length));
     assert_eq!(Body::parse(&sample()[..51]), Err(Malformed::Length));
-    let short = start(BLOCK, FIRST, &GAPS, (3, 2), 29).0;
+    let short = start(BLOCK, 7, FIRST, &GAPS, (3, 2), 29).0;
     assert_eq!(Body::parse(&short), Err(Malformed::Length));
-    for error in [Malformed::Short, Malformed::Reserved, Malformed::Length, Malformed::Sequences] {
-        assert!(!error.to_string().is_empty());
+}
+
+#[test]
+fn an_error_says_what_is_wrong() {
+    let counts = Malformed::Counts { data: 33, parity: 2, index: 5 };
+    let said = [
+        (Malformed::Short, "parity shorter than its head of 20 bytes"),
+        (Malformed::Version(7), "parity of version 7, not 0"),
+        (counts, "parity 5 of a block of 33 and 2: there is none"),
+        (Malformed::Path(16), "parity for path 16, not 1 to 15"),
+        (Malformed::Length, "parity of another length than it says"),
+        (Malformed::Sequences, "parity for sequences that are 0, repeat or wrap"),
+    ];
+    for (error, message) in said {
+        assert_eq!(error.to_string(), message);
     }
 }
 
 #[test]
 fn sequences_are_not_0_and_do_not_wrap() {
-    let parse = |first| Body::parse(&start(BLOCK, first, &GAPS, (1, 0), 30).0).map(|_| ());
+    let parse = |first| Body::parse(&start(BLOCK, 7, first, &GAPS, (1, 0), 30).0).map(|_| ());
     assert_eq!(parse(0), Err(Malformed::Sequences));
     assert_eq!(parse(1), Ok(()));
     assert_eq!(parse(u64::MAX - 256), Ok(()));
@@ -136,7 +149,6 @@ proptest! {
         {
             bytes[8..10].copy_from_slice(&(length as u16).to_be_bytes());
             bytes[0] = 0;
-            bytes[11] = 0;
         }
         if let Ok(body) = Body::parse(&bytes) {
             prop_assert_eq!(bytes.len(), HEAD + body.gaps.len() + body.shard.len());

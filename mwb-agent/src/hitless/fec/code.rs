@@ -1,7 +1,12 @@
 //! The code: which sums of data shards the parity shards are, and which sums of what
-//! arrived the lost ones are. A systematic Reed-Solomon code over GF(2^8) with the
-//! polynomial 0x11d, made from a Vandermonde matrix (L. Rizzo, *Effective erasure codes
-//! for reliable computer communication protocols*, 1997).
+//! arrived the lost ones are. A systematic Reed-Solomon code made from a Vandermonde matrix
+//! (L. Rizzo, *Effective erasure codes for reliable computer communication protocols*,
+//! 1997).
+//!
+//! Of a block of *k* packets parity shard *j* is, byte by byte over GF(2^8) with the
+//! polynomial 0x11d, the value at point *k* + *j* of the polynomial of the least degree
+//! whose values at points 0 to *k* - 1 are the data shards, where a point is the field
+//! element of that number. Any *k* of the shards of data and parity give all others.
 //!
 //! It is the code of `reed_solomon_erasure::ReedSolomon`, row for row, and its arithmetic
 //! is used. Its coder is not: that one wants all shards padded to one length, and keeps up
@@ -24,11 +29,11 @@ pub(super) type Rows = [Row; MOST_PARITY];
 /// Factors of what is left of the parity shards, by lost shard and parity shard.
 pub(super) type Inverse = [[u8; MOST_PARITY]; MOST_PARITY];
 
-/// By number of data shards, less 1. 8 kB for all sessions, made in 0.4 ms when the first block closes.
+/// By number of data shards, less 1. 8 kB for all sessions, made in 0.4 ms when the first
+/// block closes.
 static ROWS: LazyLock<Box<[Rows]>> = LazyLock::new(|| (1..=MOST_DATA).map(rows_of).collect());
 
-/// A parity shard is the value, at the next point, of the polynomial that has the data
-/// shards as its values at points 0, 1, 2 and so on. That is Lagrange's formula.
+/// The rows of a block of `data` packets, by Lagrange's formula.
 fn rows_of(data: usize) -> Rows {
     let factor = |parity: usize, of: usize| {
         let at = (data + parity) as u8;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::aging::{ALLOCATION, Aging, in_tree};
-use super::body::{self, Body, Header, Id, MOST_PACKET, Malformed, Member, SHARD_HEAD};
+use super::body::{self, Body, Header, Id, MOST_PACKET, Malformed, Member, SHARD_HEAD, WAIT_UNIT};
 use super::recover::{Block, Outcome, Shards};
 
 /// What a packet costs besides its shard, in bytes.
@@ -90,6 +90,8 @@ pub struct DecoderStatistics {
     pub blocks: u64,
     /// Packets recovered.
     pub recovered: u64,
+    /// Those of `recovered` that arrived after all, while it was remembered.
+    pub early: u64,
     /// Packets computed that can be none: data or parity was not what the sender had. The
     /// other packets of such a block are not given either, and count here, too.
     pub wrong: u64,
@@ -102,13 +104,14 @@ pub struct DecoderStatistics {
     pub memory: usize,
 }
 
-/// Recovers packets of one session, of all its paths.
+/// Recovers packets of one session, of all its paths. A new session gets a new one.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     limits: Limits,
     packets: Shards,
     blocks: Aging<Id, Box<Block>>,
-    /// Members that did not come, with the number of the block.
+    /// Members that did not come, with the number of the block: those that an open block
+    /// needs, and those that were computed.
     awaited: BTreeSet<(Member, u32)>,
     /// Bytes of shards and blocks.
     heap: usize,
@@ -129,6 +132,12 @@ impl Decoder {
         }
     }
 
+    /// Changes [`Limits::memory`]. What does not fit any more is forgotten, the oldest first.
+    pub fn set_memory(&mut self, bytes: usize) {
+        self.limits.memory = bytes;
+        self.make_room(0);
+    }
+
     /// Takes a data packet that arrived at `now`, in ns. What its block recovers with it is
     /// added to `out`. One that was there already takes the place of the older.
     pub fn data(&mut self, packet: &Arrived<'_>, now: u64, out: &mut Vec<Recovered>) {
@@ -146,17 +155,23 @@ impl Decoder {
         } else {
             self.statistics.refused += 1;
         }
+        let mut is_early = false;
         while let Some(id) = self.waits_for(member) {
             self.awaited.remove(&(member, id.number));
-            if let Some(block) = self.blocks.get_mut(&id) {
-                block.came(member);
+            let Some(block) = self.blocks.get_mut(&id) else { continue };
+            block.came(member);
+            if block.outcome().is_some() {
+                is_early = true;
+            } else {
+                self.proceed(id, now, out);
             }
-            self.proceed(id, now, out);
         }
+        self.statistics.early += u64::from(is_early);
     }
 
     /// Takes a parity body that arrived at `now`, in ns, before or after any of its data.
-    /// What its block recovers with it is added to `out`.
+    /// What its block recovers with it is added to `out`. Returns how long blocks of its
+    /// sender wait for packets, in ns, or 0 if it does not say.
     ///
     /// # Errors
     /// If it is none. That is counted, and changes nothing else.
@@ -165,37 +180,12 @@ impl Decoder {
         body: &[u8],
         now: u64,
         out: &mut Vec<Recovered>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<u64, Malformed> {
         self.expire(now);
         self.statistics.parity += 1;
         let body = Body::parse(body).inspect_err(|_| self.statistics.malformed += 1)?;
-        match self.blocks.get(&body.block).map(|block| (block.has(&body), block.outcome())) {
-            Some((false, _)) => self.forget(body.block),
-            Some((true, Some(Outcome::Complete))) => {
-                self.statistics.useless += 1;
-                return Ok(());
-            }
-            Some((true, Some(Outcome::Recovered | Outcome::GivenUp))) => {
-                self.statistics.late += 1;
-                return Ok(());
-            }
-            Some((true, None)) | None => {}
-        }
-        let waits = (body.gaps.len() + 1) * AWAITED;
-        if !self.make_room(BLOCK + Block::cost(&body) + waits) {
-            self.statistics.refused += 1;
-            return Ok(());
-        }
-        if !self.blocks.contains(&body.block) {
-            self.begin(&body, now);
-        }
-        let Some(block) = self.blocks.get_mut(&body.block) else { return Ok(()) };
-        self.heap -= block.memory();
-        let is_new = block.add(&body);
-        self.heap += block.memory();
-        self.statistics.useless += u64::from(!is_new);
-        self.proceed(body.block, now, out);
-        Ok(())
+        self.take(&body, now, out);
+        Ok(u64::from(body.wait) * WAIT_UNIT)
     }
 
     /// Forgets what is older than [`Limits::keep`]. The other calls do that, too: this one
@@ -227,18 +217,40 @@ impl Decoder {
         Some(oldest.saturating_add(keep).saturating_add(keep / 8))
     }
 
-    /// Forgets all, for a new session. What was counted stays.
-    pub fn clear(&mut self) {
-        self.packets.clear();
-        self.blocks.clear();
-        self.awaited.clear();
-        self.heap = 0;
-    }
-
     /// What it has seen and done.
     #[must_use]
     pub fn statistics(&self) -> DecoderStatistics {
         DecoderStatistics { memory: self.memory(), ..self.statistics }
+    }
+
+    /// Takes parity that is well-formed.
+    fn take(&mut self, body: &Body<'_>, now: u64, out: &mut Vec<Recovered>) {
+        match self.blocks.get(&body.block).map(|block| (block.has(body), block.outcome())) {
+            Some((false, _)) => self.forget(body.block),
+            Some((true, Some(Outcome::Complete))) => {
+                self.statistics.useless += 1;
+                return;
+            }
+            Some((true, Some(Outcome::Recovered | Outcome::GivenUp))) => {
+                self.statistics.late += 1;
+                return;
+            }
+            Some((true, None)) | None => {}
+        }
+        let waits = (body.gaps.len() + 1) * AWAITED;
+        if !self.make_room(BLOCK + Block::cost(body) + waits) {
+            self.statistics.refused += 1;
+            return;
+        }
+        if !self.blocks.contains(&body.block) {
+            self.begin(body, now);
+        }
+        let Some(block) = self.blocks.get_mut(&body.block) else { return };
+        self.heap -= block.memory();
+        let is_new = block.add(body);
+        self.heap += block.memory();
+        self.statistics.useless += u64::from(!is_new);
+        self.proceed(body.block, now, out);
     }
 
     fn memory(&self) -> usize {
@@ -316,11 +328,12 @@ impl Decoder {
         self.end(id, outcome, now);
     }
 
-    /// Ends a block, and keeps in mind that it has ended. Returns how much parity was left.
+    /// Ends a block, and keeps in mind that it has ended, and what was computed. Returns how
+    /// much parity was left.
     fn end(&mut self, id: Id, outcome: Outcome, now: u64) -> usize {
         let Some(mut block) = self.blocks.remove(&id) else { return 0 };
-        for (_, member) in block.missing() {
-            self.awaited.remove(&(member, id.number));
+        if outcome != Outcome::Recovered {
+            self.wait_no_more(&block, id);
         }
         self.statistics.unrecoverable += u64::from(outcome == Outcome::GivenUp);
         self.heap -= block.memory();
@@ -333,13 +346,15 @@ impl Decoder {
     /// Takes a block away, whether it has ended or not.
     fn forget(&mut self, id: Id) {
         let Some(block) = self.blocks.remove(&id) else { return };
-        if block.outcome().is_none() {
-            self.statistics.unrecoverable += 1;
-            for (_, member) in block.missing() {
-                self.awaited.remove(&(member, id.number));
-            }
-        }
+        self.statistics.unrecoverable += u64::from(block.outcome().is_none());
+        self.wait_no_more(&block, id);
         self.heap -= block.memory();
+    }
+
+    fn wait_no_more(&mut self, block: &Block, id: Id) {
+        for (_, member) in block.missing() {
+            self.awaited.remove(&(member, id.number));
+        }
     }
 }
 

@@ -11,7 +11,6 @@ enum Step {
     Parity { block: usize, index: usize, flip: Option<(usize, u8)> },
     Bytes(Vec<u8>),
     Wait(u64),
-    Clear,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -32,7 +31,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => parity,
         1 => bytes.prop_map(Step::Bytes),
         2 => (0..150 * MS).prop_map(Step::Wait),
-        1 => Just(Step::Clear),
     ];
     prop::collection::vec(step, 1..150)
 }
@@ -52,7 +50,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Data { block, place, from } => {
-                    let (member, packet) = (&sent[block].packets[place], &sent[from].packets[place]);
+                    let member = &sent[block].packets[place];
+                    let packet = &sent[from].packets[place];
                     let (path, sequence) = (member.path, member.sequence);
                     let packet = Recovered { path, sequence, ..packet.clone() };
                     arrive(&mut decoder, &packet, now, &mut out);
@@ -70,9 +69,11 @@ proptest! {
                     prop_assert_eq!(out.len(), before);
                 }
                 Step::Wait(time) => now += time,
-                Step::Clear => decoder.clear(),
             }
             decoder.check();
+            let statistics = decoder.statistics();
+            prop_assert_eq!(statistics.recovered, out.len() as u64);
+            prop_assert!(statistics.early <= statistics.recovered);
             if now % 3 == 0 {
                 decoder.expire(now);
                 prop_assert!(decoder.next_due().is_none_or(|due| due > now));

@@ -18,9 +18,14 @@ fn data(decoder: &mut Decoder, sent: &Sent, place: usize, now: u64) -> Vec<Recov
     out
 }
 
+/// What [`Decoder::parity`] returns for a body that says `wait`.
+fn in_ms(wait: u64) -> Result<u64, Malformed> {
+    Ok(wait * MS)
+}
+
 fn parity(decoder: &mut Decoder, sent: &Sent, index: usize, now: u64) -> Vec<Recovered> {
     let mut out = Vec::new();
-    assert_eq!(decoder.parity(&sent.parity[index], now, &mut out), Ok(()));
+    assert_eq!(decoder.parity(&sent.parity[index], now, &mut out), in_ms(10));
     out
 }
 
@@ -35,7 +40,7 @@ impl Decoder {
         let mut awaited = BTreeSet::new();
         for (id, block) in self.blocks.iter() {
             heap += block.memory();
-            if block.outcome().is_none() {
+            if matches!(block.outcome(), None | Some(Outcome::Recovered)) {
                 awaited.extend(block.missing().map(|(_, member)| (member, id.number)));
             }
         }
@@ -43,6 +48,21 @@ impl Decoder {
         assert_eq!(self.awaited, awaited);
         assert!(self.memory() <= self.limits.memory);
     }
+}
+
+#[test]
+fn what_does_not_fit_less_memory_is_forgotten() {
+    let sent = send(8, 1, 1, 1);
+    let mut decoder = decoder();
+    for place in 0..8 {
+        data(&mut decoder, &sent, place, 0);
+    }
+    let half = decoder.statistics().memory / 2;
+    decoder.set_memory(half);
+    decoder.check();
+    let statistics = decoder.statistics();
+    assert!(statistics.memory <= half && statistics.memory > 0, "{statistics:?}");
+    assert!((2..8).contains(&statistics.evicted), "{statistics:?}");
 }
 
 #[test]
@@ -177,7 +197,7 @@ fn a_block_is_another_if_anything_of_it_is() {
     for (other, how) in others {
         let mut decoder = decoder();
         parity(&mut decoder, &sent, 0, 0);
-        assert_eq!(decoder.parity(&other, 0, &mut Vec::new()), Ok(()), "{how}");
+        assert_eq!(decoder.parity(&other, 0, &mut Vec::new()), in_ms(10), "{how}");
         let statistics = decoder.statistics();
         assert_eq!((statistics.blocks, statistics.unrecoverable), (2, 1), "{how}");
         decoder.check();
@@ -208,6 +228,8 @@ fn what_can_be_no_packet_is_counted_and_not_given() {
     let statistics = decoder.statistics();
     assert_eq!((statistics.wrong, statistics.recovered, statistics.unrecoverable), (2, 0, 1));
     decoder.check();
+    data(&mut decoder, &sent, 2, 0);
+    assert_eq!(decoder.statistics().early, 0, "none was computed");
 }
 
 #[test]
@@ -279,16 +301,84 @@ fn a_body_that_is_none_is_counted_and_changes_nothing() {
 }
 
 #[test]
-fn a_new_session_knows_nothing_of_the_old_one() {
-    let sent = send(3, 1, 1, 1);
+fn it_says_how_long_blocks_of_the_sender_wait() {
+    let sent = send(3, 2, 1, 1);
+    let mut decoder = decoder();
+    let mut wait = |index: usize, byte: u8| {
+        let mut body = sent.parity[index].clone();
+        body[11] = byte;
+        decoder.parity(&body, 0, &mut Vec::new())
+    };
+    assert_eq!([(0, 0), (1, 1), (1, 255)].map(|(n, byte)| wait(n, byte)), [0, 1, 255].map(in_ms));
+    let statistics = decoder.statistics();
+    assert_eq!((statistics.blocks, statistics.unrecoverable), (1, 0), "they need not agree");
+    assert_eq!(statistics.useless, 1, "useless, and says it all the same");
+    assert_eq!(data(&mut decoder, &sent, 1, 0).len(), 2);
+    assert_eq!(decoder.parity(&sent.parity[0], 0, &mut Vec::new()), in_ms(10), "late");
+    let mut tiny = Decoder::new(Limits { memory: 100, ..Limits::default() });
+    assert_eq!(tiny.parity(&sent.parity[0], 0, &mut Vec::new()), in_ms(10), "refused");
+}
+
+#[test]
+fn a_computed_packet_that_arrives_after_all_is_counted_once() {
+    let sent = send(4, 2, 1, 1);
     let mut decoder = decoder();
     data(&mut decoder, &sent, 0, 0);
+    data(&mut decoder, &sent, 1, 0);
     parity(&mut decoder, &sent, 0, 0);
-    decoder.clear();
+    assert_eq!(parity(&mut decoder, &sent, 1, MS), sent.packets[2..]);
+    let kept = decoder.statistics().memory;
+    for (place, now, early) in [(1, 2, 0), (3, 3, 1), (3, 4, 1), (2, 300, 2), (2, 300, 2)] {
+        assert!(data(&mut decoder, &sent, place, now * MS).is_empty());
+        assert!(parity(&mut decoder, &sent, 1, now * MS).is_empty(), "never computed again");
+        decoder.check();
+        assert_eq!(decoder.statistics().early, early, "{place} at {now}");
+    }
+    let statistics = decoder.statistics();
+    assert_eq!((statistics.recovered, statistics.late, statistics.blocks), (2, 5, 1));
+    assert_eq!((statistics.useless, statistics.unrecoverable), (0, 0));
+    decoder.expire(301 * MS);
+    assert!(decoder.statistics().memory < kept, "the block has been forgotten");
+}
+
+#[test]
+fn a_computed_packet_is_not_awaited_any_more_when_its_block_is_forgotten() {
+    let sent = send(3, 1, 1, 1);
+    let (mut decoder, mut out) = (decoder(), Vec::new());
+    let compute = |decoder: &mut Decoder, now| {
+        data(decoder, &sent, 0, now);
+        data(decoder, &sent, 1, now);
+        parity(decoder, &sent, 0, now)
+    };
+    assert_eq!(compute(&mut decoder, 0).len(), 1);
+    assert!(data(&mut decoder, &sent, 2, 300 * MS).is_empty());
+    assert_eq!(decoder.statistics().early, 0, "after its time");
+
+    assert!(compute(&mut decoder, 700 * MS).len() == 1);
+    // Another block with its number.
+    let other = send(3, 1, 50, 2);
+    assert_eq!(decoder.parity(&other.parity[0], 700 * MS, &mut out), in_ms(10));
     decoder.check();
-    assert_eq!(decoder.statistics().memory, 0);
-    assert_eq!(decoder.statistics().packets, 1, "what was counted stays");
-    assert!(data(&mut decoder, &sent, 1, 0).is_empty());
+    assert!(data(&mut decoder, &sent, 2, 700 * MS).is_empty());
+    assert_eq!(decoder.statistics().early, 0, "after its block");
+}
+
+#[test]
+fn a_packet_that_two_blocks_computed_arrives_once() {
+    let sent = send(2, 1, 1, 1);
+    let mut decoder = decoder();
+    data(&mut decoder, &sent, 0, 0);
+    for number in 0..2 {
+        let mut body = sent.parity[0].clone();
+        body[7] = number;
+        assert_eq!(decoder.parity(&body, 0, &mut Vec::new()), in_ms(10));
+    }
+    for _ in 0..2 {
+        data(&mut decoder, &sent, 1, 0);
+        decoder.check();
+        let statistics = decoder.statistics();
+        assert_eq!((statistics.recovered, statistics.early), (2, 1));
+    }
 }
 
 #[test]

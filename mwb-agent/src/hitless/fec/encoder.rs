@@ -1,20 +1,23 @@
 //! Makes the parity of what is sent.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
 use super::amount::Amounts;
-use super::body::{self, Header, Id, MOST_PACKET};
+use super::body::{self, Header, Id, MOST_PACKET, WAIT_UNIT, overhead};
 use super::code::{self, MOST_DATA, MOST_PARITY};
 
 /// Open blocks, at most.
 const MOST_OPEN: u8 = 8;
+/// How far apart sequences of a block are, at most: then so is each from the next, and
+/// bodies have a byte for that.
+const MOST_SPAN: u64 = u8::MAX as u64;
 
 /// How many parity packets a block gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// As many as losses ask for: none if less than 0.1 % of data is lost; else the fewest,
-    /// 1 to 8, with which it is less likely than 0.05 % that more data of the block is lost
-    /// than parity arrives. Losses are taken to be independent.
+    /// As many as losses ask for: none if less than [`CLEAN`](super::CLEAN) of data is lost;
+    /// else the fewest, 1 to 8, with which it is less likely than 0.05 % that more data of
+    /// the block is lost than parity arrives. Losses are taken to be independent.
     Auto,
     /// 1 to 8.
     Fixed(u8),
@@ -27,7 +30,8 @@ pub struct Settings {
     pub data: u8,
     /// Its parity packets.
     pub parity: Amount,
-    /// How long a block waits for more packets after its first, in ns.
+    /// How long a block waits for more packets after its first, in ns. Bodies say it in ms,
+    /// rounded up, 255 at most.
     pub wait: u64,
     /// Blocks that are filled in turn, 1 to 8: a burst of so many losses takes one packet
     /// of each. They take as many times as long to fill.
@@ -65,13 +69,16 @@ pub struct EncoderStatistics {
     pub packets: u64,
     /// Those of them that no block was made for, because the path is clean.
     pub clean: u64,
-    /// Those of them that are in no block, because they are too long for a shard, not of
-    /// the version and length that their IP header says, or nothing that a body can name:
-    /// with sequence 0, or of a path other than 1 to 15.
+    /// Those of them that are in no block, because they are too long for a shard or for the
+    /// room that bodies have, not of the version and length that their IP header says, in an
+    /// open block already, or nothing that a body can name: with sequence 0, or of a path
+    /// other than 1 to 15.
     pub skipped: u64,
     /// Blocks that got parity.
     pub blocks: u64,
-    /// Bytes of the inner packets in them.
+    /// Packets in them.
+    pub data: u64,
+    /// Bytes of these inner packets.
     pub data_bytes: u64,
     /// Parity packets.
     pub parity: u64,
@@ -88,6 +95,7 @@ impl AddAssign for EncoderStatistics {
         self.clean += other.clean;
         self.skipped += other.skipped;
         self.blocks += other.blocks;
+        self.data += other.data;
         self.data_bytes += other.data_bytes;
         self.parity += other.parity;
         self.parity_bytes += other.parity_bytes;
@@ -101,6 +109,8 @@ pub struct Encoder {
     path: u8,
     settings: Settings,
     amounts: Amounts,
+    /// Bytes that a body may have.
+    room: usize,
     open: Vec<Block>,
     /// Which of `open` takes the next packet.
     turn: usize,
@@ -114,16 +124,16 @@ pub struct Encoder {
 struct Block {
     /// When its first packet came.
     since: u64,
-    /// Sequence of its first packet.
-    first: u64,
-    /// Sequence of its last.
-    last: u64,
-    /// How far each further packet is from the one before.
-    gaps: Vec<u8>,
-    /// Shards, one behind the other, without what fills them up.
+    /// Least sequence of its packets.
+    least: u64,
+    /// Their greatest.
+    greatest: u64,
+    /// Bytes of the longest packet.
+    longest: usize,
+    /// Shards, one behind the other as they came, without what fills them up.
     shards: Vec<u8>,
-    /// Where they end.
-    ends: Vec<usize>,
+    /// Sequence of each packet, and where its shard is. Sorted when the block closes.
+    members: Vec<(u64, Range<usize>)>,
 }
 
 impl Encoder {
@@ -141,6 +151,7 @@ impl Encoder {
             path,
             settings: Settings { data, parity, interleave, ..settings },
             amounts: Amounts::default(),
+            room: usize::MAX,
             open: vec![Block::default(); usize::from(interleave)],
             turn: 0,
             number: 0,
@@ -155,11 +166,21 @@ impl Encoder {
         self.amounts.set_loss(data_loss, parity_loss);
     }
 
+    /// Says how many bytes a body may have; any, until it is said. No body is longer than
+    /// the room that was set when the last packet of its block came. An open block that is
+    /// too long for a new room is closed as it is by the next [`push`](Self::push) or
+    /// [`expire`](Self::expire).
+    pub fn set_room(&mut self, most: usize) {
+        self.room = most;
+    }
+
     /// Takes a packet that was sent at `now`, in ns. Parity bodies of blocks that are
     /// complete or have waited long enough are added to `out`.
     ///
-    /// Sequences grow within a block, by 255 at most: a packet that does not go on so
-    /// closes the block whose turn it is, and begins the next.
+    /// Packets come in any order, but sequences of a block are at most 255 apart, and its
+    /// bodies fit in the room: a packet with which that would not be so closes the block
+    /// whose turn it is, and begins the next. What no block can have is skipped, and has no
+    /// turn.
     pub fn push(&mut self, packet: &Packet<'_>, now: u64, out: &mut Vec<Vec<u8>>) {
         self.expire(now, out);
         self.statistics.packets += 1;
@@ -167,22 +188,18 @@ impl Encoder {
             self.statistics.clean += 1;
             return;
         }
-        if packet.bytes.len() > MOST_PACKET
-            || !body::is_sound(packet.inner, packet.bytes)
-            || !body::is_path(self.path)
-            || packet.sequence == 0
-        {
+        if !self.can_take(packet) {
             self.statistics.skipped += 1;
             return;
         }
         let turn = self.turn;
         self.turn = (turn + 1) % self.open.len();
-        if self.open.get(turn).is_some_and(|block| block.gap(packet.sequence).is_none()) {
+        if self.open.get(turn).is_some_and(|block| !block.fits(packet, self.room)) {
             self.close(turn, out);
         }
         let Some(block) = self.open.get_mut(turn) else { return };
         block.take(packet, now);
-        if block.ends.len() >= usize::from(self.settings.data) {
+        if block.members.len() >= usize::from(self.settings.data) {
             self.close(turn, out);
         }
     }
@@ -210,21 +227,36 @@ impl Encoder {
         EncoderStatistics { memory: size_of::<Self>() + blocks, ..self.statistics }
     }
 
+    /// Whether there can be a block with this packet.
+    fn can_take(&self, packet: &Packet<'_>) -> bool {
+        let length = packet.bytes.len();
+        length <= MOST_PACKET
+            && body_length(length, 1) <= self.room
+            && body::is_sound(packet.inner, packet.bytes)
+            && body::is_path(self.path)
+            && packet.sequence != 0
+            && !self.open.iter().any(|block| block.has(packet.sequence))
+    }
+
     fn due(&self, turn: usize) -> Option<u64> {
-        let block = self.open.get(turn).filter(|block| !block.ends.is_empty())?;
-        Some(block.since.saturating_add(self.settings.wait))
+        let block = self.open.get(turn).filter(|block| !block.members.is_empty())?;
+        let is_too_long = body_length(block.longest, block.members.len()) > self.room;
+        Some(block.since.saturating_add(if is_too_long { 0 } else { self.settings.wait }))
     }
 
     fn close(&mut self, turn: usize, out: &mut Vec<Vec<u8>>) {
         let Some(block) = self.open.get_mut(turn) else { return };
         let parity = match self.settings.parity {
-            Amount::Auto => self.amounts.parity_for(block.ends.len()),
+            Amount::Auto => self.amounts.parity_for(block.members.len()),
             Amount::Fixed(parity) => parity,
         };
         if parity > 0 {
-            let bytes = block.encode(Id { path: self.path, number: self.number }, parity, out);
+            let id = Id { path: self.path, number: self.number };
+            let wait = self.settings.wait.div_ceil(WAIT_UNIT).min(u8::MAX.into()) as u8;
+            let bytes = block.encode(id, wait, parity, out);
             self.number = self.number.wrapping_add(1);
             self.statistics.blocks += 1;
+            self.statistics.data += block.members.len() as u64;
             self.statistics.data_bytes += block.data_bytes() as u64;
             self.statistics.parity += u64::from(parity);
             self.statistics.parity_bytes += bytes as u64;
@@ -233,38 +265,54 @@ impl Encoder {
     }
 }
 
+/// Bytes of the bodies of a block, by its longest packet and how many it has.
+fn body_length(longest: usize, members: usize) -> usize {
+    longest + overhead(members as u8)
+}
+
 impl Block {
-    /// How far a packet is from the last, 0 for the first; none if it cannot be of the
-    /// block.
-    fn gap(&self, sequence: u64) -> Option<u8> {
-        if self.ends.is_empty() {
-            return Some(0);
-        }
-        u8::try_from(sequence.checked_sub(self.last)?).ok().filter(|gap| *gap > 0)
+    fn has(&self, sequence: u64) -> bool {
+        // Mostly it is above all, and nothing is searched.
+        (self.least..=self.greatest).contains(&sequence)
+            && self.members.iter().any(|(other, _)| *other == sequence)
     }
 
-    /// Adds a packet that has a [`gap`](Self::gap).
+    /// Whether it is still a block with a packet that it does not have.
+    fn fits(&self, packet: &Packet<'_>, room: usize) -> bool {
+        let span = self.greatest.max(packet.sequence) - self.least.min(packet.sequence);
+        let longest = self.longest.max(packet.bytes.len());
+        self.members.is_empty()
+            || span <= MOST_SPAN && body_length(longest, self.members.len() + 1) <= room
+    }
+
+    /// Adds a packet that [`fits`](Self::fits).
     fn take(&mut self, packet: &Packet<'_>, now: u64) {
-        let Some(gap) = self.gap(packet.sequence) else { return };
-        if self.ends.is_empty() {
-            (self.since, self.first) = (now, packet.sequence);
-        } else {
-            self.gaps.push(gap);
+        let Packet { sequence, bucket, number, flags, inner, bytes } = *packet;
+        if self.members.is_empty() {
+            (self.since, self.least, self.greatest) = (now, sequence, sequence);
         }
-        self.last = packet.sequence;
-        let Packet { bucket, number, flags, inner, bytes, .. } = *packet;
+        self.least = self.least.min(sequence);
+        self.greatest = self.greatest.max(sequence);
+        self.longest = self.longest.max(bytes.len());
+        let start = self.shards.len();
         body::append_shard(&mut self.shards, Header { inner, flags, bucket, number }, bytes);
-        self.ends.push(self.shards.len());
+        self.members.push((sequence, start..self.shards.len()));
     }
 
     /// Appends the parity bodies, and returns how many bytes they have.
-    fn encode(&self, id: Id, parity: u8, out: &mut Vec<Vec<u8>>) -> usize {
-        let Some(rows) = code::rows(self.ends.len()) else { return 0 };
-        let longest = self.shards().map(<[u8]>::len).max().unwrap_or(0) as u16;
+    fn encode(&mut self, id: Id, wait: u8, parity: u8, out: &mut Vec<Vec<u8>>) -> usize {
+        let Some(rows) = code::rows(self.members.len()) else { return 0 };
+        self.members.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let sequences = self.members.iter().map(|(sequence, _)| *sequence);
+        let after = sequences.clone().skip(1);
+        let gaps: Vec<u8> = after.zip(sequences).map(|(after, it)| (after - it) as u8).collect();
+        let length = (body::SHARD_HEAD + self.longest) as u16;
+        let shards = self.members.iter().filter_map(|(_, at)| self.shards.get(at.clone()));
         let mut total = 0;
         for (index, row) in (0..parity).zip(rows) {
-            let (mut bytes, at) = body::start(id, self.first, &self.gaps, (parity, index), longest);
-            for (factor, shard) in row.iter().zip(self.shards()) {
+            let of = (parity, index);
+            let (mut bytes, at) = body::start(id, wait, self.least, &gaps, of, length);
+            for (factor, shard) in row.iter().zip(shards.clone()) {
                 code::add(*factor, shard, &mut bytes[at..]);
             }
             total += bytes.len();
@@ -273,27 +321,21 @@ impl Block {
         total
     }
 
-    fn shards(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.shards.get(start..*end))
-    }
-
     /// Bytes of its packets.
     fn data_bytes(&self) -> usize {
-        self.shards.len() - self.ends.len() * body::SHARD_HEAD
+        self.shards.len() - self.members.len() * body::SHARD_HEAD
     }
 
     fn empty(&mut self) {
-        self.gaps.clear();
+        self.longest = 0;
         self.shards.clear();
-        self.ends.clear();
+        self.members.clear();
     }
 
     fn memory(&self) -> usize {
         size_of::<Self>()
-            + self.gaps.capacity()
             + self.shards.capacity()
-            + self.ends.capacity() * size_of::<usize>()
+            + self.members.capacity() * size_of::<(u64, Range<usize>)>()
     }
 }
 

@@ -1,8 +1,11 @@
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
-use super::super::body::{Body, overhead};
+use super::super::body::Body;
 use super::super::tests::ip;
 use super::*;
+
+#[path = "encoder_fuzz_tests.rs"]
+mod fuzz;
 
 const MS: u64 = 1_000_000;
 
@@ -54,7 +57,7 @@ fn a_block_closes_when_it_is_full_and_blocks_are_counted() {
     }
     let statistics = encoder.statistics();
     assert_eq!((statistics.packets, statistics.blocks, statistics.parity), (9, 3, 6));
-    assert_eq!(statistics.data_bytes, 3 * (40 + 90 + 60));
+    assert_eq!((statistics.data, statistics.data_bytes), (9, 3 * (40 + 90 + 60)));
     assert_eq!(statistics.parity_bytes, 6 * (overhead(3) as u64 + 90));
 }
 
@@ -111,18 +114,80 @@ fn a_block_waits_no_longer_than_it_may_and_is_shorter_then() {
 }
 
 #[test]
-fn sequences_of_a_block_grow_by_255_at_most() {
+fn packets_come_in_any_order_up_to_255_apart() {
+    // Two that are just near enough, above and below.
     let mut encoder = encoder(4, 1);
-    // One that overtook others, one that came twice, one that is just near enough, one that
-    // is too far.
-    let out = push_all(&mut encoder, &[1, 3, 2, 2, 257, 513]);
-    assert_eq!(sequences(&out), [vec![1, 3], vec![2], vec![2, 257]]);
-    let out = push_all(&mut encoder, &[514, 515, 600]);
-    assert_eq!(sequences(&out), [[513, 514, 515, 600]]);
+    let out = push_all(&mut encoder, &[300, 301, 555, 302, 300, 45, 100, 299]);
+    assert_eq!(sequences(&out), [[300, 301, 302, 555], [45, 100, 299, 300]]);
+    // Two that are just too far.
+    let out = push_all(&mut encoder, &[300, 301, 45, 46, 302, 303, 304]);
+    assert_eq!(sequences(&out), [vec![300, 301], vec![45, 46], vec![302, 303, 304]][..2]);
+    assert_eq!(sequences(&push_all(&mut encoder, &[305])), [[302, 303, 304, 305]]);
     // The sender counts anew.
     let out = push_all(&mut encoder, &[u64::MAX, 1, 2, 3, 4]);
     assert_eq!(sequences(&out), [vec![u64::MAX], vec![1, 2, 3, 4]]);
     assert_eq!(encoder.statistics().skipped, 0);
+}
+
+#[test]
+fn a_packet_that_an_open_block_has_is_skipped() {
+    let mut encoder = Encoder::new(3, Settings { interleave: 2, ..fixed(2, 1) });
+    // It does not change whose turn it is.
+    let out = push_all(&mut encoder, &[1, 2, 2, 1, 1, 3, 4]);
+    assert_eq!(sequences(&out), [[1, 3], [2, 4]]);
+    assert_eq!((encoder.statistics().packets, encoder.statistics().skipped), (7, 3));
+    let out = push_all(&mut encoder, &[3, 4, 5, 6]);
+    assert_eq!(sequences(&out), [[3, 5], [4, 6]], "those were closed");
+}
+
+#[test]
+fn bodies_fit_in_their_room() {
+    let mut encoder = encoder(4, 1);
+    encoder.set_room(1000);
+    let mut push = |sequence, length| push(&mut encoder, sequence, &ip(4, length, 1), 0);
+    assert!(push(1, 971).is_empty(), "skipped");
+    assert!(push(2, 969).is_empty());
+    assert!(push(3, 20).is_empty());
+    // A third would make the bodies longer, though it is a short one.
+    let out = push(4, 20);
+    assert_eq!((sequences(&out), out[0].len()), (vec![vec![2, 3]], 1000));
+    // A second that is itself too long.
+    let out = push(5, 970);
+    assert_eq!(sequences(&out), [[4]]);
+    let out = push(6, 20);
+    assert_eq!((sequences(&out), out[0].len()), (vec![vec![5]], 1000));
+    assert_eq!(encoder.statistics().skipped, 1);
+}
+
+#[test]
+fn a_block_that_is_too_long_for_a_new_room_is_closed_as_it_is() {
+    let mut encoder = Encoder::new(3, Settings { interleave: 2, ..fixed(4, 1) });
+    push(&mut encoder, 1, &ip(4, 500, 1), 5);
+    push(&mut encoder, 2, &ip(4, 400, 1), 6);
+    push(&mut encoder, 3, &ip(4, 100, 1), 7);
+    encoder.set_room(531);
+    assert_eq!(encoder.next_due(), Some(5 + 10 * MS), "just long enough");
+    encoder.set_room(530);
+    assert_eq!(encoder.next_due(), Some(5), "at once");
+    // By a packet that is not of it, and by one that is skipped.
+    let out = push(&mut encoder, 4, &ip(4, 100, 1), 8);
+    assert_eq!((sequences(&out), out[0].len()), (vec![vec![1, 3]], 531));
+    encoder.set_room(100);
+    let out = push(&mut encoder, 5, &ip(4, 100, 1), 9);
+    assert_eq!(sequences(&out), [[2, 4]]);
+    assert_eq!((encoder.next_due(), encoder.statistics().skipped), (None, 1));
+}
+
+#[test]
+fn bodies_say_how_long_blocks_wait() {
+    let said = |wait| {
+        let mut encoder = Encoder::new(3, Settings { wait, ..fixed(2, 1) });
+        let mut out = push_all(&mut encoder, &[1, 2]);
+        encoder.expire(u64::MAX, &mut out);
+        Body::parse(&out[0]).expect("it is a body").wait
+    };
+    assert_eq!([0, 1, MS, MS + 1, 10 * MS].map(said), [0, 1, 1, 2, 10]);
+    assert_eq!([255 * MS, 255 * MS + 1, u64::MAX].map(said), [255; 3]);
 }
 
 #[test]
@@ -186,6 +251,7 @@ fn parity_is_by_loss_and_by_the_length_of_the_block() {
     assert_eq!(parity_of(0.0, 0.0, 32), 0);
     let statistics = encoder.statistics();
     assert_eq!((statistics.blocks, statistics.parity, statistics.clean), (4, 20, 32));
+    assert_eq!(statistics.data, 32 + 32 + 10 + 1);
 }
 
 #[test]
@@ -198,7 +264,8 @@ fn loss_holds_for_blocks_that_are_open() {
     encoder.expire(10 * MS, &mut out);
     assert!(out.is_empty());
     let statistics = encoder.statistics();
-    assert_eq!((statistics.blocks, statistics.data_bytes, statistics.parity_bytes), (0, 0, 0));
+    assert_eq!((statistics.blocks, statistics.data), (0, 0));
+    assert_eq!((statistics.data_bytes, statistics.parity_bytes), (0, 0));
 }
 
 #[test]
@@ -257,10 +324,11 @@ fn statistics_add_up() {
         clean: n + 1,
         skipped: n + 2,
         blocks: n + 3,
-        data_bytes: n + 4,
-        parity: n + 5,
-        parity_bytes: n + 6,
-        memory: n as usize + 7,
+        data: n + 4,
+        data_bytes: n + 5,
+        parity: n + 6,
+        parity_bytes: n + 7,
+        memory: n as usize + 8,
     };
     let mut sum = of(10);
     sum += of(100);
@@ -269,10 +337,11 @@ fn statistics_add_up() {
         clean: 112,
         skipped: 114,
         blocks: 116,
-        data_bytes: 118,
-        parity: 120,
-        parity_bytes: 122,
-        memory: 124,
+        data: 118,
+        data_bytes: 120,
+        parity: 122,
+        parity_bytes: 124,
+        memory: 126,
     };
     assert_eq!(sum, expected);
 }

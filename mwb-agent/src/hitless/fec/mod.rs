@@ -10,48 +10,17 @@
 //! what it has recovered. A packet may be recovered and arrive after all: who delivers them
 //! knows it by its flow sequence.
 //!
-//! **Body of a parity packet**, big-endian, for a block of *k* packets:
-//!
-//! | at | length | field | |
-//! |---|---|---|---|
-//! | 0 | 1 | version | 0 |
-//! | 1 | 1 | data | *k*, 1 to 32 |
-//! | 2 | 1 | parity | *m*: parity packets of the block, 1 to 8 |
-//! | 3 | 1 | index | which of them this is, 0 to *m* - 1 |
-//! | 4 | 4 | block | number of the block, counted by the sender for each path; wraps |
-//! | 8 | 2 | length | of the shard, 30 or more |
-//! | 10 | 1 | path | the path of its data packets, 1 to 15 |
-//! | 11 | 1 | reserved | 0 |
-//! | 12 | 8 | first | sequence of the first data packet on that path, not 0 |
-//! | 20 | *k* - 1 | gaps | of each further one: its sequence, less that of the one before; 1 to 255. None is above 2^64 - 1 |
-//! | 19 + *k* | length | shard | |
-//!
-//! The shard of a data packet:
-//!
-//! | at | length | field | |
-//! |---|---|---|---|
-//! | 0 | 2 | length | of the packet, 20 or more |
-//! | 2 | 1 | inner protocol | 4 or 6 |
-//! | 3 | 1 | flags | as in its header |
-//! | 4 | 2 | bucket | as in its header |
-//! | 6 | 4 | flow sequence | as in its header |
-//! | 10 | n | packet | |
-//! | 10 + n | | | 0, up to the length of the block's longest shard |
-//!
-//! Parity shard *j* is, byte by byte over GF(2^8) with the polynomial 0x11d, the value at
-//! point *k* + *j* of the polynomial of the least degree whose values at points 0 to
-//! *k* - 1 are the data shards, where a point is the field element of that number. Any *k*
-//! of the *k* + *m* shards give all others.
+//! The bytes of bodies and shards are in `docs/protocol.md` ("Parity"), the code in
+//! `code.rs`.
 //!
 //! A body is [`overhead`] bytes longer than the longest packet of its block, and so does
-//! not pass where that packet just does: whoever gives packets to an encoder sees to it
-//! that their bodies fit.
+//! not pass where that packet just does: [`Encoder::set_room`] says what does.
 //!
-//! Sequences are used once in a session: a session that is a new one needs
-//! [`Decoder::clear`]. What was kept of another sender that counts the same is found out
-//! only if what is computed of it is no packet. Whether what is recovered is authentic is
-//! for whoever checks bodies and data packets before they come here. Must not know: sockets,
-//! clocks, keys, sessions, the kernel side.
+//! Sequences are used once in a session: a new session gets a new [`Decoder`]. What was kept
+//! of another sender that counts the same is found out only if what is computed of it is no
+//! packet. Whether what is recovered is authentic is for whoever checks bodies and data
+//! packets before they come here. Must not know: sockets, clocks, keys, sessions, the kernel
+//! side.
 
 mod aging;
 mod amount;

@@ -32,6 +32,8 @@ const NEAR_PART: f64 = 0.25;
 const WORTH: f64 = 0.18;
 /// Of more loss than this TCP makes less than half of what two such paths could carry.
 const CLEAN: f64 = 0.001;
+/// Of less loss than this a flow is spared whose losses are repaired.
+const REPAIRED: f64 = 0.12;
 /// A path that takes part may be so many times worse before it does no longer.
 const SLACK: f64 = 2.0;
 /// Below so many lost packets nothing is concluded, unless it is this part.
@@ -97,6 +99,12 @@ impl Candidate {
         let round_trip = (self.round_trip / 1e9).max(1e-3);
         let lossy = 1.22 * SEGMENT * 8.0 / (round_trip * self.loss.part().sqrt());
         Some(most.min(lossy.max(self.carried)))
+    }
+
+    /// As it is for a flow whose losses are repaired.
+    pub(super) fn repaired(&self) -> Self {
+        let lost = if self.loss.part() < REPAIRED { 0.0 } else { self.loss.lost };
+        Self { loss: Losses { lost, ..self.loss }, ..self.clone() }
     }
 
     fn is_clean(&self, slack: f64) -> bool {

@@ -414,3 +414,19 @@ fn a_home_that_carries_much_in_spite_of_losses_is_not_left() {
         assert_eq!(stripe, 1 << 2, "after {second} s");
     }
 }
+
+#[test]
+fn a_path_that_loses_some_is_clean_for_flows_whose_losses_are_repaired() {
+    let stripe = |part: f64, repaired: bool| {
+        let loss = Losses { sent: 10_000.0, lost: 10_000.0 * part };
+        let paths =
+            [candidate(1, 50e6, 25e6, true), Candidate { loss, ..candidate(2, 50e6, 25e6, true) }];
+        let paths = if repaired { paths.map(|path| path.repaired()) } else { paths };
+        let mut elephants = Elephants::default();
+        elephants.decide(SECOND, &paths);
+        // By then the far end knows.
+        elephants.decide(2 * SECOND, &paths).0 & 0b0110
+    };
+    assert_eq!([0.0, 0.05].map(|part| stripe(part, false)), [0b0110, 0b0010]);
+    assert_eq!([0.0, 0.05, 0.2].map(|part| stripe(part, true)), [0b0110, 0b0110, 0b0010]);
+}

@@ -34,6 +34,10 @@ pub struct Bulk {
     pub bytes: u64,
     /// From the connection on.
     pub took: Duration,
+    /// Those of them that arrived in the second half of the time.
+    pub late_bytes: u64,
+    /// How long that was.
+    pub late: Duration,
 }
 
 impl Bulk {
@@ -42,10 +46,17 @@ impl Bulk {
     pub fn rate(&self) -> f64 {
         self.bytes as f64 * 8.0 / self.took.as_secs_f64()
     }
+
+    /// The same of the second half, when the connection has grown.
+    #[must_use]
+    pub fn late_rate(&self) -> f64 {
+        self.late_bytes as f64 * 8.0 / self.late.as_secs_f64().max(1e-3)
+    }
 }
 
 /// Has `server`, at this address of its own, send to `client` for so long.
-/// `meanwhile` is done when half of the time is over.
+/// `congestion` names its congestion control; none: the kernel's choice. `meanwhile` is done
+/// when half of the time is over.
 ///
 /// # Errors
 /// When there is no connection, it breaks, or `meanwhile` fails.
@@ -54,12 +65,17 @@ pub fn download(
     server: &Namespace,
     address: IpAddr,
     transport: Transport,
+    congestion: Option<&str>,
     length: Duration,
     meanwhile: impl FnOnce() -> Result<()> + Send,
 ) -> Result<Bulk> {
     let listener = server.enter(|| {
         let socket = socket(address, transport)?;
         socket.set_reuse_address(true)?;
+        if let Some(name) = congestion {
+            let set = socket.set_tcp_congestion(name.as_bytes());
+            set.with_context(|| format!("the kernel has no congestion control {name}"))?;
+        }
         socket.bind(&SockAddr::from(SocketAddr::new(address, 0)))?;
         socket.listen(1)?;
         // Else it would wait for ever for one who cannot connect.
@@ -114,6 +130,7 @@ fn receive(
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let (start, mut bytes, mut piece) = (Instant::now(), 0, vec![0; PIECE]);
+    let mut half = None;
     while start.elapsed() < length {
         match stream.read(&mut piece) {
             Ok(0) => break,
@@ -122,6 +139,11 @@ fn receive(
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => return Err(error).context("the download breaks"),
         }
+        if half.is_none() && start.elapsed() >= length / 2 {
+            half = Some((bytes, start.elapsed()));
+        }
     }
-    Ok(Bulk { bytes, took: start.elapsed() })
+    let took = start.elapsed();
+    let (before, then) = half.unwrap_or((bytes, took));
+    Ok(Bulk { bytes, took, late_bytes: bytes - before, late: took - then })
 }

@@ -7,3 +7,6 @@
 pub mod fec;
 pub mod reorder;
 pub mod resend;
+
+#[cfg(test)]
+mod tests;

@@ -255,7 +255,8 @@ fn head(slot: u32, session: u32, packet: &Recovered) -> Handed {
         number: packet.number,
         bucket: packet.bucket,
         inner: packet.inner,
-        flags: packet.flags & flag::ORDERED,
+        // Not as one of a block: it has not come by its path.
+        flags: packet.flags & (flag::ORDERED | flag::ACKED),
         ..Handed::default()
     }
 }

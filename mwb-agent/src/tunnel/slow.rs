@@ -209,7 +209,7 @@ impl Worker {
             // An agent before us did not get to it.
             _ if now.saturating_sub(head.came) > STALE => {}
             handed::AHEAD => {
-                // What was recovered has this flag no more.
+                // What was recovered does not have this flag.
                 if head.flags & flag::FEC != 0 {
                     hold.protected(head, now);
                     blocks.came(head, text, now);

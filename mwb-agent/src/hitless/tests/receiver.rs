@@ -40,7 +40,6 @@ pub(super) enum Back {
 pub(super) struct Delivered {
     pub(super) key: Key,
     pub(super) text: Vec<u8>,
-    pub(super) at: u64,
     /// Those who gave it on knew that it was behind its turn.
     pub(super) late: bool,
 }
@@ -143,7 +142,7 @@ impl Receiver {
     }
 
     fn deliver(&mut self, key: Key, text: &[u8], at: u64, late: bool) {
-        self.delivered.push(Delivered { key, text: text.to_vec(), at, late });
+        self.delivered.push(Delivered { key, text: text.to_vec(), late });
     }
 
     /// The agent has given something back.
@@ -217,7 +216,7 @@ impl Receiver {
 }
 
 /// Of the flags of what was recovered, those that the kernel side is told.
-const KEPT: u8 = flag::ORDERED | flag::ACKED | flag::FEC;
+const KEPT: u8 = flag::ORDERED | flag::ACKED;
 
 /// Whether a number is behind the turn.
 fn is_behind(turns: &Turns, number: u32) -> bool {

@@ -129,7 +129,7 @@ impl Receiver {
             }
             self.turns[usize::from(bucket)].refuse(number);
         }
-        self.deliver(key, text, now, behind);
+        self.deliver(key, text, behind);
     }
 
     /// Hands the agent something, if it is there and there is room.
@@ -141,7 +141,7 @@ impl Receiver {
         can
     }
 
-    fn deliver(&mut self, key: Key, text: &[u8], at: u64, late: bool) {
+    fn deliver(&mut self, key: Key, text: &[u8], late: bool) {
         self.delivered.push(Delivered { key, text: text.to_vec(), late });
     }
 
@@ -151,7 +151,7 @@ impl Receiver {
             Back::Turn(packet, done) => {
                 let key @ (bucket, number) = (packet.flow.bucket, packet.number);
                 self.turns[usize::from(bucket)].give_back(number, now, done);
-                self.deliver(key, &packet.bytes, now, packet.why == Why::Late);
+                self.deliver(key, &packet.bytes, packet.why == Why::Late);
             }
             Back::Recovered(Recovered { path, bucket, number, flags, inner, bytes, .. }) => {
                 let flags = flags & KEPT;

@@ -262,8 +262,10 @@ impl Estimator {
     fn reckon_striped(&mut self, members: &[&Candidate], part: f64) {
         let length = |estimate: &Estimate, way: f64| {
             let Track { mismatch, short, .. } = &estimate.track;
-            // What we take for longer than it is was dropped.
-            part * way + mismatch.max(0.0) + short.part() * LOSS_COST
+            // What we take for longer than it is was dropped. A path that loses much has none
+            // but flows whose losses are repaired.
+            let cost = if self.repaired.is_some() { 0.0 } else { short.part() * LOSS_COST };
+            part * way + mismatch.max(0.0) + cost
         };
         let lengths: Vec<(u8, f64)> = members
             .iter()

@@ -6,6 +6,7 @@
 //! Rates and delays are of each direction. Kernel MPTCP stands beside it, over the same
 //! links, from the gateway itself.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -60,10 +61,14 @@ struct Case {
     throttled: Option<u64>,
     /// What repairs losses.
     repair: Option<&'static str>,
+    /// How long the links are there before the first download: by then the ends know what
+    /// each carries and loses.
+    known: Duration,
 }
 
 /// What nothing special is about.
-const PLAIN: Case = Case { name: "", links: &[], seconds: 4, throttled: None, repair: None };
+const PLAIN: Case =
+    Case { name: "", links: &[], seconds: 4, throttled: None, repair: None, known: Duration::ZERO };
 
 const CASES: [Case; 7] = [
     Case {
@@ -117,30 +122,36 @@ const CONGESTION: [Option<&str>; 2] = [Some("cubic"), Some("bbr")];
 /// A flow takes some seconds to fill links that are far apart: the second half is what it has
 /// then.
 const STRIPED_SECONDS: u64 = 14;
+/// Probes find out what a link loses.
+const KNOWN: Duration = Duration::from_secs(5);
 
 const STRIPED_CASES: [Case; 5] = [
     Case {
         name: "50/20 + 50/20",
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
         seconds: STRIPED_SECONDS,
+        known: KNOWN,
         ..PLAIN
     },
     Case {
         name: "50/10 + 50/60",
         links: &[Link(50, 10, 0.0), Link(50, 60, 0.0)],
         seconds: STRIPED_SECONDS,
+        known: KNOWN,
         ..PLAIN
     },
     Case {
         name: "100/10 + 20/60",
         links: &[Link(100, 10, 0.0), Link(20, 60, 0.0)],
         seconds: STRIPED_SECONDS,
+        known: KNOWN,
         ..PLAIN
     },
     Case {
         name: "60/5 + 30/105",
         links: &[Link(60, 5, 0.0), Link(30, 105, 0.0)],
         seconds: STRIPED_SECONDS,
+        known: KNOWN,
         ..PLAIN
     },
     Case {
@@ -148,6 +159,7 @@ const STRIPED_CASES: [Case; 5] = [
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.05)],
         seconds: STRIPED_SECONDS,
         repair: Some("fec"),
+        known: KNOWN,
         ..PLAIN
     },
 ];
@@ -361,6 +373,7 @@ impl Bond {
         let gateway = Gateway::launch(&lab, &config.gateway)?;
         let mut bond = Self { gateway, server, lab, congestion };
         bond.wait_for(case.links.len())?;
+        thread::sleep(case.known);
         Ok(bond)
     }
 

@@ -4,12 +4,13 @@ use super::track::Track;
 
 /// A path is parked when it loses this part of its packets without a queue, measured
 /// over 2 s: a flow of TCP on it comes to a standstill at a quarter of that.
-const LOSES: f64 = 0.15;
+const LOSES: f64 = 0.18;
 /// And is taken back when it loses less than this.
-const LOSES_LITTLE: f64 = 0.03;
-/// So many packets must have been counted: with probes alone, after a second; on a path
-/// that is idle, after a quarter of a minute.
-const COUNTED: f64 = 20.0;
+const LOSES_LITTLE: f64 = 0.08;
+/// So many packets must have been counted: with probes alone, after two seconds; on a path
+/// that is idle, after half a minute. Of fewer one that loses a twentieth may have lost so
+/// much by chance.
+const COUNTED: f64 = 32.0;
 /// A path that carries less than this part of the best one is parked, and one that is
 /// longer than the shortest by so much, in ns: no queue before the others is as long.
 const SMALL: f64 = 0.01;

@@ -52,6 +52,8 @@ const PAYS: f64 = 0.95;
 const PROVES: u64 = 3_000_000_000;
 /// Unless it is so many times as much as it was: it comes to that.
 const GROWS: f64 = 1.25;
+/// What probes take, and more, in bit/s: who sends no more has nothing to send.
+const NOTHING: f64 = 200e3;
 /// A second path takes part if it carries this part of all.
 const TAKES_PART: f64 = 0.05;
 /// Until the next attempt after one that was to blame, in ns; twice as long each time, up to
@@ -285,7 +287,7 @@ impl Elephants {
         let members = all.iter().filter(|path| stripe & path.bit() != 0);
         let sum: f64 = members.map(|path| path.rate).sum();
         let alone = home.gives().unwrap_or(0.0);
-        if sum - home.rate < TAKES_PART * sum || sum >= PAYS * alone {
+        if sum < NOTHING || sum - home.rate < TAKES_PART * sum || sum >= PAYS * alone {
             self.short_since = None;
             if sum > alone {
                 (self.retry, self.proves) = (0, PROVES);

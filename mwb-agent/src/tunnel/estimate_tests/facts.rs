@@ -375,6 +375,21 @@ fn several_paths_are_not_to_blame_if_nobody_has_more_to_send() {
 }
 
 #[test]
+fn several_paths_are_not_to_blame_for_what_nobody_sends() {
+    let mut elephants = elephants();
+    let mut now = SECOND;
+    let mut go = |rates: [f64; 2], full: bool| {
+        now += 100 * MS;
+        let paths = [candidate(1, 50e6, rates[0], full), candidate(2, 50e6, rates[1], false)];
+        elephants.decide(now, &paths).0
+    };
+    for _ in 0..100 {
+        assert_eq!(go([20e3, 20e3], false), 0b110, "there are only probes");
+    }
+    assert_eq!(go([50e6, 20e3], true), 0b110);
+}
+
+#[test]
 fn a_home_is_left_for_one_that_is_clearly_better_and_for_a_while() {
     let mut elephants = elephants();
     let far = |capacity: f64| Candidate { way: 80e6, ..candidate(2, capacity, 0.0, false) };

@@ -44,7 +44,7 @@ const TARGET_OF_SUM: f64 = 0.93;
 /// itself it counts as nothing, without half a minute of waiting for a handshake.
 const HOPELESS: f64 = 0.5;
 /// How long a bond may take to come up, or to hear of a cut.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A link: Mbit/s and ms, each way, and the part of packets that it loses.
 #[derive(Clone, Copy, Debug)]

@@ -59,6 +59,12 @@ pub enum EventKind {
     BondSession,
     /// A path of a bond joined, left, died, came back, was parked or has moved.
     BondPath,
+    /// A WAN is asked in another way, since that tells the truth on its link.
+    Method,
+    /// What is kept of the past cannot be written, or can again.
+    History,
+    /// A receiver is to see whether it can be told.
+    Test,
 }
 
 /// One thing that happened.
@@ -170,6 +176,32 @@ impl Bus {
 }
 
 impl EventKind {
+    /// All of them.
+    pub const ALL: [EventKind; 22] = [
+        EventKind::AgentStarted,
+        EventKind::AgentStopping,
+        EventKind::WanState,
+        EventKind::Failover,
+        EventKind::Failback,
+        EventKind::Carrier,
+        EventKind::AddressChange,
+        EventKind::Neighbour,
+        EventKind::HookAttached,
+        EventKind::DeviceMissing,
+        EventKind::NatExhausted,
+        EventKind::Config,
+        EventKind::Forward,
+        EventKind::System,
+        EventKind::Forced,
+        EventKind::Drain,
+        EventKind::HoldDown,
+        EventKind::BondSession,
+        EventKind::BondPath,
+        EventKind::Method,
+        EventKind::History,
+        EventKind::Test,
+    ];
+
     /// The word in JSON and in the log.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -193,6 +225,9 @@ impl EventKind {
             EventKind::HoldDown => "hold_down",
             EventKind::BondSession => "bond_session",
             EventKind::BondPath => "bond_path",
+            EventKind::Method => "method",
+            EventKind::History => "history",
+            EventKind::Test => "test",
         }
     }
 }

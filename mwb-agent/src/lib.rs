@@ -11,5 +11,7 @@ pub mod flows;
 pub mod health;
 pub mod hitless;
 pub mod net;
+pub mod notify;
 pub mod rights;
+pub mod store;
 pub mod tunnel;

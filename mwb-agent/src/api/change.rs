@@ -36,6 +36,12 @@ pub enum Change {
     },
     /// Decide by health and configuration again.
     FailoverAuto,
+    /// Say what [`Change::Failover`] to this WAN would do, or [`Change::FailoverAuto`]
+    /// without one, and change nothing.
+    Rehearse {
+        /// Its name.
+        wan: Option<String>,
+    },
 }
 
 /// That a change was made.

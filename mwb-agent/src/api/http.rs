@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Source, Unavailable, change, openapi, post as changes, read};
+use super::{Source, Unavailable, change, openapi, past, post as changes, read};
 
 /// Every route that is read, for those who ask for another.
-pub(super) const ROUTES: [&str; 10] = [
+pub(super) const ROUTES: [&str; 12] = [
     "/v1/status",
     "/v1/wans",
     "/v1/bond",
@@ -22,11 +22,14 @@ pub(super) const ROUTES: [&str; 10] = [
     "/v1/why",
     "/v1/doctor",
     "/v1/events",
+    "/v1/history",
+    "/v1/notify",
     "/v1/openapi.json",
     "/metrics",
 ];
 /// Every route that changes something.
-pub(super) const CHANGES: [&str; 4] = ["/v1/reload", "/v1/apply", "/v1/confirm", "/v1/failover"];
+pub(super) const CHANGES: [&str; 5] =
+    ["/v1/reload", "/v1/apply", "/v1/confirm", "/v1/failover", "/v1/notify/test"];
 
 /// All routes over one source.
 pub(super) fn router<S: Source>(source: Arc<S>) -> Router {
@@ -39,6 +42,9 @@ pub(super) fn router<S: Source>(source: Arc<S>) -> Router {
         .route("/v1/why", get(read::why::<S>))
         .route("/v1/doctor", get(read::doctor::<S>))
         .route("/v1/events", get(read::events::<S>))
+        .route("/v1/history", get(past::history::<S>))
+        .route("/v1/notify", get(past::notified::<S>))
+        .route("/v1/notify/test", post(past::test::<S>))
         .route("/v1/openapi.json", get(openapi::description))
         .route("/metrics", get(read::prometheus::<S>))
         .route("/v1/reload", post(changes::reload::<S>))

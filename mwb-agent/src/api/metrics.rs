@@ -50,6 +50,11 @@ families! {
     HOLD_DOWN = "mwb_wan_hold_down_seconds" ["wan"] "How long the WAN must be well before it is used again.";
     HELD = "mwb_wan_held" ["wan"] "Whether the WAN answers and is not used yet.";
     RELAPSES = "mwb_wan_relapses" ["wan"] "How often the WAN failed soon after it came back, since it was last calm.";
+    CHECK_INFO = "mwb_wan_check_info" ["wan", "method"] "How the WAN is checked, always 1.";
+    CHECK_INTERVAL = "mwb_wan_check_interval_seconds" ["wan"] "Time between two rounds of checks at present.";
+    CHECK_RELIABILITY = "mwb_wan_check_reliability" ["wan", "method"] "How far a method that can be chosen is to be believed, 0 to 1.";
+    NOTIFY_WAITING = "mwb_notify_waiting" ["receiver"] "Events that a receiver is still to be told of.";
+    NOTIFY_EVENTS = "mwb_notify_events_total" ["receiver", "result"] "Events by what became of them.";
     DRAINING = "mwb_wan_draining" ["wan"] "Whether flows may stay on the WAN only for a time.";
     REDIRECT_LOSSES = "mwb_redirect_losses_total" ["device"] "Frames that were redirected to the device by XDP and that it did not take.";
     BOND_SESSIONS = "mwb_bond_sessions" [] "Sessions of the bond that are in use.";
@@ -161,6 +166,38 @@ fn fill_wans(registry: &Registry, wans: &[WanStatus]) -> Result<(), prometheus::
     Ok(())
 }
 
+fn fill_checks(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
+    let info = gauge(registry, &CHECK_INFO)?;
+    let interval = float(registry, &CHECK_INTERVAL)?;
+    let reliability = float(registry, &CHECK_RELIABILITY)?;
+    for WanStatus { name, checks, .. } in &status.wans {
+        let Some(method) = &checks.method else { continue };
+        info.with_label_values(&[name, method]).set(1);
+        interval.with_label_values(&[name]).set(checks.interval_ms / 1e3);
+        for score in &checks.scores {
+            reliability.with_label_values(&[name, &score.method]).set(score.reliability);
+        }
+    }
+    let waiting = gauge(registry, &NOTIFY_WAITING)?;
+    let events = counter(registry, &NOTIFY_EVENTS)?;
+    for receiver in &status.notify.receivers {
+        let name = receiver.name.as_str();
+        waiting.with_label_values(&[name]).set(i64::try_from(receiver.queued).unwrap_or(i64::MAX));
+        let dropped = receiver.dropped;
+        for (result, count) in [
+            ("told", receiver.delivered),
+            ("queue_full", dropped.queue_full),
+            ("expired", dropped.expired),
+            ("refused", dropped.refused),
+            ("damaged", dropped.damaged),
+            ("failed", dropped.failed),
+        ] {
+            events.with_label_values(&[name, result]).inc_by(count);
+        }
+    }
+    Ok(())
+}
+
 fn fill_failover(registry: &Registry, status: &Status) -> Result<(), prometheus::Error> {
     let forced = gauge(registry, &FORCED)?;
     let hold_down = float(registry, &HOLD_DOWN)?;
@@ -176,6 +213,7 @@ fn fill_failover(registry: &Registry, status: &Status) -> Result<(), prometheus:
         relapses.with_label_values(name).set(wan.relapses.into());
         draining.with_label_values(name).set(wan.drain_until_unix_ms.is_some().into());
     }
+    fill_checks(registry, status)?;
     let losses = counter(registry, &REDIRECT_LOSSES)?;
     for (device, frames) in &status.redirect_losses {
         losses.with_label_values(&[device]).inc_by(*frames);

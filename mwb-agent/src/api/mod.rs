@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::events::Bus;
 use crate::explain::Packet;
+use crate::notify;
 
 mod access;
 pub mod bond;
@@ -22,6 +23,7 @@ mod listen;
 mod metrics;
 mod metrics_bond;
 mod openapi;
+pub mod past;
 mod post;
 mod read;
 pub mod snapshot;
@@ -34,6 +36,7 @@ use doctor::Report;
 use explain::Explanation;
 use flows::{FlowList, FlowQuery};
 pub use listen::{ListenError, Listeners, serve};
+use past::{History, HistoryQuery};
 pub use post::{ApplyBody, FailoverBody};
 use snapshot::{CounterRow, Status};
 
@@ -54,6 +57,21 @@ pub trait Source: Send + Sync + 'static {
 
     /// What is right and wrong, watched for some time.
     fn doctor(&self, watch: Duration) -> impl Future<Output = Result<Report, Unavailable>> + Send;
+
+    /// The past of a WAN.
+    fn history(
+        &self,
+        query: HistoryQuery,
+    ) -> impl Future<Output = Result<History, Unavailable>> + Send;
+
+    /// How it goes with those who are told of what happens.
+    fn notified(&self) -> impl Future<Output = Result<notify::Status, Unavailable>> + Send;
+
+    /// Tells one of them that this is a test.
+    fn test_receiver(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<notify::Tested, String>> + Send;
 
     /// The event bus.
     fn events(&self) -> &Bus;

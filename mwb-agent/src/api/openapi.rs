@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{post, read};
+use super::{past, post, read};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,8 +20,8 @@ use super::{post, read};
     ),
     paths(
         read::status, read::wans, read::bond, read::counters, read::flows, read::why, read::doctor,
-        read::events, read::prometheus, description,
-        post::reload, post::apply, post::confirm, post::failover,
+        read::events, past::history, past::notified, read::prometheus, description,
+        post::reload, post::apply, post::confirm, post::failover, past::test,
     ),
     tags(
         (name = "read", description = "What is."),

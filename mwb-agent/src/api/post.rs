@@ -40,6 +40,9 @@ pub struct FailoverBody {
     /// `true`: health decides again.
     #[serde(default)]
     pub auto: bool,
+    /// `true`: only say what would be different.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 type Answer = Result<Json<Done>, Refusal>;
@@ -105,13 +108,19 @@ pub(super) async fn failover<S: Source>(
     body: Body<FailoverBody>,
 ) -> Answer {
     let change = match read(body)? {
-        FailoverBody { wan: Some(wan), seconds, auto: false } => {
+        FailoverBody { wan: Some(wan), seconds: _, auto: false, dry_run: true } => {
+            Change::Rehearse { wan: Some(wan) }
+        }
+        FailoverBody { wan: None, seconds: None, auto: true, dry_run: true } => {
+            Change::Rehearse { wan: None }
+        }
+        FailoverBody { wan: Some(wan), seconds, auto: false, dry_run: false } => {
             let lasting = seconds.map(|s| span("seconds", s)).transpose()?;
             Change::Failover { wan, lasting }
         }
-        FailoverBody { wan: None, seconds: None, auto: true } => Change::FailoverAuto,
+        FailoverBody { wan: None, seconds: None, auto: true, dry_run: false } => Change::FailoverAuto,
         _ => {
-            let shapes = r#"{"wan": NAME}, {"wan": NAME, "seconds": N} or {"auto": true}"#;
+            let shapes = r#"{"wan": NAME}, {"wan": NAME, "seconds": N} or {"auto": true}, with "dry_run": true or without"#;
             return Err(Refusal::Request(format!("give {shapes}")));
         }
     };

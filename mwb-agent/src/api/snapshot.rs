@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::bond::BondStatus;
+use crate::notify;
 
 /// `/v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -40,6 +41,9 @@ pub struct Status {
     /// This end of its bonds, if it has any.
     #[serde(default)]
     pub bond: Option<BondStatus>,
+    /// How it goes with those who are told of events.
+    #[serde(default)]
+    pub notify: notify::Status,
 }
 
 /// A LAN port.
@@ -172,6 +176,39 @@ pub struct WanStatus {
     /// How often it failed soon after it came back, since it was last calm.
     #[serde(default)]
     pub relapses: u32,
+    /// How it is checked now.
+    #[serde(default)]
+    pub checks: Checks,
+}
+
+/// How a WAN is checked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Checks {
+    /// By which method; none before the first round.
+    pub method: Option<String>,
+    /// Time between two rounds.
+    pub interval_ms: f64,
+    /// Whether round-trip times are those of a queue that traffic has made.
+    pub loaded: bool,
+    /// What is found is told and not acted upon.
+    pub observe: bool,
+    /// What is known about each method, where one is chosen.
+    pub scores: Vec<CheckScore>,
+}
+
+/// What is known about a method on a WAN.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckScore {
+    /// Which.
+    pub method: String,
+    /// 0 to 1.
+    pub reliability: f64,
+    /// Outcomes that counted.
+    pub tried: u32,
+    /// Of these, answers.
+    pub answered: u32,
+    /// How often it has answered while the link was dead.
+    pub lies: u32,
 }
 
 /// Packets and bytes, bytes from the IP header on.

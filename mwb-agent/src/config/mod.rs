@@ -7,7 +7,7 @@
 //!
 //! Must not know: aya, netlink, whether a device exists.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +19,11 @@ mod ends;
 mod error;
 mod fec;
 mod forwards;
+mod health;
+mod history;
 mod names;
 mod node;
+mod notify;
 mod prefix;
 mod read;
 mod reader;
@@ -35,6 +38,11 @@ pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, sui
 pub use classes::{ClassSpec, Classes, class_name};
 pub use error::{ConfigError, Position};
 pub use fec::Fec;
+pub use history::History;
+pub use notify::{Notify, Receiver, ToldBy};
+pub use health::{
+    Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp,
+};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +64,7 @@ pub struct Config {
     pub wans: Vec<Wan>,
     /// When traffic goes back to a better WAN.
     pub failover: Failover,
-    /// How WANs are watched.
+    /// How WANs are watched that do not say it themselves.
     pub health: Health,
     /// Address translation.
     pub nat: Nat,
@@ -70,6 +78,10 @@ pub struct Config {
     pub hold: Duration,
     /// How what is lost can be computed, of packets that a rule of `classes` has it for.
     pub fec: Fec,
+    /// What is kept of the WANs' past; `None`: nothing on disk.
+    pub history: Option<History>,
+    /// Who is told of what happens.
+    pub notify: Notify,
     /// Where the agent answers.
     pub api: Api,
 }
@@ -156,7 +168,7 @@ pub struct Lan {
 }
 
 /// A WAN link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wan {
     /// What people call it: `[a-z0-9_-]{1,15}`, unique.
     pub name: String,
@@ -188,6 +200,8 @@ pub struct Wan {
     pub failback: Failback,
     /// Ports of the WAN's IPv4 address that lead to inside hosts.
     pub forwards: Vec<Forward>,
+    /// How it is watched; as the file's `health` where it has nothing of its own.
+    pub health: Health,
 }
 
 /// Ports of a WAN's IPv4 address that lead to an inside host, one to one.
@@ -254,39 +268,6 @@ pub enum Failback {
     Cut,
     /// They may stay for this time; then they are cut.
     Drain(Duration),
-}
-
-/// How WANs are watched.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Health {
-    /// How.
-    pub method: HealthMethod,
-    /// Time between two probes of a target.
-    pub interval: Duration,
-    /// Misses in a row that make a WAN down.
-    pub retries: u32,
-    /// Whom to ask; empty: the WAN's own gateways.
-    pub targets: Vec<IpAddr>,
-    /// From where on a WAN counts as degraded.
-    pub degraded: Degraded,
-}
-
-/// How a WAN is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthMethod {
-    /// ICMP echo.
-    Ping,
-}
-
-/// From where on a WAN counts as degraded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Degraded {
-    /// Smoothed round-trip time.
-    pub latency: Duration,
-    /// Smoothed variation of the round-trip time.
-    pub jitter: Duration,
-    /// Part of the probes lost, 0 to 1.
-    pub loss: f64,
 }
 
 /// Address translation.

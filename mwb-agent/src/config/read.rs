@@ -1,6 +1,6 @@
 //! From the tree to a [`Config`]: meaning, defaults, and rules that span keys.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,13 +8,15 @@ use super::classes::read_classes;
 use super::ends::{read_bond, read_server};
 use super::fec::read_fec;
 use super::forwards::check_room;
+use super::health::read_health;
+use super::history::read_history;
+use super::notify::read_notify;
 use super::prefix::{read_bypass, read_ipv6_prefix};
 use super::reader::{Cursor, Fault, Fields};
 use super::role::{check_failover, check_file, check_lan, check_port, read_mode, read_role};
 use super::wans::{Common, Devices, read_failback, read_wans};
 use super::{
-    Api, Balance, Config, Degraded, Failback, Failover, Filtering, Health, HealthMethod,
-    HookChoice, Lan, Mode, Nat, PeerRedirect, Role, Timeouts, schema,
+    Api, Balance, Config, Failback, Failover, Filtering, Health, HookChoice, Lan, Mode, Nat, PeerRedirect, Role, Timeouts, Wan, schema,
 };
 
 /// Reads the whole file.
@@ -38,7 +40,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     check_failover(&failover, role, mode)?;
     let failback = failover.or("failback", Failback::Stay, read_failback)?;
     let common = Common { hook, redirect_peer, inside, failback, role, mode };
-    let wans = read_wans(file.required("wans")?, &common, &mut devices)?;
+    let mut wans = read_wans(file.required("wans")?, &common, &mut devices)?;
     let ipv6 = mode == Mode::Bond || wans.iter().any(|wan| wan.ipv6_prefix.is_some());
     if let Some(at) = file.get("ipv6_prefix")
         && !ipv6
@@ -48,6 +50,9 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
             "give each WAN that carries IPv6 the prefix its provider routes to it, or remove this",
         ));
     }
+    let own = file.section("health", &schema::HEALTH)?;
+    let health = read_health(&own, &Health::default(), ipv6)?;
+    read_wan_health(file.required("wans")?, &mut wans, &health, ipv6)?;
     let nat = read_nat(&file.section("nat", &schema::NAT)?)?;
     check_room(file.required("wans")?, &wans, &nat)?;
     let failover = read_failover(&failover)?;
@@ -70,6 +75,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         }
     };
     let classes = read_classes(&file.section("classes", &schema::CLASSES)?)?;
+    let notify = read_notify(&file.section("notify", &schema::NOTIFY)?, &wans)?;
     Ok(Config {
         role,
         mode,
@@ -79,7 +85,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         bypass: file.or("bypass", Vec::new(), read_bypass)?,
         wans,
         failover,
-        health: read_health(&file.section("health", &schema::HEALTH)?, ipv6)?,
+        health,
         nat,
         bond,
         server,
@@ -88,12 +94,28 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         hold: file
             .section("reorder", &schema::REORDER)?
             .or("hold", HOLD, |at| at.duration(&schema::HOLD))?,
+        history: file.get("history").map(read_history).transpose()?,
+        notify,
         api: read_api(&file.section("api", &schema::API)?)?,
     })
 }
 
 /// `reorder.hold` where nothing is said.
 const HOLD: Duration = Duration::from_millis(200);
+
+/// How each WAN is watched: by now it is known whether any carries IPv6.
+fn read_wan_health(
+    at: &Cursor<'_>,
+    wans: &mut [Wan],
+    base: &Health,
+    ipv6: bool,
+) -> Result<(), Fault> {
+    for (item, wan) in at.items("[]")?.iter().zip(wans) {
+        let own = item.fields(&schema::WAN)?.section("health", &schema::WAN_HEALTH)?;
+        wan.health = read_health(&own, base, ipv6)?;
+    }
+    Ok(())
+}
 
 /// The clients of a server are behind the device of their bonds. Both of its ends
 /// take frames from XDP, unlike other devices of its kind.
@@ -160,54 +182,6 @@ fn read_failover(failover: &Fields<'_>) -> Result<Failover, Fault> {
         .or("dead_after", Duration::from_millis(150), |at| at.duration(&schema::DEAD_AFTER))?;
     let hold_down_max = hold_down_max.max(failback_after);
     Ok(Failover { failback_after, hold_down_max, dead_after })
-}
-
-/// `ipv6`: whether a WAN carries it.
-fn read_health(health: &Fields<'_>, ipv6: bool) -> Result<Health, Fault> {
-    let degraded = health.section("degraded", &schema::DEGRADED)?;
-    let latency = |at: &Cursor<'_>| at.duration(&schema::LATENCY);
-    Ok(Health {
-        method: health.or("method", HealthMethod::Ping, |at| {
-            at.word(
-                &[("ping", HealthMethod::Ping)],
-                &["auto", "http", "https", "dns", "tcp", "exec"],
-            )
-        })?,
-        interval: health
-            .or("interval", Duration::from_millis(200), |at| at.duration(&schema::INTERVAL))?,
-        retries: health.or("retries", 3, |at| at.integer(&schema::RETRIES))?,
-        targets: health.or("targets", Vec::new(), |at| read_targets(at, ipv6))?,
-        degraded: Degraded {
-            latency: degraded.or("latency", Duration::from_millis(200), latency)?,
-            jitter: degraded.or("jitter", Duration::from_millis(100), latency)?,
-            loss: degraded.or("loss", 0.05, |at| at.percent(&schema::LOSS))?,
-        },
-    })
-}
-
-fn read_targets(at: &Cursor<'_>, ipv6: bool) -> Result<Vec<IpAddr>, Fault> {
-    let items = at.items("[192.0.2.1, \"2001:db8::1\"]")?;
-    check_count(at, items.len(), schema::TARGETS, "targets")?;
-    let mut targets = Vec::with_capacity(items.len());
-    for item in &items {
-        let target = item.parsed("an address to ping", "192.0.2.1", |text| {
-            let address: IpAddr = text.parse().ok()?;
-            let usable =
-                !address.is_unspecified() && !address.is_loopback() && !address.is_multicast();
-            usable.then_some(address)
-        })?;
-        if target.is_ipv6() && !ipv6 {
-            return Err(item.fault(
-                format!("`{target}` has no effect: no WAN has an `ipv6_prefix`"),
-                "give a WAN the prefix its provider routes to it, or remove this",
-            ));
-        }
-        if targets.contains(&target) {
-            return Err(item.fault(format!("`{target}` is given twice"), "remove one of the two"));
-        }
-        targets.push(target);
-    }
-    Ok(targets)
 }
 
 fn read_nat(nat: &Fields<'_>) -> Result<Nat, Fault> {

@@ -180,6 +180,13 @@ impl<'n> Cursor<'n> {
         self.within(value, range, |value| units::show_rate(*value))
     }
 
+    /// The value as a number of bytes in `range`.
+    pub(super) fn size(&self, range: &RangeInclusive<u64>) -> Result<u64, Fault> {
+        self.check_unit(&["kB", "MB"])?;
+        let value = self.parsed("a size", "500kB, 5MB or 1.5GB", units::parse_size)?;
+        self.within(value, range, |value| units::show_size(*value))
+    }
+
     /// The value as a percentage in `range`, as parts of one.
     pub(super) fn percent(&self, range: &RangeInclusive<f64>) -> Result<f64, Fault> {
         let value = self.parsed("a percentage", "5%", units::parse_percent)?;

@@ -85,11 +85,7 @@ pub(super) fn check_lan(lan: &Fields<'_>, mode: Mode) -> Result<(), Fault> {
 pub(super) fn check_wan(wan: &Fields<'_>, role: Role, mode: Mode) -> Result<(), Fault> {
     match (role, mode) {
         (Role::Gateway, Mode::Bond) => {}
-        (Role::Gateway, Mode::Steer) => {
-            let steers = "it has no effect: `mode` is `steer`, where a WAN is probed every \
-                          `health.interval`, whether it is in use or not";
-            return refuse(wan, "metered", steers, "remove it, or set `health.interval`");
-        }
+        (Role::Gateway, Mode::Steer) => return Ok(()),
         (Role::Server, _) => {
             let told = "it has no effect: a server is told by each client which of its paths are \
                         metered";

@@ -17,6 +17,15 @@ const TIMES: [(&str, u64); 6] = [
 const RATES: [(&str, u64); 4] =
     [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
 
+/// Unit of size and its bytes, largest first; as data plans count, in powers of ten.
+const SIZES: [(&str, u64); 5] = [
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
 /// Reads `200ms`, `5s`, `2h4m`: whole numbers, each unit once, longest first.
 /// `None` if it is not one.
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -52,7 +61,30 @@ pub fn show_duration(duration: Duration) -> String {
 
 /// Reads `100mbit`, `1.5gbit` as bit/s. `None` if it is not one.
 pub fn parse_rate(text: &str) -> Option<u64> {
-    let (unit, size) = RATES.iter().find(|(unit, _)| text.ends_with(unit))?;
+    parse_amount(text, &RATES)
+}
+
+/// Writes bit/s the way [`parse_rate`] reads it: in the largest unit that gives
+/// a whole number.
+#[must_use]
+pub fn show_rate(rate: u64) -> String {
+    show_amount(rate, &RATES)
+}
+
+/// Reads `50GB`, `1.5MB` as bytes. `None` if it is not one.
+pub fn parse_size(text: &str) -> Option<u64> {
+    parse_amount(text, &SIZES)
+}
+
+/// Writes bytes the way [`parse_size`] reads them.
+#[must_use]
+pub fn show_size(size: u64) -> String {
+    show_amount(size, &SIZES)
+}
+
+/// Reads a number, maybe with a fraction, that has one of `units` behind it.
+fn parse_amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (unit, size) = units.iter().find(|(unit, _)| text.ends_with(unit))?;
     let number = text.strip_suffix(unit)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -68,15 +100,11 @@ pub fn parse_rate(text: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(*size)?.checked_add(part / scale)
 }
 
-/// Writes bit/s the way [`parse_rate`] reads it: in the largest unit that gives
-/// a whole number.
-#[must_use]
-pub fn show_rate(rate: u64) -> String {
-    let (unit, size) = RATES
-        .into_iter()
-        .find(|(_, size)| rate >= *size && rate.is_multiple_of(*size))
-        .unwrap_or(("bit", 1));
-    format!("{}{unit}", rate / size)
+/// Writes an amount in the largest of `units` that gives a whole number.
+fn show_amount(amount: u64, units: &[(&str, u64)]) -> String {
+    let whole = |(_, size): &&(&str, u64)| amount >= *size && amount.is_multiple_of(*size);
+    let (unit, size) = units.iter().find(whole).or(units.last()).copied().unwrap_or(("", 1));
+    format!("{}{unit}", amount / size)
 }
 
 /// Reads `5%`, `0.5%` as a part of one. `None` if it is not one.

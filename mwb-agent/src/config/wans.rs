@@ -10,7 +10,7 @@ use super::read::{check_count, read_hook, read_peer_redirect};
 use super::reader::{Cursor, Fault, Fields};
 use super::role::check_wan;
 use super::{
-    Capacity, Failback, Gateway, HookChoice, Mode, PeerRedirect, Role, Wan, schema, units,
+    Capacity, Failback, Gateway, Health, HookChoice, Mode, PeerRedirect, Role, Wan, schema, units,
 };
 
 /// What the file says for WANs that do not say it themselves.
@@ -85,6 +85,8 @@ fn read_wan(wan: &Fields<'_>, common: &Common, devices: &mut Devices) -> Result<
         ipv6_prefix,
         failback: wan.or("failback", common.failback, read_failback)?,
         forwards: wan.or("forwards", Vec::new(), read_forwards)?,
+        // Read when the rest of the file is known.
+        health: Health::default(),
     })
 }
 

@@ -26,7 +26,7 @@ use crate::events::{Bus, EventKind};
 use crate::failover::{
     self, Carries, Change, Decision, Drains, Ledger, Load, Member, Memory, Plan,
 };
-use crate::health::{Held, Link, Measured, NextHop, Reason, Report, State};
+use crate::health::{Asking, Held, Link, Measured, NextHop, Reason, Report, State};
 use crate::net::Snapshot;
 
 /// A WAN as the control loop knows it.
@@ -42,6 +42,7 @@ pub(super) struct Wan {
     pub(super) reason: Reason,
     pub(super) measured: Measured,
     pub(super) held: Held,
+    pub(super) asking: Asking,
     pub(super) failovers: u64,
     pub(super) last_change: Option<u64>,
     /// It was added while others ran: until it is heard from, they go first.
@@ -193,6 +194,12 @@ impl Control {
         (wan.state, wan.measured) = (report.state, report.measured);
         let held = std::mem::replace(&mut wan.held, report.held);
         differences::tell_held(&self.bus, &configured.name, held, report.held);
+        if let Some((from, to, why)) = report.switched {
+            let (from, to) = (from.name(), to.name());
+            let message = format!("{} is checked by {to}, no more by {from}", configured.name);
+            self.bus.publish(EventKind::Method, Some(&configured.name), message, why);
+        }
+        wan.asking = report.asking;
         let Some(transition) = report.transition else {
             wan.reason = report.reason;
             return Ok(());
@@ -215,8 +222,9 @@ impl Control {
     pub(super) fn decide(&mut self, now: Instant) -> Result<(), Error> {
         self.expire_forced(now);
         let wans = self.wans.iter().zip(&self.config.wans);
+        let forced = self.forced.as_ref();
         let members: Vec<Member> =
-            wans.map(|(wan, configured)| self.member(wan, configured, now)).collect();
+            wans.map(|(wan, configured)| self.member(wan, configured, forced, now)).collect();
         let decision = failover::decide(self.config.balance, &members, &mut self.memory, now);
         if self.decision.as_ref().map(|before| &before.alive) != Some(&decision.alive) {
             self.plane.set_alive(decision.alive.clone())?;
@@ -245,7 +253,13 @@ impl Control {
         Ok(())
     }
 
-    fn member(&self, wan: &Wan, configured: &config::Wan, now: Instant) -> Member {
+    pub(super) fn member(
+        &self,
+        wan: &Wan,
+        configured: &config::Wan,
+        forced: Option<&Forced>,
+        now: Instant,
+    ) -> Member {
         let load = |rates: &[super::rates::Rate], capacity| {
             let rate = rates.get(usize::from(wan.path)).copied().unwrap_or_default();
             Load { rate: rate.now, peak: rate.peak, capacity }
@@ -261,10 +275,10 @@ impl Control {
         Member {
             path: wan.path,
             priority: configured.priority,
-            forced: self.forced.as_ref().is_some_and(|forced| forced.is(configured)),
+            forced: forced.is_some_and(|forced| forced.is(configured)),
             failback: configured.failback,
             weight: u32::from(configured.weight),
-            state: wan.state,
+            state: acted_upon(wan, configured),
             v4: carries(path_flag::HAS_V4, mute4),
             v6: carries(path_flag::HAS_V6, mute6),
             measured: wan.measured,
@@ -308,6 +322,13 @@ impl Control {
         let message = format!("{} packets were dropped", shortage.packets);
         self.bus.publish(EventKind::NatExhausted, wan, message, shortage.reason.describe());
     }
+}
+
+/// The state that is acted upon: of a WAN that is only observed what checks find is
+/// told, but what its device says counts.
+fn acted_upon(wan: &Wan, configured: &config::Wan) -> State {
+    let by_device = matches!(wan.reason, Reason::CarrierLost | Reason::DeviceMissing);
+    if configured.health.observe && !by_device { State::Up } else { wan.state }
 }
 
 /// A time of the monotonic clock, in milliseconds since 1970.

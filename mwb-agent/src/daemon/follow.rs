@@ -1,25 +1,26 @@
 //! What runs beside the control loop and follows the configuration: probes of
 //! each WAN, expiry of flows, the reading of rates.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::asking;
 use super::control::Control;
 use super::rates::Totals;
 use super::start::random;
 use super::{DECIDE, SWEEP};
-use crate::config::{Balance, Config, Role};
+use crate::config::{Config, Health, Role, Wan};
 use crate::dataplane::Tables;
 use crate::flows::{Sweeper, Timeouts, Usage};
-use crate::health::icmp::IcmpChecker;
 use crate::health::machine::Settings;
+use crate::health::prober::Prober;
 use crate::health::quality::Thresholds;
 use crate::health::watch::Schedule;
-use crate::health::{self, Report};
+use crate::health::{self, Passed, Plan, Report, Told};
 use crate::net::Watched;
 
 /// What was read of the counters, and when.
@@ -28,15 +29,20 @@ pub(super) type Sample = (Instant, Totals);
 /// The tasks, and how they are told. They end with this value.
 pub(super) struct Followers {
     tasks: JoinSet<()>,
-    schedules: watch::Sender<Schedule>,
     timeouts: watch::Sender<Timeouts>,
     /// Paths whose rates are wanted.
     counted: watch::Sender<Vec<u8>>,
     /// Devices of which more is read.
     devices: watch::Sender<Watched>,
     reports: mpsc::Sender<Report>,
-    /// Who is probed: path id and device.
-    probed: BTreeSet<(u8, String)>,
+    /// Who is probed, by path id and device.
+    probed: BTreeMap<(u8, String), Probed>,
+}
+
+/// How a task that probes is told.
+struct Probed {
+    schedule: watch::Sender<Schedule>,
+    passed: watch::Sender<Passed>,
 }
 
 /// What the tasks say.
@@ -56,38 +62,62 @@ impl Followers {
         let config = &control.config;
         let (reports, heard) = mpsc::channel(64);
         let (usage_sender, usage) = watch::channel(Usage::default());
-        let (schedules, _) = watch::channel(schedule(config));
         let (timeouts, timeouts_now) = watch::channel(self::timeouts(config));
         let (counted, counted_now) = watch::channel(Vec::new());
         let mut tasks = JoinSet::new();
         let sweeper = Sweeper::new(tables.clone(), self::timeouts(config));
         tasks.spawn(sweeper.run(SWEEP, timeouts_now, usage_sender));
         let samples = count(&mut tasks, tables.clone(), counted_now, config.role == Role::Gateway);
-        let probed = BTreeSet::new();
-        let mut followers = Self { tasks, schedules, timeouts, counted, devices, reports, probed };
+        let probed = BTreeMap::new();
+        let mut followers = Self { tasks, timeouts, counted, devices, reports, probed };
         followers.follow(control);
         (followers, Heard { reports: heard, samples, usage })
+    }
+
+    /// Tells those that probe what has passed their WANs.
+    pub(super) fn passed(&self, totals: &Totals) {
+        for ((path, _), probed) in &self.probed {
+            let packets = |totals: &[super::rates::Total]| {
+                totals.get(usize::from(*path)).map_or(0, |total| total.packets)
+            };
+            // Each time, though nothing has passed: that is known then.
+            let passed = Passed { out: packets(&totals.up), back: packets(&totals.down) };
+            probed.passed.send_replace(passed);
+        }
     }
 
     /// Tells them what is different now. A task that nothing changes for does
     /// not notice.
     pub(super) fn follow(&mut self, control: &Control) {
         let config = &control.config;
-        tell(&self.schedules, schedule(config));
         tell(&self.timeouts, timeouts(config));
-        let counted = if needs_rates(config) { control.paths() } else { Vec::new() };
-        tell(&self.counted, counted);
+        tell(&self.counted, control.paths());
         tell(&self.devices, watched(config));
-        let devices = config.wans.iter().map(|wan| &wan.device);
-        let mut probed = BTreeSet::new();
-        for ((path, start, link), device) in control.watched().into_iter().zip(devices) {
-            let who = (path, device.clone());
-            if !self.probed.contains(&who) {
-                let checker = IcmpChecker::new(path, random().to_ne_bytes());
-                let (schedule, reports) = (self.schedules.subscribe(), self.reports.clone());
-                self.tasks.spawn(health::watch(path, start, schedule, checker, link, reports));
+        let plans = match asking::plans(config) {
+            Ok(plans) => plans,
+            Err(error) => {
+                // It was tried before the configuration was taken: what is missing now was
+                // there then.
+                tracing::error!(error, "WANs are checked as before");
+                return;
             }
-            probed.insert(who);
+        };
+        let mut probed = BTreeMap::new();
+        let wans = control.watched().into_iter().zip(&config.wans).zip(plans);
+        for (((path, start, link), wan), plan) in wans {
+            let who = (path, wan.device.clone());
+            let schedule = schedule(config, wan, plan);
+            let told = self.probed.remove(&who).unwrap_or_else(|| {
+                let (schedule, schedules) = watch::channel(schedule.clone());
+                let (passed, passes) = watch::channel(Passed::default());
+                let told = Told { schedule: schedules, link, passed: passes };
+                let prober = Prober::new(&wan.name, path, &wan.device, random().to_ne_bytes());
+                let reports = self.reports.clone();
+                self.tasks.spawn(health::watch(path, start, random(), told, prober, reports));
+                Probed { schedule, passed }
+            });
+            tell(&told.schedule, schedule);
+            probed.insert(who, told);
         }
         // The tasks of others end with their link.
         self.probed = probed;
@@ -122,32 +152,21 @@ pub(super) fn watched(config: &Config) -> Watched {
     }
 }
 
-/// How WANs are watched, for a configuration.
-fn schedule(config: &Config) -> Schedule {
-    let crate::config::Health { method, interval, retries, targets, degraded } = &config.health;
-    let crate::config::HealthMethod::Ping = method;
+/// How a WAN is watched, for a configuration.
+fn schedule(config: &Config, wan: &Wan, plan: Plan) -> Schedule {
+    let Health { interval, retries, degraded, metered_budget, .. } = &wan.health;
     let crate::config::Failover { failback_after, hold_down_max, .. } = config.failover;
     Schedule {
         interval: *interval,
         settings: Settings { retries: *retries, failback_after, hold_down_max },
+        budget: wan.metered.then_some(*metered_budget),
+        plan,
         thresholds: Thresholds {
             latency: degraded.latency,
             jitter: degraded.jitter,
             loss: degraded.loss,
             recover_after: failback_after,
         },
-        targets: targets.clone(),
-    }
-}
-
-/// Whether decisions rest on what flows over the WANs.
-fn needs_rates(config: &Config) -> bool {
-    let configured =
-        |wan: &crate::config::Wan| wan.capacity.up.is_some() && wan.capacity.down.is_some();
-    match config.balance {
-        Balance::LeastUsed => true,
-        Balance::Adaptive => config.wans.iter().filter(|wan| configured(wan)).count() > 1,
-        _ => false,
     }
 }
 

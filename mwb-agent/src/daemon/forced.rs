@@ -8,6 +8,7 @@ use crate::api::change::{Done, Refusal};
 use crate::config::units::show_duration;
 use crate::config::{Config, Wan};
 use crate::events::EventKind;
+use crate::failover::{self, Member, Plan};
 
 /// A WAN that the operator has chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,22 @@ impl Control {
     /// Sends new flows to one WAN from now on.
     pub(super) fn force(&mut self, name: &str, lasting: Option<Duration>) -> Result<Done, Refusal> {
         let now = Instant::now();
+        let device = self.can_force(name)?;
+        let until = lasting.map(|time| now + time);
+        self.forced = Some(Forced { device, until });
+        let time = lasting.map_or_else(String::new, |time| format!(" for {}", show_duration(time)));
+        let message = format!("{name} gets all new flows{time}, while it works");
+        self.bus.publish(
+            EventKind::Forced,
+            Some(name),
+            message.clone(),
+            "the operator wants it so",
+        );
+        self.obey(message)
+    }
+
+    /// The device of a WAN that could get all new flows.
+    fn can_force(&self, name: &str) -> Result<String, Refusal> {
         let Some(index) = self.config.wans.iter().position(|wan| wan.name == name) else {
             let names: Vec<&str> = self.config.wans.iter().map(|wan| wan.name.as_str()).collect();
             let names = names.join(", ");
@@ -47,17 +64,43 @@ impl Control {
             let (state, reason) = (wan.state.name(), &wan.reason);
             return Err(Refusal::Conflict(format!("{name} is {state}: {reason}")));
         }
-        let until = lasting.map(|time| now + time);
-        self.forced = Some(Forced { device: configured.device.clone(), until });
-        let time = lasting.map_or_else(String::new, |time| format!(" for {}", show_duration(time)));
-        let message = format!("{name} gets all new flows{time}, while it works");
-        self.bus.publish(
-            EventKind::Forced,
-            Some(name),
-            message.clone(),
-            "the operator wants it so",
-        );
-        self.obey(message)
+        Ok(configured.device.clone())
+    }
+
+    /// What would be different if a WAN were forced, or none.
+    pub(super) fn rehearse(&self, name: Option<&str>) -> Result<Done, Refusal> {
+        let device = name.map(|name| self.can_force(name)).transpose()?;
+        let forced = device.map(|device| Forced { device, until: None });
+        let now = Instant::now();
+        let wans = self.wans.iter().zip(&self.config.wans);
+        let members: Vec<Member> = wans
+            .map(|(wan, configured)| self.member(wan, configured, forced.as_ref(), now))
+            .collect();
+        let then = failover::decide(self.config.balance, &members, &mut self.memory.clone(), now);
+        let is = self.decision.clone().unwrap_or_default();
+        let mut changes = Vec::new();
+        for (family, is, then) in [("IPv4", &is.v4, &then.v4), ("IPv6", &is.v6, &then.v6)] {
+            let (is, then) = (self.shown(is), self.shown(then));
+            if is != then {
+                changes.push(format!("new flows of {family}: {is} → {then}"));
+            }
+        }
+        let message = match (changes.is_empty(), name) {
+            (true, _) => "nothing would be different".to_owned(),
+            (false, Some(name)) => format!("{name} would get all new flows, while it works"),
+            (false, None) => "health and configuration would decide again".to_owned(),
+        };
+        Ok(Done { message, changes, ..Done::default() })
+    }
+
+    /// Who shares new flows by a plan, in words.
+    fn shown(&self, plan: &Plan) -> String {
+        let part = |path: &u8| {
+            let name = self.wan(*path).map_or("?", |(_, configured)| configured.name.as_str());
+            format!("{name} {:.0} %", plan.part(*path) * 100.0)
+        };
+        let parts: Vec<String> = plan.shares.keys().map(part).collect();
+        if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
     }
 
     /// Decides by health and configuration again.

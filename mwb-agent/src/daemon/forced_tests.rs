@@ -11,7 +11,7 @@ use crate::daemon::fixture;
 use crate::daemon::view::View;
 use crate::dataplane::testing::{Instance, in_network, make_veth};
 use crate::events::Bus;
-use crate::health::{Held, Measured, Reason, Report, State};
+use crate::health::{Asking, Held, Measured, Reason, Report, State};
 use crate::net::{Reachability, Snapshot};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,6 +71,9 @@ wans:
             transition: None,
             measured: Measured::default(),
             held: Held::default(),
+            asking: Asking::default(),
+            rounds: Vec::new(),
+            switched: None,
         };
         self.control.report(report).unwrap_or_else(|error| panic!("{error}"));
         self.after(Duration::ZERO);
@@ -146,6 +149,28 @@ fn a_forced_wan_gets_new_flows_and_flows_on_the_others_follow_their_policies() {
         };
         assert!(cut("fiber", "failback: cut"), "{drained:?}");
         assert!(cut("lte", "failback: drain(30s); that time is over"), "{drained:?}");
+    });
+}
+
+#[test]
+fn a_rehearsal_says_what_would_be_different_and_changes_nothing() {
+    in_network("a_rehearsal_says", || {
+        let mut scene = Scene::new("forced-dry");
+        let before = (scene.active(), scene.epochs());
+        let said = scene.control.rehearse(Some("lte")).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(said.message, "lte would get all new flows, while it works");
+        assert_eq!(said.changes, ["new flows of IPv4: fiber 50 %, cable 50 % → lte 100 %"]);
+        scene.after(2 * SECOND);
+        assert_eq!((scene.active(), scene.epochs()), before);
+        assert_eq!((scene.forced(), scene.told(EventKind::Forced)), (None, Vec::new()));
+        let said = scene.control.rehearse(None).map(|done| done.message);
+        assert_eq!(said.as_deref(), Ok("nothing would be different"));
+        scene.control.force("lte", None).unwrap_or_else(|error| panic!("{error}"));
+        let said = scene.control.rehearse(None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(said.changes, ["new flows of IPv4: lte 100 % → fiber 50 %, cable 50 %"]);
+        assert_eq!(scene.active(), ["lte"]);
+        let wrong = scene.control.rehearse(Some("dsl"));
+        assert!(matches!(&wrong, Err(Refusal::Wrong(why)) if why.contains("`dsl`")), "{wrong:?}");
     });
 }
 

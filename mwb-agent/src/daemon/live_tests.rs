@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::dataplane::testing::{Instance, in_network, make_veth};
 use crate::dataplane::{Rulebook, Rules, Tables};
 use crate::events::Bus;
-use crate::health::{Held, Measured, Reason, Report, State};
+use crate::health::{Asking, Held, Measured, Reason, Report, State};
 use crate::net::{Reachability, Snapshot};
 
 const DEVICES: [&str; 6] = ["lan0", "lan1", "wan0", "wan1", "wan2", "wan3"];
@@ -81,6 +81,9 @@ impl Agent {
             transition: None,
             measured: Measured::default(),
             held: Held::default(),
+            asking: Asking::default(),
+            rounds: Vec::new(),
+            switched: None,
         };
         self.control.report(report).expect("taken");
         self.control.decide(std::time::Instant::now()).expect("decided");

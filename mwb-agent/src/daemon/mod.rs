@@ -16,12 +16,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 mod advice;
 mod alarms;
+mod asking;
 mod beat;
 mod bond;
 mod bonded;
 mod bucket_view;
 mod carriers;
 mod changes;
+mod client;
 mod control;
 mod differences;
 mod doctor;
@@ -38,6 +40,7 @@ mod left;
 #[cfg(test)]
 mod live_tests;
 mod look;
+mod past;
 mod ports;
 mod prefixes;
 mod prepare;
@@ -45,8 +48,10 @@ mod rates;
 mod reload;
 mod revision;
 mod revision_bond;
+mod revision_health;
 mod start;
 mod status;
+mod telling;
 mod view;
 mod wan;
 
@@ -57,7 +62,9 @@ use changes::{Changer, Configurable};
 use control::Control;
 use follow::{Followers, Heard};
 use look::Look;
+use past::Past;
 pub use prepare::{Prepared, prepare};
+use telling::Telling;
 use view::{Answers, View};
 
 use crate::api::change::{self, Change, Done, Refusal};
@@ -92,6 +99,12 @@ pub enum Error {
     /// Who may change something could not be said.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The past cannot be kept.
+    #[error(transparent)]
+    History(#[from] crate::store::Error),
+    /// Nobody can be told.
+    #[error(transparent)]
+    Notify(#[from] crate::notify::NotifyError),
     /// Our end of a bond has no key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -106,6 +119,9 @@ pub enum Error {
     /// LAN ports that are not there.
     #[error("no such device: {0} (lan); these are there: {1}")]
     LanMissing(String, String),
+    /// WANs that cannot be checked as they should be.
+    #[error("{0}")]
+    Checks(String),
     /// The system refused something that the daemon needs.
     #[error("{what}: {source}")]
     System {
@@ -142,11 +158,14 @@ pub async fn run(
     if let Some((missing, there)) = Control::missing_lan(&config, &first) {
         return Err(Error::LanMissing(missing, there));
     }
+    asking::plans(&config).map_err(Error::Checks)?;
     let missing = |wan: &&crate::config::Wan| first.device(&wan.device).is_none();
     if config.wans.iter().all(|wan| missing(&wan)) {
         tracing::warn!("not one WAN device is there yet; waiting for them");
     }
     advice::tell(&bus, &config);
+    let mut past = Past::start(config.history.as_ref())?;
+    let telling = Telling::start(&bus, &config).await?;
 
     let plane = DataPlane::open(options)?;
     let tables = plane.tables();
@@ -189,6 +208,8 @@ pub async fn run(
         bus: bus.clone(),
         changes,
         look,
+        past: past.clone(),
+        telling: telling.clone(),
     };
     let api = tokio::spawn(api::serve(listeners, Arc::new(answers), token));
     bus.publish(
@@ -212,7 +233,7 @@ pub async fn run(
                 let now = network.borrow().clone();
                 let (wish, reply) = wish.take();
                 let mut live =
-                    Live { control: &mut control, followers: &mut followers, network: &now };
+                    Live { control: &mut control, followers: &mut followers, telling: &telling, past: &past, network: &now };
                 reply.send(live.make(wish, &mut changer));
                 resolve(&requests, &control, &now);
                 Ok(())
@@ -220,11 +241,16 @@ pub async fn run(
             () = until(changer.deadline()) => {
                 let now = network.borrow().clone();
                 let mut live =
-                    Live { control: &mut control, followers: &mut followers, network: &now };
+                    Live { control: &mut control, followers: &mut followers, telling: &telling, past: &past, network: &now };
                 changer.expire(&mut live, Instant::now());
                 Ok(())
             }
-            Some(report) = reports.recv() => control.report(report),
+            Some(report) = reports.recv() => {
+                if let Some((_, wan)) = control.wan(report.path) {
+                    past.enter(&wan.name, &report);
+                }
+                control.report(report)
+            }
             Ok(()) = network.changed() => {
                 let now = network.borrow_and_update().clone();
                 // A carrier that is gone is gone at once, whatever takes long here.
@@ -234,6 +260,7 @@ pub async fn run(
                 done
             }
             Some((at, totals)) = samples.recv() => {
+                followers.passed(&totals);
                 control.rates.sample(at, totals);
                 Ok(())
             }
@@ -243,6 +270,7 @@ pub async fn run(
             }
             _ = decide.tick() => control.decide(Instant::now()),
             _ = look.tick() => {
+                past.tell(&bus);
                 let now = network.borrow().clone();
                 let done = control.network(&now);
                 resolve(&requests, &control, &now);
@@ -258,13 +286,20 @@ pub async fn run(
     api.abort();
     // Dropping the listeners removes the socket; the answer does not matter.
     let _ = api.await;
-    Ok(())
+    telling.stop().await;
+    // Its thread ends meanwhile.
+    tokio::task::spawn_blocking(move || past.close()).await.map_err(|error| Error::System {
+        what: "ending the history",
+        source: std::io::Error::other(error),
+    })
 }
 
 /// All that takes part when the configuration changes.
 struct Live<'a> {
     control: &'a mut Control,
     followers: &'a mut Followers,
+    telling: &'a Telling,
+    past: &'a Past,
     network: &'a Snapshot,
 }
 
@@ -277,6 +312,7 @@ impl Live<'_> {
             Change::Confirm => changer.confirm(now),
             Change::Failover { wan, lasting } => self.control.force(&wan, lasting),
             Change::FailoverAuto => self.control.release(),
+            Change::Rehearse { wan } => self.control.rehearse(wan.as_deref()),
         }
     }
 }
@@ -287,15 +323,16 @@ impl Configurable for Live<'_> {
     }
 
     fn check(&self, new: &Config) -> Result<(), Refusal> {
-        match Control::missing_lan(new, self.network) {
-            Some((missing, there)) => {
-                Err(Refusal::Wrong(Error::LanMissing(missing, there).to_string()))
-            }
-            None => Ok(()),
+        if let Some((missing, there)) = Control::missing_lan(new, self.network) {
+            return Err(Refusal::Wrong(Error::LanMissing(missing, there).to_string()));
         }
+        asking::plans(new).map(drop).map_err(Refusal::Wrong)
     }
 
     fn take(&mut self, new: Config) {
+        let gone = |wan: &&crate::config::Wan| new.wans.iter().all(|other| other.name != wan.name);
+        self.control.config.wans.iter().filter(gone).for_each(|wan| self.past.forget(&wan.name));
+        self.telling.follow(&new);
         self.control.reconfigure(new, self.network);
         self.followers.follow(self.control);
     }
@@ -313,8 +350,10 @@ async fn make_device(requests: &Requests, config: &Config, instance: &str) -> Re
 
 /// For how long a path counts as alive when nobody says so any more.
 fn dead_after(config: &Config) -> Duration {
-    let health = &config.health;
-    health.interval * health.retries + health.interval / 2
+    let of = |wan: &crate::config::Wan| {
+        wan.health.interval * wan.health.retries + wan.health.interval / 2
+    };
+    config.wans.iter().map(of).max().unwrap_or_default()
 }
 
 /// The end of a time; without one, never.

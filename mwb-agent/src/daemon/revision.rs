@@ -6,10 +6,10 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::revision_bond::{self, Ends};
-use crate::config::units::{show_duration, show_percent, show_rate};
+use super::revision_health;
+use crate::config::units::{show_duration, show_rate};
 use crate::config::{
-    Api, Capacity, Config, Degraded, Failover, Forward, Gateway, Health, HealthMethod, Lan, Nat,
-    Timeouts, Wan,
+    Api, Capacity, Config, Failover, Forward, Gateway, Lan, Nat, Timeouts, Wan,
 };
 
 /// The differences between two configurations.
@@ -20,6 +20,9 @@ pub(super) struct Revision {
     /// What it cannot, with the way to do it.
     pub(super) refused: Vec<String>,
 }
+
+/// What is said of a change that a running agent cannot make.
+pub(super) const NEEDS_RESTART: &str = "needs a restart of the agent (flows go on)";
 
 /// Compares.
 pub(super) fn between(old: &Config, new: &Config) -> Revision {
@@ -39,6 +42,8 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         classes,
         hold,
         fec,
+        history,
+        notify,
         api,
     } = new;
     let mut revision = Revision::default();
@@ -47,9 +52,13 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
     word(out, "ipv6_prefix", shown(old.ipv6_prefix), shown(*ipv6_prefix));
     listed(out, "bypass", &old.bypass, bypass);
     compare_lans(out, &old.lan, lan);
+    revision_health::compare(out, "health", &old.health, health);
     compare_wans(out, &old.wans, wans);
     compare_failover(out, &old.failover, failover);
-    compare_health(out, &old.health, health);
+    revision_health::compare_notify(&mut revision, &old.notify, notify);
+    if old.history != *history {
+        revision.refused.push(format!("history: another one {NEEDS_RESTART}"));
+    }
     compare_nat(&mut revision, &old.nat, nat);
     compare_api(&mut revision.refused, &old.api, api);
     let ends = Ends {
@@ -83,7 +92,7 @@ pub(super) fn time(
     word(out, key, show_duration(old), show_duration(new));
 }
 
-fn shown<T: Display>(value: Option<T>) -> String {
+pub(super) fn shown<T: Display>(value: Option<T>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
 
@@ -145,7 +154,19 @@ fn compare_wans(out: &mut Vec<String>, old: &[Wan], new: &[Wan]) {
     for wan in new {
         match old.iter().find(|before| before.device == wan.device) {
             None => out.push(format!("WAN {} ({}) added", wan.name, wan.device)),
-            Some(before) => compare_wan(out, before, wan),
+            Some(before) => {
+                compare_wan(out, before, wan);
+                let key = format!("WAN {}: health", wan.name);
+                let mut own = Vec::new();
+                revision_health::compare(&mut own, &key, &before.health, &wan.health);
+                // What all have is said once.
+                let said = |line: &String| {
+                    let rest = line.strip_prefix(key.as_str()).unwrap_or(line);
+                    out.iter().any(|other| other.strip_prefix("health") == Some(rest))
+                };
+                let own: Vec<String> = own.into_iter().filter(|line| !said(line)).collect();
+                out.extend(own);
+            }
         }
     }
     let both = old.iter().filter(|wan| find(new, &wan.device).is_some());
@@ -167,6 +188,7 @@ fn compare_wan(out: &mut Vec<String>, old: &Wan, new: &Wan) {
         ipv6_prefix,
         failback,
         forwards,
+        health: _,
     } = new;
     if old.name != *name {
         out.push(format!("WAN {} ({device}) is called {name} now", old.name));
@@ -206,18 +228,6 @@ fn compare_failover(out: &mut Vec<String>, old: &Failover, new: &Failover) {
     time(out, "failover.hold_down_max", old.hold_down_max, *hold_down_max);
 }
 
-fn compare_health(out: &mut Vec<String>, old: &Health, new: &Health) {
-    let Health { method: HealthMethod::Ping, interval, retries, targets, degraded } = new;
-    time(out, "health.interval", old.interval, *interval);
-    word(out, "health.retries", old.retries, *retries);
-    listed(out, "health.targets", &old.targets, targets);
-    let Degraded { latency, jitter, loss } = degraded;
-    time(out, "health.degraded.latency", old.degraded.latency, *latency);
-    time(out, "health.degraded.jitter", old.degraded.jitter, *jitter);
-    let (before, after) = (show_percent(old.degraded.loss), show_percent(*loss));
-    word(out, "health.degraded.loss", before, after);
-}
-
 fn compare_nat(revision: &mut Revision, old: &Nat, new: &Nat) {
     let Nat { port_min, port_max, flows, timeouts, filtering, mappings_per_source } = new;
     let out = &mut revision.changes;
@@ -250,7 +260,7 @@ fn compare_api(refused: &mut Vec<String>, old: &Api, new: &Api) {
     let file = |file: &Option<std::path::PathBuf>| shown(file.as_deref().map(path));
     word(out, "api.token_file", file(&old.token_file), file(token_file));
     refused.extend(
-        lines.into_iter().map(|line| format!("{line} needs a restart of the agent (flows go on)")),
+        lines.into_iter().map(|line| format!("{line} {NEEDS_RESTART}")),
     );
 }
 

@@ -32,7 +32,7 @@ use crate::config::{self, Config, Failback, Filtering};
 use crate::dataplane::Error;
 use crate::events::Bus;
 use crate::failover::{Drains, Ledger, Memory, Plan};
-use crate::health::{Held, Link, Measured, Reason, Start, State};
+use crate::health::{Asking, Held, Link, Measured, Reason, Start, State};
 use crate::net::Snapshot;
 
 /// How long the path choice of the agent before us may stay.
@@ -96,6 +96,7 @@ impl Wan {
             reason: Reason::Started,
             measured: Measured::default(),
             held: Held { time: config.failover.failback_after, ..Held::default() },
+            asking: Asking::default(),
             failovers: 0,
             last_change: None,
             is_new: false,

@@ -9,10 +9,10 @@ use mwb_common::maps::{Family, path_flag};
 use super::control::{Control, Wan, at_unix_ms};
 use super::ports::Port;
 use super::view::{BondView, View};
-use crate::api::snapshot::{FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
+use crate::api::snapshot::{CheckScore, Checks, FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
 use crate::config;
 use crate::failover::Decision;
-use crate::health::{NextHop, State};
+use crate::health::{Asking, NextHop, Scored, State};
 
 impl Control {
     /// Lets the API see what is now.
@@ -88,7 +88,25 @@ impl Control {
             hold_down_seconds: wan.held.time.as_secs_f64(),
             hold_until_unix_ms: wan.held.until.map(at_unix_ms),
             relapses: wan.held.relapses,
+            checks: checks(&wan.asking, configured.health.observe),
         }
+    }
+}
+
+fn checks(asking: &Asking, observe: bool) -> Checks {
+    let score = |score: &Scored| CheckScore {
+        method: score.kind.name().to_owned(),
+        reliability: score.reliability,
+        tried: score.tried,
+        answered: score.answered,
+        lies: score.lies,
+    };
+    Checks {
+        method: asking.by.map(|kind| kind.name().to_owned()),
+        interval_ms: asking.interval.as_secs_f64() * 1e3,
+        loaded: asking.loaded,
+        observe,
+        scores: asking.scores.iter().map(score).collect(),
     }
 }
 

@@ -10,11 +10,14 @@ use tokio::sync::watch;
 
 use super::bond::Shown;
 use super::look::Look;
+use super::past::Past;
 use super::rates::{Total, Totals};
+use super::telling::Telling;
 use crate::api::bond::BondStatus;
 use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
+use crate::api::past::{History, HistoryQuery};
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
@@ -24,6 +27,7 @@ use crate::dataplane::{self, Tables};
 use crate::events::Bus;
 use crate::explain::Packet;
 use crate::flows::Usage;
+use crate::notify;
 
 /// What the control loop knows.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +63,8 @@ pub(super) struct Answers {
     pub(super) bus: Bus,
     pub(super) changes: Changes,
     pub(super) look: Look,
+    pub(super) past: Past,
+    pub(super) telling: Telling,
 }
 
 impl Answers {
@@ -121,6 +127,7 @@ impl Source for Answers {
         Ok(Status {
             redirect_losses,
             bond: self.bond.as_ref().map(|bond| BondStatus::clone(&bond.borrow())),
+            notify: self.telling.notifier().status(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             role: self.role.name().to_owned(),
@@ -164,6 +171,20 @@ impl Source for Answers {
 
     async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {
         self.look.doctor(watch).await
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<History, Unavailable> {
+        let past = self.past.clone();
+        let asked = tokio::task::spawn_blocking(move || past.ask(&query)).await;
+        asked.map_err(|error| Unavailable(format!("reading the history: {error}")))?
+    }
+
+    async fn notified(&self) -> Result<notify::Status, Unavailable> {
+        Ok(self.telling.notifier().status())
+    }
+
+    async fn test_receiver(&self, name: &str) -> Result<notify::Tested, String> {
+        self.telling.notifier().test(name).await.map_err(|error| error.to_string())
     }
 
     fn events(&self) -> &Bus {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Length of what follows the ICMP header: the token.
+/// Length of the token, which is first behind the ICMP header.
 const TOKEN: usize = 8;
 const ICMP_HEADER: usize = 8;
 const IPV4_HEADER: usize = 20;
@@ -29,6 +29,10 @@ pub struct Stamp {
     pub sequence: u16,
     /// Nobody else knows it: an answer that carries it is an answer to us.
     pub token: [u8; TOKEN],
+    /// Bytes behind the ICMP header, of which the token are the first; not fewer than those.
+    pub size: u16,
+    /// IPv4: the request may not be divided.
+    pub dont_fragment: bool,
 }
 
 /// An echo request over IPv4, from the IP header on.
@@ -39,8 +43,14 @@ pub fn request4(source: Ipv4Addr, destination: Ipv4Addr, stamp: &Stamp) -> Vec<u
     let mut packet = Vec::with_capacity(usize::from(length));
     packet.extend([0x45, 0]);
     packet.extend(length.to_be_bytes());
-    // No identification is needed as it may not be fragmented (RFC 6864, 4.1).
-    packet.extend([0, 0, 0x40, 0, HOP_LIMIT, IPPROTO_ICMP, 0, 0]);
+    // One that may not be divided needs no identification (RFC 6864, 4.1).
+    if stamp.dont_fragment {
+        packet.extend([0, 0, 0x40, 0]);
+    } else {
+        packet.extend(stamp.sequence.to_be_bytes());
+        packet.extend([0, 0]);
+    }
+    packet.extend([HOP_LIMIT, IPPROTO_ICMP, 0, 0]);
     packet.extend(source.octets());
     packet.extend(destination.octets());
     let sum = checksum(&packet, 0).to_be_bytes();
@@ -52,7 +62,7 @@ pub fn request4(source: Ipv4Addr, destination: Ipv4Addr, stamp: &Stamp) -> Vec<u
 /// An echo request over IPv6, from the IP header on.
 #[must_use]
 pub fn request6(source: Ipv6Addr, destination: Ipv6Addr, stamp: &Stamp) -> Vec<u8> {
-    let length = (ICMP_HEADER + TOKEN) as u16;
+    let length = (ICMP_HEADER + usize::from(stamp.size).max(TOKEN)) as u16;
     let mut pseudo = Vec::with_capacity(IPV6_HEADER);
     pseudo.extend(source.octets());
     pseudo.extend(destination.octets());
@@ -99,11 +109,13 @@ pub fn reply(packet: &[u8], identifier: u16, token: &[u8; TOKEN]) -> Option<(IpA
 }
 
 fn message(kind: u8, stamp: &Stamp, pseudo: u32) -> Vec<u8> {
-    let mut message = Vec::with_capacity(ICMP_HEADER + TOKEN);
+    let length = ICMP_HEADER + usize::from(stamp.size).max(TOKEN);
+    let mut message = Vec::with_capacity(length);
     message.extend([kind, 0, 0, 0]);
     message.extend(stamp.identifier.to_be_bytes());
     message.extend(stamp.sequence.to_be_bytes());
     message.extend(stamp.token);
+    message.resize(length, 0);
     let sum = checksum(&message, pseudo).to_be_bytes();
     message[2..4].copy_from_slice(&sum);
     message
@@ -117,10 +129,11 @@ fn checksum(bytes: &[u8], start: u32) -> u16 {
     !(sum as u16)
 }
 
-/// Ones' complement sum of an even number of bytes, not folded.
+/// Ones' complement sum, not folded; an odd byte has a zero behind it.
 fn sum(bytes: &[u8], start: u32) -> u32 {
-    let words = bytes.as_chunks::<2>().0;
-    words.iter().fold(start, |sum, word| sum + u32::from(u16::from_be_bytes(*word)))
+    let (words, odd) = bytes.as_chunks::<2>();
+    let odd = odd.first().map_or(0, |byte| u32::from(*byte) << 8);
+    words.iter().fold(start + odd, |sum, word| sum + u32::from(u16::from_be_bytes(*word)))
 }
 
 #[cfg(test)]
@@ -128,7 +141,13 @@ mod tests {
     use super::*;
     use etherparse::{Icmpv4Type, Icmpv6Type, SlicedPacket, TransportSlice};
 
-    const STAMP: Stamp = Stamp { identifier: 9901, sequence: 513, token: *b"01234567" };
+    const STAMP: Stamp = Stamp {
+        identifier: 9901,
+        sequence: 513,
+        token: *b"01234567",
+        size: 56,
+        dont_fragment: false,
+    };
     const US4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
     const THEM4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const US6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
@@ -187,6 +206,30 @@ mod tests {
         assert_eq!(reply(&reply4, 9901, b"01234567"), Some((IpAddr::V4(THEM4), 513)));
         let reply6 = answered(&request6(US6, THEM6, &STAMP));
         assert_eq!(reply(&reply6, 9901, b"01234567"), Some((IpAddr::V6(THEM6), 513)));
+    }
+
+    #[test]
+    fn requests_have_their_size_and_say_whether_they_may_be_divided() {
+        for size in [16, 17, 56, 1_452] {
+            for dont_fragment in [false, true] {
+                let stamp = Stamp { size, dont_fragment, ..STAMP };
+                let packet = request4(US4, THEM4, &stamp);
+                assert_eq!(packet.len(), IPV4_HEADER + ICMP_HEADER + usize::from(size));
+                assert_eq!(packet[6] & 0x40 != 0, dont_fragment);
+                let parsed = SlicedPacket::from_ip(&packet).expect("it is IPv4");
+                let Some(TransportSlice::Icmpv4(icmp)) = parsed.transport else {
+                    panic!("no ICMP in {packet:?}")
+                };
+                assert_eq!(icmp.header().checksum, icmp.icmp_type().calc_checksum(icmp.payload()));
+                let packet = request6(US6, THEM6, &stamp);
+                assert_eq!(packet.len(), IPV6_HEADER + ICMP_HEADER + usize::from(size));
+                let parsed = SlicedPacket::from_ip(&packet).expect("it is IPv6");
+                let Some(TransportSlice::Icmpv6(icmp)) = parsed.transport else {
+                    panic!("no ICMP in {packet:?}")
+                };
+                assert!(icmp.is_checksum_valid(US6.octets(), THEM6.octets()));
+            }
+        }
     }
 
     #[test]

@@ -1,67 +1,76 @@
-//! The ICMP echo checker.
+//! ICMP echo by one WAN.
 //!
-//! Each round asks every target of a family that the WAN has; any answer
-//! proves the WAN. Without a target of such a family the WAN's own gateways
-//! are asked, which proves the first hop only.
+//! A round asks targets of the families that the WAN has; without one of those
+//! the WAN's own gateways, which proves the first hop only.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use tokio::io::unix::AsyncFd;
 
 use super::echo::{self, Stamp};
+use super::plan::{Echo, turn};
 use super::socket::{BUFFER, Family, PacketSocket};
-use super::{Answer, Cause, Checker, Hop, Link, NextHop};
+use super::{Cause, Hop, Link, NextHop};
 
 /// Identifier of path 0; path `n` has this plus `n`. NAT gives identifiers
 /// from 10000 on, so that no probe looks like a host's echo.
 const IDENTIFIERS: u16 = 9_900;
 
-/// Probes one WAN by ICMP echo.
+/// Sends echo requests by one WAN, and hears the replies.
 #[derive(Debug)]
-pub struct IcmpChecker {
+pub struct Icmp {
     identifier: u16,
     token: [u8; 8],
+    echo: Echo,
     targets: Vec<IpAddr>,
+    per_round: Option<u32>,
+    rounds: u64,
     link: Link,
     v4: Option<AsyncFd<PacketSocket>>,
     v6: Option<AsyncFd<PacketSocket>>,
 }
 
-impl IcmpChecker {
-    /// A checker for the WAN with this path id. `token` should be random: an
-    /// answer is known by it.
-    #[must_use]
-    pub fn new(path: u8, token: [u8; 8]) -> Self {
-        let identifier = IDENTIFIERS + u16::from(path);
-        let (targets, link) = (Vec::new(), Link::default());
-        Self { identifier, token, targets, link, v4: None, v6: None }
-    }
-
-    /// Whom to ask over IPv4 and IPv6.
-    fn targets(&self) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for target in &self.targets {
-            match target {
-                IpAddr::V4(target) if self.link.v4.is_some() => v4.push(*target),
-                IpAddr::V6(target) if self.link.v6.is_some() => v6.push(*target),
-                _ => {}
-            }
-        }
-        if v4.is_empty() && v6.is_empty() {
-            v4.extend(self.link.v4.and_then(|hop| hop.gateway));
-            v6.extend(self.link.v6.and_then(|hop| hop.gateway));
-        }
-        (v4, v6)
-    }
+/// A reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Number of the round.
+    pub round: u16,
+    /// Who answered.
+    pub from: IpAddr,
+    /// Which one of those that can be asked that is.
+    pub who: usize,
 }
 
-impl Checker for IcmpChecker {
-    fn aim(&mut self, targets: &[IpAddr]) {
+impl Icmp {
+    /// For the WAN with this path id. `token` should be random: an answer is
+    /// known by it.
+    #[must_use]
+    pub fn new(path: u8, token: [u8; 8]) -> Self {
+        Self {
+            identifier: IDENTIFIERS + u16::from(path),
+            token,
+            echo: Echo::default(),
+            targets: Vec::new(),
+            per_round: None,
+            rounds: 0,
+            link: Link::default(),
+            v4: None,
+            v6: None,
+        }
+    }
+
+    /// Takes how and whom to ask from now on.
+    pub fn aim(&mut self, echo: Echo, targets: &[IpAddr], per_round: Option<u32>) {
+        (self.echo, self.per_round) = (echo, per_round);
         self.targets = targets.to_vec();
     }
 
-    fn bind(&mut self, link: &Link) -> io::Result<()> {
+    /// Takes a new state of the device, and opens what must be opened for it.
+    ///
+    /// # Errors
+    /// When a socket cannot be had.
+    pub fn bind(&mut self, link: &Link) -> io::Result<()> {
         let moved = self.link.ifindex != link.ifindex;
         self.link = link.clone();
         if moved {
@@ -79,45 +88,74 @@ impl Checker for IcmpChecker {
         Ok(())
     }
 
-    fn send(&mut self, round: u16) -> Result<(), Cause> {
-        let stamp = Stamp { identifier: self.identifier, sequence: round, token: self.token };
-        let (targets4, targets6) = self.targets();
-        let has_address = self.link.v4.is_some() || self.link.v6.is_some();
-        let mut result = Err(if has_address { Cause::NoTarget } else { Cause::NoAddress });
-        for target in targets4 {
-            note(
-                &mut result,
-                send(self.link.v4, self.v4.as_ref(), |source| {
-                    echo::request4(source, target, &stamp)
-                }),
-            );
+    /// Whom the WAN's families let us ask.
+    fn reachable(&self) -> Vec<IpAddr> {
+        let (has4, has6) = (self.link.v4.is_some(), self.link.v6.is_some());
+        let fits = |target: &&IpAddr| if target.is_ipv4() { has4 } else { has6 };
+        let named: Vec<IpAddr> = self.targets.iter().filter(fits).copied().collect();
+        if !named.is_empty() {
+            return named;
         }
-        for target in targets6 {
-            note(
-                &mut result,
-                send(self.link.v6, self.v6.as_ref(), |source| {
-                    echo::request6(source, target, &stamp)
-                }),
-            );
-        }
-        result
+        let gateway4 = self.link.v4.and_then(|hop| hop.gateway).map(IpAddr::V4);
+        let gateway6 = self.link.v6.and_then(|hop| hop.gateway).map(IpAddr::V6);
+        gateway4.into_iter().chain(gateway6).collect()
     }
 
-    fn take(&mut self) -> Option<Answer> {
+    /// Sends one round; how many targets it asks.
+    ///
+    /// # Errors
+    /// The reason why not a single request could be sent.
+    pub fn send(&mut self, round: u16) -> Result<u32, Cause> {
+        let Echo { size, dont_fragment, count } = self.echo;
+        let (identifier, token) = (self.identifier, self.token);
+        let stamp = Stamp { identifier, sequence: round, token, size, dont_fragment };
+        let has_address = self.link.v4.is_some() || self.link.v6.is_some();
+        let mut failure = if has_address { Cause::NoTarget } else { Cause::NoAddress };
+        let reachable = self.reachable();
+        let mut asked = 0;
+        for index in turn(reachable.len(), self.per_round, self.rounds) {
+            let Some(target) = reachable.get(index) else { continue };
+            let mut sent = false;
+            for _ in 0..count {
+                let result = match *target {
+                    IpAddr::V4(target) => send(self.link.v4, self.v4.as_ref(), |source| {
+                        echo::request4(source, target, &stamp)
+                    }),
+                    IpAddr::V6(target) => send(self.link.v6, self.v6.as_ref(), |source| {
+                        echo::request6(source, target, &stamp)
+                    }),
+                };
+                match result {
+                    Ok(()) => sent = true,
+                    Err(cause) => failure = cause,
+                }
+            }
+            asked += u32::from(sent);
+        }
+        self.rounds += 1;
+        if asked == 0 { Err(failure) } else { Ok(asked) }
+    }
+
+    /// The next reply that has already arrived; does not wait.
+    pub fn take(&mut self) -> Option<Reply> {
         let mut buffer = [0; BUFFER];
         for socket in [&self.v4, &self.v6].into_iter().flatten() {
             // Read whether or not the reactor has said so: a late task must
             // see what came in before it judges what did not.
             while let Ok(packet) = socket.get_ref().receive(&mut buffer) {
-                if let Some((from, round)) = echo::reply(packet, self.identifier, &self.token) {
-                    return Some(Answer { round, from });
+                let reply = echo::reply(packet, self.identifier, &self.token);
+                if let Some((from, round)) = reply
+                    && let Some(who) = self.reachable().iter().position(|one| *one == from)
+                {
+                    return Some(Reply { round, from, who });
                 }
             }
         }
         None
     }
 
-    async fn ready(&mut self) {
+    /// Waits until [`Icmp::take`] may have something. Cancel-safe.
+    pub async fn ready(&self) {
         tokio::select! {
             () = readable(self.v4.as_ref()) => {}
             () = readable(self.v6.as_ref()) => {}
@@ -157,11 +195,4 @@ fn send<A: Copy>(
     };
     let sent = socket.get_ref().send(&packet(hop.source), mac);
     sent.map_err(|error| Cause::NotSent(error.to_string()))
-}
-
-/// One probe that got out makes a round; else the last failure is the reason.
-fn note(result: &mut Result<(), Cause>, one: Result<(), Cause>) {
-    if result.is_err() {
-        *result = one;
-    }
 }

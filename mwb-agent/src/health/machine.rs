@@ -73,6 +73,8 @@ pub enum Cause {
     NoTarget,
     /// The kernel refused to send it.
     NotSent(String),
+    /// It was answered, and not as it should be.
+    Wrong(String),
 }
 
 /// Why a WAN is in its state.
@@ -107,6 +109,8 @@ pub enum Poor {
     Jitter(Duration, Duration),
     /// Part of the probes lost, and the threshold.
     Loss(f64, f64),
+    /// The program that checks it says so.
+    Warning,
 }
 
 impl fmt::Display for Reason {
@@ -126,6 +130,7 @@ impl fmt::Display for Reason {
                 write!(f, "nobody to ask: the link has no gateway, name hosts in health.targets")
             }
             Reason::Misses(_, Cause::NotSent(why)) => write!(f, "probes cannot be sent: {why}"),
+            Reason::Misses(_, Cause::Wrong(why)) => write!(f, "checks fail: {why}"),
             Reason::CarrierLost => write!(f, "no carrier"),
             Reason::DeviceMissing => write!(f, "device missing"),
             Reason::Poor(poor) => poor.fmt(f),
@@ -146,6 +151,7 @@ impl fmt::Display for Poor {
             Poor::Loss(is, limit) => {
                 write!(f, "loss {:.1} %, above {:.1} %", is * 100.0, limit * 100.0)
             }
+            Poor::Warning => write!(f, "the check warns"),
         }
     }
 }

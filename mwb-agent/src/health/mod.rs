@@ -1,10 +1,13 @@
 //! Watches each WAN: sends probes that leave by exactly that WAN, and turns
 //! what comes back into a state with a reason.
 //!
-//! [`Checker`] is one way to probe ([`icmp`] so far); [`watch`] drives it;
-//! [`probes`], [`quality`], [`machine`] and [`hold`] are the pure parts: what a
-//! missing answer means, how good the link is, what state follows, and how long
-//! a link must prove itself after an outage.
+//! A [`Checker`] asks ([`prober`]: echo requests by [`icmp`], all else by
+//! [`methods`]); [`watch`] drives it. Pure are [`plan`], what is asked and of whom;
+//! [`probes`], what a missing answer means; [`quality`], how good the link is;
+//! [`machine`], what state follows; [`hold`], how long a link must prove itself
+//! after an outage; [`pace`], how often it is asked and what its traffic proves;
+//! [`auto`] and [`evidence`], which way to ask tells the truth. `watcher` puts
+//! them together.
 //!
 //! A WAN has one state for both families: any target that answers proves it.
 //!
@@ -13,23 +16,35 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
+pub mod auto;
 pub mod echo;
+pub mod evidence;
 pub mod hold;
 pub mod icmp;
 pub mod machine;
+pub mod methods;
+pub mod pace;
+pub mod plan;
+pub mod prober;
 pub mod probes;
 pub mod quality;
+mod budget;
+mod passive;
+mod random;
 mod socket;
 #[cfg(test)]
 mod tests;
 pub mod watch;
+mod watcher;
 
 pub use hold::Held;
 pub use machine::{Cause, Machine, Reason, State, Transition};
+pub use plan::{Kind, Plan};
 pub use quality::Measured;
-pub use watch::{Report, Start, watch};
+pub use watch::{Asking, Ended, Passed, Report, Scored, Start, Told, watch};
 
 /// What a checker must know to send by one WAN and no other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,12 +82,32 @@ pub enum NextHop {
 }
 
 /// An answer to a round of probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Number of the round.
     pub round: u16,
-    /// Who answered.
-    pub from: IpAddr,
+    /// What was asked, by its place in the plan.
+    pub way: usize,
+    /// Who was, by its place among those that can be; below 64.
+    pub who: usize,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer as it should be.
+    Good {
+        /// How long the target took, where that is not the time until now.
+        time: Option<Duration>,
+        /// It says that it works, and that something is not well.
+        warning: bool,
+    },
+    /// Another one, and what is wrong with it.
+    Wrong(String),
+    /// None, for good.
+    Silence,
 }
 
 /// A way to ask whether a WAN works.
@@ -80,17 +115,19 @@ pub struct Answer {
 /// A checker only sends and hears. When an answer is late and what follows is
 /// decided by who drives it. Rounds are numbered by the caller.
 pub trait Checker: Send {
-    /// Takes whom to ask from now on.
-    fn aim(&mut self, targets: &[IpAddr]);
+    /// Takes what to ask, and whom, from now on.
+    fn aim(&mut self, plan: &Plan);
 
     /// Takes a new state of the device; open what must be opened for it.
     fn bind(&mut self, link: &Link) -> io::Result<()>;
 
-    /// Sends one round of probes by the link it was bound to.
+    /// Sends one round of probes by the link it was bound to, in the way of that
+    /// place in the plan. How many targets are asked; 0: those that were asked
+    /// before are still to answer.
     ///
     /// # Errors
     /// The reason why not a single probe could be sent.
-    fn send(&mut self, round: u16) -> Result<(), Cause>;
+    fn send(&mut self, round: u16, way: usize) -> Result<u32, Cause>;
 
     /// The next answer that has already arrived; must not wait.
     fn take(&mut self) -> Option<Answer>;

@@ -10,21 +10,41 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::machine::Cause;
+
 /// What has become of a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Overdue: counts towards `retries`.
-    Missed,
+    /// Overdue, or answered as it should not be: counts towards `retries`.
+    Missed(Cause),
     /// Will not be answered any more: counts as loss.
     Lost,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A fate, and the round that it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What was asked, by its place in the plan.
+    pub way: usize,
+    /// What has become of it.
+    pub fate: Fate,
+}
+
+#[derive(Clone, Debug)]
 struct Round {
     number: u16,
+    way: usize,
     sent: Instant,
+    /// How many must answer.
+    quorum: u32,
+    /// How many still may.
+    open: u32,
+    /// Who has: a bit for each.
+    good: u64,
     answered: bool,
     judged: bool,
+    /// What one has said that did not answer as it should.
+    cause: Option<Cause>,
 }
 
 /// The probes of one WAN.
@@ -34,6 +54,19 @@ pub struct Probes {
     patience: Duration,
     rounds: VecDeque<Round>,
     last_answer: Option<Instant>,
+}
+
+/// A round as it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number.
+    pub number: u16,
+    /// What is asked, by its place in the plan.
+    pub way: usize,
+    /// How many are asked; at least one.
+    pub asked: u32,
+    /// How many must answer; more than are asked cannot.
+    pub quorum: u32,
 }
 
 impl Probes {
@@ -61,31 +94,75 @@ impl Probes {
     }
 
     /// A round was sent.
-    pub fn sent(&mut self, number: u16, now: Instant) {
-        self.rounds.push_back(Round { number, sent: now, answered: false, judged: false });
+    pub fn sent(&mut self, sent: Sent, now: Instant) {
+        let Sent { number, way, asked, quorum } = sent;
+        self.rounds.push_back(Round {
+            number,
+            way,
+            sent: now,
+            quorum: quorum.clamp(1, asked.max(1)),
+            open: asked,
+            good: 0,
+            answered: false,
+            judged: false,
+            cause: None,
+        });
     }
 
-    /// An answer came. The round-trip time if it is the first to its round;
-    /// `None` for a further target's, a late or an invented one.
-    pub fn answered(&mut self, number: u16, now: Instant) -> Option<Duration> {
+    /// An answer came of the target of that place. The time since the round was
+    /// sent, and what was asked, if it makes the round's quorum; `None` for a
+    /// further target's, a late or an invented one.
+    pub fn answered(
+        &mut self,
+        number: u16,
+        who: usize,
+        now: Instant,
+    ) -> Option<(usize, Duration)> {
         let round = self.rounds.iter_mut().find(|round| round.number == number)?;
+        let bit = 1_u64.checked_shl(u32::try_from(who).ok()?)?;
+        if round.good & bit == 0 {
+            round.good |= bit;
+            round.open = round.open.saturating_sub(1);
+        }
+        if round.good.count_ones() < round.quorum {
+            return None;
+        }
         self.last_answer = Some(now);
         if round.answered {
             return None;
         }
         round.answered = true;
-        Some(now.duration_since(round.sent))
+        Some((round.way, now.duration_since(round.sent)))
+    }
+
+    /// One of those that were asked will not answer as it should, and says why, or
+    /// is silent for good. A fate if the round cannot have its quorum any more.
+    pub fn refused(&mut self, number: u16, cause: Cause) -> Option<Judged> {
+        let round = self.rounds.iter_mut().find(|round| round.number == number)?;
+        round.open = round.open.saturating_sub(1);
+        if round.cause.is_none() || cause != Cause::NoAnswer {
+            round.cause = Some(cause.clone());
+        }
+        if round.good.count_ones() + round.open >= round.quorum || round.judged || round.answered {
+            return None;
+        }
+        round.judged = true;
+        if self.last_answer.is_some_and(|answer| answer >= round.sent) {
+            return None;
+        }
+        Some(Judged { way: round.way, fate: Fate::Missed(cause) })
     }
 
     /// The fates that have come true by `now`, in order. To be called after all
     /// answers that have arrived were told.
-    pub fn judge(&mut self, now: Instant, grace: Duration) -> Vec<Fate> {
+    pub fn judge(&mut self, now: Instant, grace: Duration) -> Vec<Judged> {
         let mut fates = Vec::new();
         for round in &mut self.rounds {
             if !round.judged && now.duration_since(round.sent) >= grace {
                 round.judged = true;
                 if !round.answered && self.last_answer.is_none_or(|answer| answer < round.sent) {
-                    fates.push(Fate::Missed);
+                    let cause = round.cause.clone().unwrap_or(Cause::NoAnswer);
+                    fates.push(Judged { way: round.way, fate: Fate::Missed(cause) });
                 }
             }
         }
@@ -94,7 +171,7 @@ impl Probes {
                 break;
             }
             if !round.answered {
-                fates.push(Fate::Lost);
+                fates.push(Judged { way: round.way, fate: Fate::Lost });
             }
             self.rounds.pop_front();
         }
@@ -122,6 +199,14 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_millis(200);
 
+    const MISSED: Judged = Judged { way: 0, fate: Fate::Missed(Cause::NoAnswer) };
+    const LOST: Judged = Judged { way: 0, fate: Fate::Lost };
+
+    /// A round that asks one target.
+    fn one(number: u16) -> Sent {
+        Sent { number, way: 0, asked: 1, quorum: 1 }
+    }
+
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
@@ -137,7 +222,7 @@ mod tests {
         let mut at = Duration::ZERO;
         while at < until {
             if at == INTERVAL * u32::from(number) {
-                probes.sent(number, start + at);
+                probes.sent(one(number), start + at);
                 if at + rtt / 2 < cut {
                     answers.push_back((at + rtt, number));
                 }
@@ -147,9 +232,9 @@ mod tests {
                 answers.front().filter(|(arrival, _)| *arrival <= at)
             {
                 answers.pop_front();
-                assert_eq!(probes.answered(number, start + arrival), Some(rtt));
+                assert_eq!(probes.answered(number, 0, start + arrival), Some((0, rtt)));
             }
-            let missed = probes.judge(start + at, grace).into_iter().filter(|f| *f == Fate::Missed);
+            let missed = probes.judge(start + at, grace).into_iter().filter(|j| *j == MISSED);
             told.extend(missed.map(|_| at));
             at += ms(1);
         }
@@ -175,24 +260,55 @@ mod tests {
     fn only_the_first_answer_to_a_round_has_a_time() {
         let now = Instant::now();
         let mut probes = Probes::new(INTERVAL, 3);
-        probes.sent(7, now);
-        assert_eq!(probes.answered(8, now + ms(5)), None);
-        assert_eq!(probes.answered(7, now + ms(10)), Some(ms(10)));
-        assert_eq!(probes.answered(7, now + ms(12)), None);
+        probes.sent(Sent { asked: 2, ..one(7) }, now);
+        assert_eq!(probes.answered(8, 0, now + ms(5)), None);
+        assert_eq!(probes.answered(7, 0, now + ms(10)), Some((0, ms(10))));
+        assert_eq!(probes.answered(7, 1, now + ms(12)), None);
+    }
+
+    #[test]
+    fn a_quorum_is_of_different_targets_and_takes_the_time_of_the_last() {
+        let now = Instant::now();
+        let mut probes = Probes::new(INTERVAL, 3);
+        probes.sent(Sent { number: 1, way: 2, asked: 3, quorum: 2 }, now);
+        assert_eq!(probes.answered(1, 0, now + ms(5)), None);
+        assert_eq!(probes.answered(1, 0, now + ms(6)), None);
+        assert_eq!(probes.answered(1, 2, now + ms(9)), Some((2, ms(9))));
+        // More than are asked cannot answer.
+        probes.sent(Sent { number: 2, way: 0, asked: 1, quorum: 3 }, now);
+        assert_eq!(probes.answered(2, 0, now + ms(10)), Some((0, ms(10))));
+    }
+
+    #[test]
+    fn a_round_that_cannot_have_its_quorum_is_missed_at_once_and_once() {
+        let now = Instant::now();
+        let mut probes = Probes::new(INTERVAL, 3);
+        let wrong = || Cause::Wrong("status 503".to_owned());
+        probes.sent(Sent { number: 1, way: 1, asked: 3, quorum: 2 }, now);
+        assert_eq!(probes.refused(1, Cause::NoAnswer), None);
+        assert_eq!(probes.answered(1, 1, now + ms(5)), None);
+        let missed = Judged { way: 1, fate: Fate::Missed(wrong()) };
+        assert_eq!(probes.refused(1, wrong()), Some(missed));
+        assert_eq!(probes.judge(now + ms(500), ms(100)), []);
+        // Of one that is only overdue what was heard is the cause.
+        probes.sent(Sent { number: 2, way: 0, asked: 2, quorum: 1 }, now + ms(500));
+        assert_eq!(probes.refused(2, wrong()), None);
+        let missed = Judged { way: 0, fate: Fate::Missed(wrong()) };
+        assert_eq!(probes.judge(now + ms(600), ms(100)), [missed]);
     }
 
     #[test]
     fn an_unanswered_round_is_missed_and_then_lost_once() {
         let now = Instant::now();
         let mut probes = Probes::new(INTERVAL, 3);
-        probes.sent(1, now);
+        probes.sent(one(1), now);
         assert_eq!(probes.next_judgement(ms(100)), Some(now + ms(100)));
         assert_eq!(probes.judge(now + ms(99), ms(100)), []);
-        assert_eq!(probes.judge(now + ms(100), ms(100)), [Fate::Missed]);
+        assert_eq!(probes.judge(now + ms(100), ms(100)), [MISSED]);
         assert_eq!(probes.next_judgement(ms(100)), Some(now + ms(1000)));
-        assert_eq!(probes.judge(now + ms(1000), ms(100)), [Fate::Lost]);
+        assert_eq!(probes.judge(now + ms(1000), ms(100)), [LOST]);
         assert_eq!(probes.next_judgement(ms(100)), None);
-        assert_eq!(probes.answered(1, now + ms(1001)), None);
+        assert_eq!(probes.answered(1, 0, now + ms(1001)), None);
     }
 
     proptest! {
@@ -203,14 +319,14 @@ mod tests {
             let (mut times, mut lost) = (0, 0);
             let mut now = start;
             for (number, &answer) in (0u16..).zip(&answered) {
-                probes.sent(number, now);
+                probes.sent(one(number), now);
                 now += ms(10);
-                times += usize::from(answer && probes.answered(number, now).is_some());
+                times += usize::from(answer && probes.answered(number, 0, now).is_some());
                 now += ms(190);
-                lost += probes.judge(now, ms(100)).into_iter().filter(|f| *f == Fate::Lost).count();
+                lost += probes.judge(now, ms(100)).into_iter().filter(|j| *j == LOST).count();
             }
             now += ms(2000);
-            lost += probes.judge(now, ms(100)).into_iter().filter(|f| *f == Fate::Lost).count();
+            lost += probes.judge(now, ms(100)).into_iter().filter(|j| *j == LOST).count();
             prop_assert_eq!(times + lost, answered.len());
             prop_assert!(probes.next_judgement(ms(100)).is_none());
         }

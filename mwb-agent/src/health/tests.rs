@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::icmp::IcmpChecker;
+use super::icmp::{Icmp, Reply};
 use super::machine::Settings;
+use super::plan::{Echo, Way};
+use super::prober::Prober;
 use super::quality::Thresholds;
 use super::watch::Schedule;
 use super::*;
@@ -75,7 +77,7 @@ async fn far_end(mut tun: Tun, answers: watch::Receiver<bool>) {
 }
 
 /// The next answer, if it comes soon.
-async fn next(checker: &mut IcmpChecker) -> Option<Answer> {
+async fn next(checker: &mut Icmp) -> Option<Reply> {
     let wait = async {
         loop {
             if let Some(answer) = checker.take() {
@@ -92,22 +94,37 @@ fn probes_leave_by_a_device_without_ethernet_and_their_answers_are_heard() {
     in_network("probes_leave_by_a_device_without_ethernet", || async {
         let (_answers, told) = watch::channel(true);
         tokio::spawn(far_end(make_tun(), told));
-        let mut checker = IcmpChecker::new(3, *b"01234567");
+        let mut checker = Icmp::new(3, *b"01234567");
         checker.bind(&link())?;
         // The far end, as nobody else is named.
-        assert_eq!(checker.send(1), Ok(()));
+        assert_eq!(checker.send(1), Ok(1));
         let from = IpAddr::V4(FAR4);
-        assert_eq!(next(&mut checker).await, Some(Answer { round: 1, from }));
-        checker.aim(&[IpAddr::V6(TARGET6)]);
-        assert_eq!(checker.send(2), Ok(()));
-        let from = IpAddr::V6(TARGET6);
-        assert_eq!(next(&mut checker).await, Some(Answer { round: 2, from }));
+        assert_eq!(next(&mut checker).await, Some(Reply { round: 1, from, who: 0 }));
+        // Larger ones, several, and each target known by its place.
+        let echo = Echo { count: 2, size: 1_000, dont_fragment: true };
+        checker.aim(echo, &[IpAddr::V4(FAR4), IpAddr::V6(TARGET6)], None);
+        assert_eq!(checker.send(2), Ok(2));
+        let mut heard = Vec::new();
+        for _ in 0..4 {
+            heard.extend(next(&mut checker).await.map(|reply| (reply.round, reply.who)));
+        }
+        heard.sort_unstable();
+        assert_eq!(heard, [(2, 0), (2, 0), (2, 1), (2, 1)]);
+        // In turn.
+        checker.aim(Echo::default(), &[IpAddr::V4(FAR4), IpAddr::V6(TARGET6)], Some(1));
+        for round in 3..7 {
+            assert_eq!(checker.send(round), Ok(1));
+            let who = next(&mut checker).await.map(|reply| reply.who);
+            assert!(who.is_some(), "round {round}");
+            heard.push((round, who.unwrap_or_default()));
+        }
+        assert_eq!(heard.iter().filter(|(round, who)| *round > 2 && *who == 0).count(), 2);
         // Without a gateway there must be a target.
-        checker.aim(&[]);
+        checker.aim(Echo::default(), &[], None);
         let mut lonely = link();
         lonely.v4 = lonely.v4.map(|hop| Hop { gateway: None, ..hop });
         checker.bind(&lonely)?;
-        assert_eq!(checker.send(3), Err(Cause::NoTarget));
+        assert_eq!(checker.send(9), Err(Cause::NoTarget));
         Ok::<_, io::Error>(())
     });
 }
@@ -130,13 +147,21 @@ fn a_wan_without_ethernet_goes_down_and_comes_back() {
                 loss: 1.0,
                 recover_after: INTERVAL,
             },
-            targets: Vec::new(),
+            plan: Plan {
+                ways: vec![Way::Ping { echo: Echo::default(), targets: Vec::new() }],
+                quorum: 1,
+                per_round: None,
+                timeout: SOON,
+            },
+            budget: None,
         };
         let (_schedule, schedules) = watch::channel(schedule);
         let (_link, links) = watch::channel(link());
+        let (_passed, passes) = watch::channel(Passed::default());
         let (told, mut reports) = mpsc::channel(64);
-        let checker = IcmpChecker::new(1, *b"01234567");
-        tokio::spawn(super::watch(1, Start::Unknown, schedules, checker, links, told));
+        let checker = Prober::new("wan", 1, "tun0", *b"01234567");
+        let watched = Told { schedule: schedules, link: links, passed: passes };
+        tokio::spawn(super::watch(1, Start::Unknown, 7, watched, checker, told));
         for (answered, wanted) in [(true, State::Up), (false, State::Down), (true, State::Up)] {
             answers.send_replace(answered);
             let change = async {

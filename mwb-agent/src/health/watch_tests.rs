@@ -2,7 +2,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::*;
-use crate::health::{Answer, Hop, NextHop};
+use crate::health::plan::{Echo, Way};
+use crate::health::{Answer, Cause, Hop, NextHop, Outcome};
 
 /// A link whose far end answers after a time, or not at all.
 #[derive(Clone, Default)]
@@ -15,8 +16,13 @@ struct FarEnd {
     rtt: Option<Duration>,
     resolved: bool,
     sent: u32,
-    targets: Vec<IpAddr>,
-    under_way: Vec<(Instant, u16)>,
+    plan: Option<Plan>,
+    /// What each answer says, if it is not well.
+    wrong: Option<String>,
+    /// By way: those that answer though the link is dead, or do not though it works.
+    broken: Vec<(usize, bool)>,
+    asked: Vec<usize>,
+    under_way: Vec<(Instant, u16, usize)>,
 }
 
 impl Fake {
@@ -30,8 +36,8 @@ impl Fake {
 }
 
 impl Checker for Fake {
-    fn aim(&mut self, targets: &[IpAddr]) {
-        self.far_end().targets = targets.to_vec();
+    fn aim(&mut self, plan: &Plan) {
+        self.far_end().plan = Some(plan.clone());
     }
 
     fn bind(&mut self, link: &Link) -> std::io::Result<()> {
@@ -39,33 +45,49 @@ impl Checker for Fake {
         Ok(())
     }
 
-    fn send(&mut self, round: u16) -> Result<(), Cause> {
+    fn send(&mut self, round: u16, way: usize) -> Result<u32, Cause> {
         let mut far_end = self.far_end();
         if !far_end.resolved {
             return Err(Cause::NextHopUnresolved);
         }
         far_end.sent += 1;
-        if let Some(rtt) = far_end.rtt {
-            far_end.under_way.push((now() + rtt, round));
+        far_end.asked.push(way);
+        let broken = far_end.broken.iter().find(|(other, _)| *other == way);
+        let rtt = match broken {
+            Some((_, true)) => far_end.rtt.or(Some(Duration::from_millis(20))),
+            Some((_, false)) => None,
+            None => far_end.rtt,
+        };
+        if let Some(rtt) = rtt {
+            far_end.under_way.push((now() + rtt, round, way));
         }
-        Ok(())
+        Ok(1)
     }
 
     fn take(&mut self) -> Option<Answer> {
         let mut far_end = self.far_end();
-        let here = far_end.under_way.iter().position(|(arrival, _)| *arrival <= now())?;
-        let (_, round) = far_end.under_way.remove(here);
-        Some(Answer { round, from: IpAddr::V4(Ipv4Addr::LOCALHOST) })
+        let here = far_end.under_way.iter().position(|(arrival, ..)| *arrival <= now())?;
+        let (_, round, way) = far_end.under_way.remove(here);
+        let outcome = match &far_end.wrong {
+            Some(why) => Outcome::Wrong(why.clone()),
+            None => Outcome::Good { time: None, warning: false },
+        };
+        Some(Answer { round, way, who: 0, outcome })
     }
 
     async fn ready(&mut self) {
-        let next = self.far_end().under_way.iter().map(|(arrival, _)| *arrival).min();
+        let next = self.far_end().under_way.iter().map(|(arrival, ..)| *arrival).min();
         until(next).await;
     }
 }
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+fn plan(ways: usize) -> Plan {
+    let way = Way::Ping { echo: Echo::default(), targets: vec![TARGET] };
+    Plan { ways: vec![way; ways], quorum: 1, per_round: None, timeout: Duration::from_secs(2) }
+}
 
 fn link(mac: NextHop) -> Link {
     let hop = Hop { source: Ipv4Addr::LOCALHOST, gateway: None, mac };
@@ -76,11 +98,16 @@ struct Scene {
     fake: Fake,
     schedule: watch::Sender<Schedule>,
     link: watch::Sender<Link>,
+    passed: watch::Sender<Passed>,
     reports: mpsc::Receiver<Report>,
 }
 
 impl Scene {
     fn new(start: Start, mac: NextHop, rtt: Option<u64>) -> Self {
+        Self::with(start, mac, rtt, plan(1))
+    }
+
+    fn with(start: Start, mac: NextHop, rtt: Option<u64>, plan: Plan) -> Self {
         let fake = Fake::default();
         fake.answers_after(rtt);
         let schedule = Schedule {
@@ -96,14 +123,32 @@ impl Scene {
                 loss: 0.05,
                 recover_after: Duration::from_secs(5),
             },
-            targets: vec![TARGET],
+            plan,
+            budget: None,
         };
         let schedule = watch::Sender::new(schedule);
-        let followed = schedule.subscribe();
         let (sender, receiver) = watch::channel(link(mac));
+        let passed = watch::Sender::new(Passed::default());
+        let watched =
+            Told { schedule: schedule.subscribe(), link: receiver, passed: passed.subscribe() };
         let (told, reports) = mpsc::channel(64);
-        tokio::spawn(super::watch(1, start, followed, fake.clone(), receiver, told));
-        Self { fake, schedule, link: sender, reports }
+        tokio::spawn(super::watch(1, start, 7, watched, fake.clone(), told));
+        Self { fake, schedule, link: sender, passed, reports }
+    }
+
+    /// Packets pass for a while, ten of each in 100 ms; back only if `answered`. True if
+    /// the state never changed.
+    async fn passes(&mut self, time: Duration, answered: bool) -> bool {
+        let end = now() + time;
+        let mut calm = true;
+        while now() < end {
+            self.passed.send_modify(|passed| {
+                passed.out += 10;
+                passed.back += if answered { 10 } else { 0 };
+            });
+            calm &= self.is_calm_for(Duration::from_millis(100)).await;
+        }
+        calm
     }
 
     /// The next change of state and when it came, from now.
@@ -225,16 +270,17 @@ async fn a_held_wan_says_for_how_long_and_why() {
 async fn other_settings_apply_to_a_wan_that_is_watched() {
     let mut scene = Scene::new(Start::Unknown, MAC, Some(20));
     assert!(scene.change().await.is_some_and(|(state, _)| state == State::Up));
-    assert_eq!(scene.fake.far_end().targets, [TARGET]);
-    let other: IpAddr = Ipv4Addr::new(192, 0, 2, 2).into();
+    assert_eq!(scene.fake.far_end().plan, Some(plan(1)));
+    let mut other = plan(1);
+    other.quorum = 2;
     scene.schedule.send_modify(|schedule| {
         schedule.interval = INTERVAL * 5;
         schedule.settings.retries = 2;
-        schedule.targets = vec![other];
+        schedule.plan.clone_from(&other);
     });
     // It stays up through the change, and is then asked less often.
     assert!(scene.is_calm_for(Duration::from_secs(10)).await);
-    assert_eq!(scene.fake.far_end().targets, [other]);
+    assert_eq!(scene.fake.far_end().plan, Some(other));
     let sent = scene.fake.far_end().sent;
     assert!(scene.is_calm_for(Duration::from_secs(10)).await);
     assert_eq!(scene.fake.far_end().sent - sent, 10);
@@ -246,4 +292,95 @@ async fn other_settings_apply_to_a_wan_that_is_watched() {
     drop(scene.schedule);
     scene.fake.answers_after(Some(20));
     assert!(scene.reports.recv().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_answers_as_it_should_not_is_down_at_once_and_says_why() {
+    let mut scene = Scene::new(Start::Unknown, MAC, Some(20));
+    assert!(scene.change().await.is_some_and(|(state, _)| state == State::Up));
+    scene.fake.far_end().wrong = Some("status 503 in place of 200".to_owned());
+    let begun = now();
+    let reason = loop {
+        let report = scene.reports.recv().await.expect("it is watched");
+        if let Some(transition) = report.transition {
+            assert_eq!(transition.to, State::Down);
+            break transition.reason.to_string();
+        }
+    };
+    assert_eq!(reason, "checks fail: status 503 in place of 200");
+    assert!(now() - begun <= Duration::from_millis(700), "{:?}", now() - begun);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_packets_come_back_probes_without_an_answer_say_nothing() {
+    let mut scene = Scene::new(Start::Unknown, MAC, Some(20));
+    assert!(scene.change().await.is_some_and(|(state, _)| state == State::Up));
+    assert!(scene.passes(Duration::from_secs(2), true).await);
+    // Nobody answers any more, but the link works.
+    scene.fake.answers_after(None);
+    assert!(scene.passes(Duration::from_secs(60), true).await);
+    // Now it does not: within a second.
+    let begun = now();
+    let mut down = None;
+    while down.is_none() && now() - begun < Duration::from_secs(5) {
+        scene.passed.send_modify(|passed| passed.out += 10);
+        let step = tokio::time::timeout(Duration::from_millis(100), scene.change()).await;
+        down = step.ok().flatten().map(|(state, _)| (state, now() - begun));
+    }
+    assert!(
+        down.is_some_and(|(state, after)| state == State::Down && after < Duration::from_secs(1)),
+        "{down:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_in_calm_use_is_asked_less_often_and_an_idle_one_is_not() {
+    let mut scene = Scene::new(Start::Unknown, MAC, Some(20));
+    scene.passes(Duration::from_secs(1200), true).await;
+    let before = scene.fake.far_end().sent;
+    scene.passes(Duration::from_secs(60), true).await;
+    let busy = scene.fake.far_end().sent - before;
+    assert!((12..100).contains(&busy), "{busy} rounds in a minute");
+    let before = scene.fake.far_end().sent;
+    assert!(scene.is_calm_for(Duration::from_secs(60)).await);
+    let idle = scene.fake.far_end().sent - before;
+    assert!((290..=301).contains(&idle), "{idle} rounds in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metered_link_is_asked_within_its_budget() {
+    let mut scene = Scene::new(Start::Unknown, MAC, Some(20));
+    assert!(scene.change().await.is_some_and(|(state, _)| state == State::Up));
+    let bytes = plan(1).ways[0].bytes(None);
+    scene.schedule.send_modify(|schedule| schedule.budget = Some(1_000_000));
+    let before = scene.fake.far_end().sent;
+    assert!(scene.is_calm_for(Duration::from_secs(86_400)).await);
+    let sent = u64::from(scene.fake.far_end().sent - before);
+    assert!(sent * bytes <= 1_000_000, "{sent} rounds of {bytes} bytes");
+    assert!(sent * bytes > 500_000, "{sent} rounds of {bytes} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_way_that_is_broken_does_not_bring_down_a_link_that_another_proves() {
+    let mut scene = Scene::with(Start::Unknown, MAC, Some(20), plan(2));
+    assert!(scene.change().await.is_some_and(|(state, _)| state == State::Up));
+    assert!(scene.is_calm_for(Duration::from_secs(30)).await);
+    scene.fake.far_end().broken = vec![(0, false)];
+    let mut chosen = None;
+    let end = now() + Duration::from_secs(400);
+    while chosen.is_none() && now() < end {
+        let report = scene.reports.recv().await.expect("it is watched");
+        assert!(report.transition.is_none(), "{report:?}");
+        chosen = report.switched;
+    }
+    assert!(chosen.is_some(), "the way that works was never chosen");
+    // And a cut is still one.
+    scene.fake.far_end().broken.clear();
+    assert!(scene.is_calm_for(Duration::from_secs(10)).await);
+    scene.fake.answers_after(None);
+    let down = scene.change().await;
+    assert!(
+        down.is_some_and(|(to, after)| to == State::Down && after.as_millis() <= 1_000),
+        "{down:?}"
+    );
 }

@@ -49,6 +49,8 @@ mod forwards;
 mod fragments;
 mod frames;
 mod hairpin;
+mod health;
+mod health_faults;
 mod host;
 mod lab;
 mod limits;
@@ -147,6 +149,8 @@ pub fn cases() -> Vec<Case> {
         fragments::cases(),
         filtering::cases(),
         hairpin::cases(),
+        health::cases(),
+        health_faults::cases(),
         forwards::cases(),
         protocols::cases(),
         states::cases(),

@@ -28,6 +28,8 @@ pub const TOOLS: &[Tool] = &[
     Tool { binary: "bpftool", package: "bpftool" },
     Tool { binary: "dig", package: "bind9-dnsutils" },
     Tool { binary: "traceroute", package: "traceroute" },
+    Tool { binary: "openssl", package: "openssl" },
+    Tool { binary: "dnsmasq", package: "dnsmasq-base" },
     Tool { binary: "turnserver", package: "coturn" },
 ];
 

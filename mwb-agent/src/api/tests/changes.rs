@@ -95,6 +95,8 @@ async fn each_route_hands_on_what_it_says() {
         ("/v1/failover", json!({"wan": "lte", "seconds": 600})),
         ("/v1/failover", json!({"wan": "lte", "seconds": null})),
         ("/v1/failover", json!({"auto": true})),
+        ("/v1/failover", json!({"wan": "lte", "dry_run": true})),
+        ("/v1/failover", json!({"auto": true, "dry_run": true})),
     ] {
         let (status, answer) = post_any(&server.socket, path, &body).await.expect("an answer");
         assert_eq!(status, 200, "{path}: {answer}");
@@ -115,6 +117,8 @@ async fn each_route_hands_on_what_it_says() {
             Change::Failover { wan: wan(), lasting: Some(Duration::from_secs(600)) },
             Change::Failover { wan: wan(), lasting: None },
             Change::FailoverAuto,
+            Change::Rehearse { wan: Some(wan()) },
+            Change::Rehearse { wan: None },
         ]
     );
 }

@@ -24,11 +24,12 @@ use super::doctor::Report;
 use super::explain::{Explanation, Outcome};
 use super::flows::{FlowList, FlowQuery};
 use super::snapshot::{
-    CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanState, WanStatus,
+    CheckScore, Checks, CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanState, WanStatus,
 };
-use super::{Changes, Listeners, Source, Unavailable, serve};
+use super::{Changes, History, HistoryQuery, Listeners, Source, Unavailable, serve};
 use crate::events::Bus;
 use crate::explain::Packet;
+use crate::notify;
 
 /// A source that always says the same, or that it cannot.
 struct Fixed {
@@ -44,6 +45,7 @@ enum Asked {
     Flows(FlowQuery),
     Why(Packet),
     Doctor(Duration),
+    History(HistoryQuery),
 }
 
 impl Fixed {
@@ -90,6 +92,22 @@ impl Source for Fixed {
         let (findings, programs) = (Vec::new(), Vec::new());
         let report = Report { seconds, bottleneck: None, findings, programs };
         self.note(Asked::Doctor(watch), report)
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<History, Unavailable> {
+        let wan = query.wan.clone();
+        self.note(Asked::History(query), History { wan, ..History::default() })
+    }
+
+    async fn notified(&self) -> Result<notify::Status, Unavailable> {
+        self.answer.clone().map(|_| notify::Status { lagged: 7, ..notify::Status::default() })
+    }
+
+    async fn test_receiver(&self, name: &str) -> Result<notify::Tested, String> {
+        match name {
+            "ops" => Ok(notify::Tested { delivery: "d".into(), result: "200".into(), took_ms: 3 }),
+            _ => Err(format!("there is no receiver `{name}`")),
+        }
     }
 
     fn events(&self) -> &Bus {
@@ -176,6 +194,19 @@ fn sample() -> (Status, Vec<CounterRow>) {
         hold_down_seconds: 10.0,
         hold_until_unix_ms: Some(1_700_000_010_000),
         relapses: 1,
+        checks: Checks {
+            method: Some("http".to_owned()),
+            interval_ms: 200.0,
+            observe: false,
+            loaded: false,
+            scores: vec![CheckScore {
+                method: "http".to_owned(),
+                reliability: 0.875,
+                tried: 40,
+                answered: 39,
+                lies: 0,
+            }],
+        },
     };
     let lte = WanStatus {
         name: "lte".to_owned(),
@@ -235,6 +266,17 @@ fn sample() -> (Status, Vec<CounterRow>) {
             forced_until_unix_ms: None,
         },
         bond: Some(bond()),
+        notify: notify::Status {
+            receivers: vec![notify::ReceiverStatus {
+                name: "ops".to_owned(),
+                kind: "webhook".to_owned(),
+                queued: 3,
+                delivered: 12,
+                dropped: notify::Dropped { refused: 1, ..notify::Dropped::default() },
+                ..notify::ReceiverStatus::default()
+            }],
+            ..notify::Status::default()
+        },
     };
     let row = |direction: &str, wan: &str, reason: &str, verdict: &str, packets| CounterRow {
         direction: direction.to_owned(),

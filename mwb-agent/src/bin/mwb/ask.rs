@@ -11,15 +11,17 @@ use mwb_agent::api::client;
 use mwb_agent::api::doctor::{Report, Severity};
 use mwb_agent::api::explain::{Explanation, WhyQuery};
 use mwb_agent::api::flows::FlowList;
+use mwb_agent::api::past::{History, HistoryQuery};
 use mwb_agent::api::snapshot::{CounterRow, Status, WanStatus};
 use mwb_agent::dataplane::measure_runs;
 use mwb_agent::events::Event;
+use mwb_agent::notify::{Status as Notified, Tested};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cli::{Command, Format};
-use crate::{bond, diagnosis, exit, flows, show};
+use crate::{bond, diagnosis, exit, flows, show, told};
 
 /// How many events `mwb status` shows.
 const LATEST_EVENTS: usize = 5;
@@ -60,6 +62,29 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
         Command::Events { since, follow: true, format } => {
             follow(socket, *since, format.json).await
         }
+        Command::History { wan, since, method, ascii, format } => {
+            let query = HistoryQuery {
+                wan: wan.clone(),
+                method: method.clone(),
+                seconds: Some(since.0),
+                ascii: *ascii,
+            };
+            let path = with_query("/v1/history", &query)?;
+            read(socket, &path, format, |history: &History| history.chart.clone()).await
+        }
+        Command::Notify { test: None, format } => {
+            read(socket, "/v1/notify", format, |status: &Notified| told::table(status, style)).await
+        }
+        Command::Notify { test: Some(receiver), format } => {
+            let body = json!({ "receiver": receiver });
+            let answer = client::post(socket, "/v1/notify/test", &body).await?;
+            let tested: Tested = parse(&answer)?;
+            let text = match format.json {
+                true => answer + "\n",
+                false => format!("{receiver} took it in {} ms: {}\n", tested.took_ms, tested.result),
+            };
+            print(&text)
+        }
         Command::Reload(format) => change(socket, "/v1/reload", Value::Null, format).await,
         Command::Confirm(format) => change(socket, "/v1/confirm", Value::Null, format).await,
         Command::Apply { file, confirm, format } => {
@@ -69,12 +94,14 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
             let body = json!({ "config": text, "confirm_seconds": seconds });
             change(socket, "/v1/apply", body, format).await
         }
-        Command::Failover { wan: Some(wan), lasting, format, .. } => {
-            let body = json!({ "wan": wan, "seconds": lasting.map(|time| time.0) });
+        Command::Failover { wan: Some(wan), lasting, dry_run, format, .. } => {
+            let seconds = lasting.map(|time| time.0);
+            let body = json!({ "wan": wan, "seconds": seconds, "dry_run": dry_run });
             change(socket, "/v1/failover", body, format).await
         }
-        Command::Failover { wan: None, format, .. } => {
-            change(socket, "/v1/failover", json!({ "auto": true }), format).await
+        Command::Failover { wan: None, dry_run, format, .. } => {
+            let body = json!({ "auto": true, "dry_run": dry_run });
+            change(socket, "/v1/failover", body, format).await
         }
         // Done before an agent was looked for.
         Command::Check { .. } | Command::Keygen | Command::Pubkey => Ok(ExitCode::SUCCESS),

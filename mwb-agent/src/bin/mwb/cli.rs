@@ -72,6 +72,30 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// What a WAN was like: availability, outages, latency, loss
+    History {
+        /// Name of the WAN
+        wan: String,
+        /// How far back
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
+        since: Seconds,
+        /// Only by this kind of check: ping, http, https, dns, tcp or exec
+        #[arg(long, value_name = "METHOD")]
+        method: Option<String>,
+        /// Draw with ASCII characters only
+        #[arg(long)]
+        ascii: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// How it goes with those who are told of events
+    Notify {
+        /// Name of a receiver, to be told that this is a test
+        #[arg(long, value_name = "NAME")]
+        test: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Check a configuration file, without an agent
     Check {
         /// The file
@@ -106,6 +130,9 @@ pub(crate) enum Command {
         /// Let health and configuration decide again
         #[arg(long)]
         auto: bool,
+        /// Only say what would be different
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         format: Format,
     },

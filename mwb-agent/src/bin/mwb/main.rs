@@ -11,6 +11,7 @@ mod flows;
 mod keys;
 mod show;
 mod table;
+mod told;
 mod units;
 
 use std::io::{self, IsTerminal, Write};

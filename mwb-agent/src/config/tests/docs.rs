@@ -30,6 +30,30 @@ fn least_classes(class: &str) -> String {
     format!("{LEAST_BOND}classes: {{rules: [{{class: {class}}}]}}\n")
 }
 
+/// A section for each method that needs one.
+const METHODS: [(&str, &str); 5] = [
+    ("http", "{url: \"http://192.0.2.1/\"}"),
+    ("https", "{url: \"https://192.0.2.1/\"}"),
+    ("dns", "{name: www.example.net, server: 192.0.2.53}"),
+    ("tcp", "{port: 443}"),
+    ("exec", "{command: [/bin/true]}"),
+];
+
+/// What a key of `health` needs beside it: the method whose section it is in, or the
+/// section of a method, and targets enough.
+fn least_health(key: &str, value: &str) -> String {
+    let whose = if key.starts_with("wans") { 2 } else { 1 };
+    let part = key.split('.').nth(whose).unwrap_or_default();
+    let word = if part == "method" { value } else { part };
+    let method = METHODS.iter().find(|(name, _)| *name == word || word == "auto");
+    let targets = "[192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 192.0.2.5, 192.0.2.6, 192.0.2.7, \
+                   192.0.2.8]";
+    let section = method.map_or_else(String::new, |(name, section)| {
+        format!(", method: {name}, {name}: {section}")
+    });
+    format!("{BASE}health: {{targets: {targets}{section}}}\n")
+}
+
 /// The file in which a key means something.
 fn base(key: &str, value: &str) -> String {
     let is_in = |section: &str| key == section || key.starts_with(&format!("{section}."));
@@ -40,6 +64,16 @@ fn base(key: &str, value: &str) -> String {
         ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND.to_owned(),
         _ if is_in("bond") || is_in("reorder") => LEAST_BOND.to_owned(),
         _ if is_in("server") => LEAST_SERVER.to_owned(),
+        ("history.fine", _) => format!("{BASE}history: {{medium: 3650d, coarse: 3650d}}\n"),
+        ("history.medium", _) => format!("{BASE}history: {{fine: 2h, coarse: 3650d}}\n"),
+        ("history.coarse", _) => format!("{BASE}history: {{fine: 2h, medium: 2h}}\n"),
+        ("notify.receivers[].command" | "notify.receivers[].at_once", _) => {
+            format!("{BASE}notify: {{receivers: [{{name: ops, command: [/bin/true]}}]}}\n")
+        }
+        _ if is_in("notify.receivers[]") => format!(
+            "{BASE}notify: {{receivers: [{{name: ops, url: \"http://a/\", secret_file: /s}}]}}\n"
+        ),
+        _ if is_in("health") || is_in("wans[].health") => least_health(key, value),
         _ => BASE.to_owned(),
     }
 }

@@ -16,6 +16,7 @@ mod tcp;
 mod udp;
 mod who;
 
+pub(crate) use self::{server::Server, tcp::serve};
 pub use self::{
     bulk::{Bulk, Transport, download},
     duplex::{Course, Duplex, DuplexReport},

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 /// A thread that is asked to end, and waited for, when this is dropped: the port
 /// it listens on is free again.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -47,16 +47,17 @@ impl EchoServer {
 }
 
 /// Accepts in `namespace` for as long as the server lives; a thread a connection.
-pub(super) fn serve(
+pub(crate) fn serve(
     namespace: &Namespace,
     address: SocketAddr,
-    work: fn(TcpStream) -> Result<()>,
+    work: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static,
 ) -> Result<(SocketAddr, Server)> {
     let listener = namespace.enter(|| {
         TcpListener::bind(address)
             .with_context(|| format!("cannot listen on {address} in {}", namespace.name()))
     })?;
     let address = listener.local_addr()?;
+    let work = Arc::new(work);
     let server = Server::start(&format!("tcp {address}"), move |stop| {
         while !stop.load(Ordering::Relaxed) {
             let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
@@ -65,6 +66,7 @@ pub(super) fn serve(
             }
             let Ok((connection, _)) = listener.accept() else { continue };
             // A connection that breaks is the client's finding, not ours.
+            let work = Arc::clone(&work);
             let _ = thread::Builder::new().spawn(move || work(connection));
         }
     })?;

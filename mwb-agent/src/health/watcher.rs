@@ -1,0 +1,415 @@
+//! One WAN that is watched: puts together what its probes, its traffic and its device
+//! say. The clock is handed in.
+
+use std::time::{Duration, Instant};
+
+use super::auto::Auto;
+use super::evidence::{Evidence, MethodId, Outcome as Result_};
+use super::machine::{Input, Machine, Poor, State};
+use super::pace::{self, Pace, Sample};
+use super::plan::{Kind, Plan};
+use super::probes::{Fate, Judged, Probes, Sent};
+use super::quality::{Measured, Quality};
+use super::watch::{Asking, Ended, Passed, Report, Schedule, Scored, Start};
+use super::{Answer, Cause, Checker, Link, Outcome};
+
+/// Calm after which a WAN that carries traffic is asked half as often.
+const CALM: Duration = Duration::from_secs(5 * 60);
+/// The shortest and the longest interval, whatever was configured.
+const QUICKEST: Duration = Duration::from_millis(100);
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// The state of what is known.
+pub(super) struct Watcher {
+    path: u8,
+    seed: u64,
+    schedule: Schedule,
+    probes: Probes,
+    /// By way.
+    qualities: Vec<Quality>,
+    machine: Machine,
+    pace: Pace,
+    auto: Option<Auto>,
+    link: Link,
+    passed: Passed,
+    number: u16,
+    last_round: Option<Instant>,
+    /// Why the checker could not be bound to the device.
+    unbound: Option<String>,
+    /// What the last miss was for.
+    cause: Cause,
+    /// A round was missed since the last answer.
+    in_doubt: bool,
+    /// Whether the check that is a program warns.
+    warning: bool,
+    loaded: bool,
+    ended: Vec<(Kind, Ended)>,
+    switched: Option<(Kind, Kind, String)>,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        path: u8,
+        start: Start,
+        seed: u64,
+        schedule: Schedule,
+        passed: Passed,
+        now: Instant,
+    ) -> Self {
+        let machine = match start {
+            Start::Unknown => Machine::new(schedule.settings, now),
+            Start::Down => Machine::down(schedule.settings, now),
+        };
+        Self {
+            path,
+            seed,
+            probes: Probes::new(schedule.interval, schedule.settings.retries),
+            qualities: qualities(&schedule),
+            pace: pace(&schedule),
+            auto: auto(&schedule.plan, now, seed),
+            schedule,
+            machine,
+            link: Link::default(),
+            passed,
+            number: 0,
+            last_round: None,
+            unbound: None,
+            cause: Cause::NoAnswer,
+            in_doubt: false,
+            warning: false,
+            loaded: false,
+            ended: Vec::new(),
+            switched: None,
+        }
+    }
+
+    /// Takes another schedule. Whether whom to ask is another.
+    pub(super) fn configure(&mut self, now: Instant, schedule: &Schedule) -> bool {
+        let asks_others = self.schedule.plan != schedule.plan;
+        let settings = (schedule.interval, schedule.settings.retries);
+        let others = (self.schedule.interval, self.machine.retries()) != settings;
+        if others || asks_others {
+            // What is under way was sent by the old clock, or asks somebody else; a WAN is
+            // not called down for that.
+            self.probes = Probes::new(schedule.interval, schedule.settings.retries);
+        }
+        if others || asks_others || self.schedule.budget != schedule.budget {
+            self.pace = pace(schedule);
+        }
+        if asks_others {
+            self.qualities = qualities(schedule);
+            self.auto = auto(&schedule.plan, now, self.seed);
+            self.warning = false;
+        }
+        self.schedule = schedule.clone();
+        self.machine.configure(schedule.settings);
+        for quality in &mut self.qualities {
+            quality.configure(schedule.thresholds);
+            quality.recover_after(self.machine.held().time);
+        }
+        asks_others
+    }
+
+    /// The way that is trusted now.
+    fn present(&self) -> usize {
+        self.auto.as_ref().map_or(0, |auto| usize::from(auto.present().0))
+    }
+
+    fn kind(&self, way: usize) -> Option<Kind> {
+        self.schedule.plan.ways.get(way).map(super::plan::Way::kind)
+    }
+
+    fn quality(&self) -> Option<&Quality> {
+        self.qualities.get(self.present())
+    }
+
+    fn measured(&self) -> Measured {
+        self.quality().map(Quality::measured).unwrap_or_default()
+    }
+
+    fn grace(&self, now: Instant) -> Duration {
+        // What the slowest of them is used to: with several ways, one must not be judged
+        // by another's time. Those that nothing is known of have no say beside others.
+        let known = self.qualities.iter().filter_map(|quality| {
+            let Measured { rtt, jitter, .. } = quality.measured();
+            rtt.map(|rtt| self.probes.grace(Some(rtt), jitter))
+        });
+        let usual = known.max().unwrap_or_else(|| self.probes.grace(None, None));
+        self.pace.grace(now, usual)
+    }
+
+    /// When [`Self::judge`] has something to do next.
+    pub(super) fn next_judgement(&self, now: Instant) -> Option<Instant> {
+        let judged = self.probes.next_judgement(self.grace(now));
+        judged.into_iter().chain(self.pace.next_count(now)).min()
+    }
+
+    /// When the next round is due; in the past, if it is overdue.
+    pub(super) fn next_round(&self, now: Instant) -> Instant {
+        match self.last_round {
+            Some(last) if !self.pace.check_now(now) => last + self.pace.interval(now),
+            _ => now,
+        }
+    }
+
+    pub(super) fn hear(&mut self, now: Instant, checker: &mut impl Checker) -> Vec<Report> {
+        let mut news = Vec::new();
+        while let Some(Answer { round, way: _, who, outcome }) = checker.take() {
+            // Without a carrier nothing can have arrived just now.
+            if !self.link.carrier {
+                continue;
+            }
+            let missed = match outcome {
+                Outcome::Good { time, warning } => {
+                    if let Some((way, elapsed)) = self.probes.answered(round, who, now) {
+                        self.warning = warning;
+                        news.extend(self.answered(now, way, elapsed, time.unwrap_or(elapsed)));
+                    }
+                    None
+                }
+                Outcome::Silence => self.probes.refused(round, Cause::NoAnswer),
+                Outcome::Wrong(why) => self.probes.refused(round, Cause::Wrong(why)),
+            };
+            if let Some(Judged { way, fate: Fate::Missed(cause) }) = missed {
+                news.extend(self.missed(now, way, cause));
+            }
+        }
+        news
+    }
+
+    fn answered(
+        &mut self,
+        now: Instant,
+        way: usize,
+        elapsed: Duration,
+        rtt: Duration,
+    ) -> Option<Report> {
+        // What was before the outage says nothing about after; nor does what was sent
+        // into it.
+        if self.machine.state() == State::Down {
+            self.qualities.iter_mut().for_each(Quality::reset);
+            self.probes.forget();
+        }
+        self.in_doubt = false;
+        self.loaded = if way == self.present() {
+            self.pace.answered(now, elapsed).into()
+        } else {
+            self.pace.heard(now).into()
+        };
+        if let Some(quality) = self.qualities.get_mut(way) {
+            quality.answered(now, rtt);
+        }
+        let ended = Ended::Answered(rtt);
+        self.ended.extend(self.kind(way).map(|kind| (kind, ended)));
+        let vouches = self.judge_way(now, way, Result_::Answered(rtt));
+        if !vouches {
+            return None;
+        }
+        let poor = self.quality().and_then(Quality::poor);
+        let poor = poor.or(self.warning.then_some(Poor::Warning));
+        Some(self.observe(now, Input::Answer(poor)))
+    }
+
+    /// Tells the choice among ways what became of a round. Whether an answer of that way
+    /// proves the link.
+    fn judge_way(&mut self, now: Instant, way: usize, result: Result_) -> bool {
+        let Some(auto) = &mut self.auto else { return true };
+        let Ok(id) = u8::try_from(way) else { return true };
+        auto.result(now, MethodId(id), result);
+        let vouches = auto.vouches(MethodId(id));
+        if let Some(switch) = auto.evaluate(now) {
+            let [from, to] = [switch.from, switch.to].map(|id| self.kind(usize::from(id.0)));
+            if let (Some(from), Some(to)) = (from, to) {
+                self.switched = Some((from, to, switch.why.to_string()));
+            }
+        }
+        vouches
+    }
+
+    pub(super) fn judge(&mut self, now: Instant) -> Vec<Report> {
+        let grace = self.grace(now);
+        let mut news = Vec::new();
+        for Judged { way, fate } in self.probes.judge(now, grace) {
+            match fate {
+                Fate::Missed(cause) => news.extend(self.missed(now, way, cause)),
+                Fate::Lost => {
+                    if let Some(quality) = self.qualities.get_mut(way) {
+                        quality.lost(now);
+                    }
+                    self.ended.extend(self.kind(way).map(|kind| (kind, Ended::Lost)));
+                }
+            }
+        }
+        news.extend(self.count(now));
+        news
+    }
+
+    fn missed(&mut self, now: Instant, way: usize, cause: Cause) -> Vec<Report> {
+        // A way that is only tried may be broken; in doubt each counts.
+        let counts = way == self.present() || self.in_doubt;
+        self.judge_way(now, way, Result_::Failed);
+        if !counts {
+            return Vec::new();
+        }
+        self.in_doubt = true;
+        self.cause = cause;
+        self.pace.missed(now);
+        self.count(now)
+    }
+
+    /// Misses count as far as traffic does not say that the link works.
+    fn count(&mut self, now: Instant) -> Vec<Report> {
+        let count = self.pace.counted(now);
+        (0..count).map(|_| self.observe(now, Input::Miss(self.cause.clone()))).collect()
+    }
+
+    /// Takes what has passed the WAN until now.
+    pub(super) fn passed(&mut self, now: Instant, passed: Passed) -> Vec<Report> {
+        let before = std::mem::replace(&mut self.passed, passed);
+        let sample = Sample {
+            // Counters of a data plane that was made anew begin anew.
+            out_packets: passed.out.saturating_sub(before.out),
+            back_packets: passed.back.saturating_sub(before.back),
+            ..Sample::default()
+        };
+        self.pace.traffic(now, sample);
+        if let Some(auto) = &mut self.auto {
+            if sample.back_packets > 0 {
+                auto.evidence(now, Evidence::BytesBack);
+            } else if self.pace.is_silent() {
+                auto.evidence(now, Evidence::SilenceUnderTraffic);
+            }
+        }
+        self.count(now)
+    }
+
+    pub(super) fn relink(
+        &mut self,
+        now: Instant,
+        checker: &mut impl Checker,
+        link: Link,
+    ) -> Option<Report> {
+        let source =
+            |link: &Link| (link.ifindex, link.v4.map(|h| h.source), link.v6.map(|h| h.source));
+        if source(&link) != source(&self.link) {
+            self.probes.forget();
+        }
+        self.unbound = checker.bind(&link).err().map(|error| error.to_string());
+        self.link = link;
+        self.absent().map(|input| {
+            self.probes.forget();
+            self.observe(now, input)
+        })
+    }
+
+    pub(super) fn round(&mut self, now: Instant, checker: &mut impl Checker) -> Option<Report> {
+        self.last_round = Some(now);
+        if let Some(input) = self.absent() {
+            return Some(self.observe(now, input));
+        }
+        if self.unbound.is_some() {
+            self.unbound = checker.bind(&self.link).err().map(|error| error.to_string());
+        }
+        self.number = self.number.wrapping_add(1);
+        let way = self.auto.as_mut().map_or(0, |auto| usize::from(auto.next(now).0));
+        let sent = match &self.unbound {
+            Some(why) => Err(Cause::NotSent(why.clone())),
+            None => checker.send(self.number, way),
+        };
+        match sent {
+            // Those that were asked before are still to answer.
+            Ok(0) => None,
+            Ok(asked) => {
+                let quorum = self.schedule.plan.quorum;
+                self.probes.sent(Sent { number: self.number, way, asked, quorum }, now);
+                self.pace.sent(now);
+                None
+            }
+            Err(cause) => Some(self.observe(now, Input::Miss(cause))),
+        }
+    }
+
+    /// What makes probes pointless.
+    fn absent(&self) -> Option<Input> {
+        match (self.link.ifindex, self.link.carrier) {
+            (None, _) => Some(Input::DeviceMissing),
+            (Some(_), false) => Some(Input::CarrierLost),
+            (Some(_), true) => None,
+        }
+    }
+
+    fn observe(&mut self, now: Instant, input: Input) -> Report {
+        let transition = self.machine.observe(now, input);
+        let state = self.machine.state();
+        let mut held = self.machine.held();
+        // What flaps between good and poor is held as well.
+        self.qualities.iter_mut().for_each(|quality| quality.recover_after(held.time));
+        if state == State::Degraded {
+            held.until = self.quality().and_then(Quality::recovers_at);
+        }
+        let mut measured = self.measured();
+        if state == State::Down {
+            // The times of a link that does not answer are history.
+            (measured.rtt, measured.jitter) = (None, None);
+        }
+        Report {
+            path: self.path,
+            state,
+            reason: self.machine.reason().clone(),
+            transition,
+            measured,
+            held,
+            asking: self.asking(now),
+            rounds: std::mem::take(&mut self.ended),
+            switched: self.switched.take(),
+        }
+    }
+
+    fn asking(&self, now: Instant) -> Asking {
+        let scored = |score: super::auto::Score| {
+            Some(Scored {
+                kind: self.kind(usize::from(score.method.0))?,
+                reliability: score.reliability,
+                tried: score.tried,
+                answered: score.answered,
+                lies: score.lies,
+            })
+        };
+        let scores = self.auto.as_ref().map(Auto::scores).unwrap_or_default();
+        Asking {
+            by: self.kind(self.present()),
+            interval: self.pace.interval(now),
+            loaded: self.loaded,
+            scores: scores.into_iter().filter_map(scored).collect(),
+        }
+    }
+}
+
+fn qualities(schedule: &Schedule) -> Vec<Quality> {
+    schedule.plan.ways.iter().map(|_| Quality::new(schedule.thresholds)).collect()
+}
+
+fn pace(schedule: &Schedule) -> Pace {
+    let interval = schedule.interval;
+    let mut pace = Pace::new(pace::Settings {
+        interval,
+        retries: schedule.settings.retries,
+        quickest: QUICKEST.min(interval),
+        slowest: SLOWEST.max(interval),
+        calm: CALM,
+    });
+    if let Some(budget) = schedule.budget {
+        // One that is too small was refused with the configuration.
+        if let Err(error) = pace.budget(budget, schedule.plan.bytes()) {
+            tracing::warn!(%error, "checks without a budget");
+        }
+    }
+    pace
+}
+
+/// A choice, if there is one.
+fn auto(plan: &Plan, now: Instant, seed: u64) -> Option<Auto> {
+    let ids: Vec<MethodId> =
+        (0..plan.ways.len()).filter_map(|way| u8::try_from(way).ok().map(MethodId)).collect();
+    (ids.len() > 1).then(|| Auto::new(&ids, now, seed)).flatten()
+}

@@ -158,7 +158,8 @@ impl Tally {
             }
             Counted::Failed => {}
             Counted::Lied => {
-                self.lies = self.lies.saturating_add(1);
+                // One outage may have hundreds; each would take long to forgive.
+                self.lies = (self.lies + 1).min(LIAR_AT);
                 self.last_lie = Some(now);
             }
         }

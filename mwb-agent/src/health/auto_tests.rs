@@ -162,7 +162,7 @@ fn a_liar_is_left_within_seconds_of_an_outage_under_traffic_and_believed_no_more
     assert!(!run.auto.vouches(PING));
     assert_eq!(run.switches.len(), 1);
     // Lies are forgotten, one in 20 minutes.
-    run.rounds(11 * MINUTE, BYTES, well);
+    run.rounds(12 * MINUTE, BYTES, well);
     assert!(run.auto.vouches(PING));
     assert_eq!(run.score(PING).lies, 2);
 }

@@ -247,7 +247,10 @@ mod tests {
     fn a_truncated_answer_is_refused() {
         for request in [request4(US4, THEM4, &STAMP), request6(US6, THEM6, &STAMP)] {
             let answer = answered(&request);
-            for length in 0..answer.len() {
+            // What is behind the token does not matter, and is cut off when it is read.
+            let needed = answer.len() - usize::from(STAMP.size) + TOKEN;
+            assert!(reply(&answer[..needed], 9901, b"01234567").is_some());
+            for length in 0..needed {
                 assert_eq!(reply(&answer[..length], 9901, b"01234567"), None);
             }
         }

@@ -39,8 +39,12 @@ pub const DOUBT_LASTS: Duration = Duration::from_secs(10);
 /// Rounds in a row without an answer that are a sign together with SYNs: at a
 /// loss of 20 % that is one run in 3,000.
 pub const BLIND_AFTER: u32 = 5;
-/// Two late or missing answers within this mark the link as saturated, for as long.
+/// Two late or missing answers within this, or three intervals, mark the link as
+/// saturated, for as long.
 const SATURATED_FOR: Duration = Duration::from_secs(2);
+/// The step by which the time without a queue follows longer ones: minutes at the
+/// default interval, so that it outlasts a download.
+const BASE_RISES: f64 = 1.0 / 512.0;
 /// Within so long a hard failure is to be noticed under traffic.
 const JUDGED_WITHIN: Duration = Duration::from_secs(1);
 /// What is later than usual by less is no jump.
@@ -99,6 +103,9 @@ pub struct Pace {
     held_back: u32,
     /// Smoothed round-trip time and deviation, in seconds (RFC 6298).
     usual: Option<(f64, f64)>,
+    /// The time without a queue, in seconds: falls as the smoothed one, and rises
+    /// slowly.
+    base: Option<f64>,
     doubt_since: Option<Instant>,
     /// Answers as usual since.
     settled: u32,
@@ -123,6 +130,7 @@ impl Pace {
             unanswered: 0,
             held_back: 0,
             usual: None,
+            base: None,
             doubt_since: None,
             settled: 0,
             calm_since: None,
@@ -168,8 +176,13 @@ impl Pace {
             deviation + ((sample - rtt).abs() - deviation) / 4.0,
         ));
         self.heard(now);
-        if late {
+        let base = self.base.get_or_insert(sample);
+        let queued = sample > *base * 2.0 + JUMP_AT_LEAST;
+        *base += (sample - *base) * if sample < *base { 1.0 / 8.0 } else { BASE_RISES };
+        if queued {
             self.strain(now);
+        }
+        if late {
             self.doubt(now);
             self.calm_since = None;
         }
@@ -253,8 +266,12 @@ impl Pace {
         let Some(budget) = self.budget else { return wanted };
         let urgent = self.in_doubt(now) && (!self.is_alive_by_traffic(now) || self.half_blind(now));
         let wanted = if urgent { wanted } else { wanted.max(budget.steady()) };
+        let wait = budget.until_next(now);
+        if wait.is_zero() {
+            return wanted;
+        }
         let since = self.last_sent.map_or(Duration::ZERO, |at| now.duration_since(at));
-        wanted.max(since + budget.until_next(now))
+        wanted.max(since + wait)
     }
 
     /// Whether a round is due before the interval is over: something asked for one,
@@ -282,8 +299,8 @@ impl Pace {
     #[must_use]
     pub fn load(&self, now: Instant) -> Load {
         let [Some(before), Some(last)] = self.strained else { return Load::Light };
-        let strained =
-            is_within(now, last, SATURATED_FOR) && is_within(last, before, SATURATED_FOR);
+        let time = SATURATED_FOR.max(self.settings.interval * 3);
+        let strained = is_within(now, last, time) && is_within(last, before, time);
         if strained { Load::Saturated } else { Load::Light }
     }
 

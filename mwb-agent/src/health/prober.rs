@@ -70,6 +70,10 @@ impl Prober {
         }
     }
 
+    fn is_program(&self, way: usize) -> bool {
+        self.plan.ways.get(way).is_some_and(|way| way.kind() == Kind::Exec)
+    }
+
     fn ask(&mut self, round: u16, way: usize) -> Result<u32, Cause> {
         let Some(Way::Other { kind, questions }) = self.plan.ways.get(way) else {
             return Err(Cause::NoTarget);
@@ -150,7 +154,8 @@ impl Checker for Prober {
             }
             let outcome = match result {
                 Ok(good) => Outcome::Good { time: Some(good.time), warning: good.warning },
-                Err(bad) if bad.is_silence() => Outcome::Silence,
+                // What a program says is said, though it proves nothing about a target.
+                Err(bad) if bad.is_silence() && !self.is_program(way) => Outcome::Silence,
                 Err(bad) => Outcome::Wrong(bad.to_string()),
             };
             return Some(Answer { round, way, who, outcome });

@@ -133,6 +133,12 @@ impl Quality {
         self.poor
     }
 
+    /// Whether enough probes have come to an end to say something about loss.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.probes >= LOSS_MINIMUM
+    }
+
     fn count(&mut self, lost: bool) {
         let window = (1u128 << LOSS_WINDOW) - 1;
         self.lost = (self.lost << 1 | u128::from(lost)) & window;

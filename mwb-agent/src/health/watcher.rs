@@ -123,6 +123,20 @@ impl Watcher {
         self.qualities.get(self.present())
     }
 
+    /// How the link is worse than a threshold. What one way says is the way's own fault if
+    /// another that is to be believed finds the link well.
+    fn poor(&self) -> Option<Poor> {
+        let poor = self.quality().and_then(Quality::poor)?;
+        let vouches = |way: usize| {
+            let id = u8::try_from(way).map(MethodId);
+            self.auto.as_ref().is_some_and(|auto| id.is_ok_and(|id| auto.vouches(id)))
+        };
+        let well = |(way, quality): (usize, &Quality)| {
+            quality.is_known() && quality.poor().is_none() && vouches(way)
+        };
+        if self.qualities.iter().enumerate().any(well) { None } else { Some(poor) }
+    }
+
     fn measured(&self) -> Measured {
         self.quality().map(Quality::measured).unwrap_or_default()
     }
@@ -205,8 +219,7 @@ impl Watcher {
         if !vouches {
             return None;
         }
-        let poor = self.quality().and_then(Quality::poor);
-        let poor = poor.or(self.warning.then_some(Poor::Warning));
+        let poor = self.poor().or(self.warning.then_some(Poor::Warning));
         Some(self.observe(now, Input::Answer(poor)))
     }
 

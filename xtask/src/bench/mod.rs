@@ -9,6 +9,7 @@ mod bond_goodput;
 mod bond_pps;
 mod boringtun;
 mod comparison;
+mod detect;
 mod failover_gap;
 mod flows;
 mod frames;
@@ -68,6 +69,7 @@ pub const BENCHES: &[Bench] = &[
     steer_tcp::BENCH,
     flows::BENCH,
     failover_gap::BENCH,
+    detect::BENCH,
     bond_pps::BENCH,
     bond_goodput::BENCH,
     bond_goodput::STRIPED,

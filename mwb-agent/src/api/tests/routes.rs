@@ -107,7 +107,11 @@ async fn an_unknown_route_lists_those_that_exist() {
     let routes: Vec<&str> = ROUTES.into_iter().chain(CHANGES).collect();
     assert_eq!(body["routes"], serde_json::json!(routes));
     for route in ROUTES {
-        let query = if route == "/v1/why" { "?packet=udp+192.0.2.10:1+203.0.113.5:2" } else { "" };
+        let query = match route {
+            "/v1/why" => "?packet=udp+192.0.2.10:1+203.0.113.5:2",
+            "/v1/history" => "?wan=fiber",
+            _ => "",
+        };
         let asked = format!("{route}{query}");
         let (status, body) = get_any(&server.socket, &asked).await.expect("an answer");
         assert_eq!(status, 200, "{route}: {body}");

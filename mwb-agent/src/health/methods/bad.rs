@@ -121,7 +121,7 @@ impl Bad {
 
     /// Of two failures the one that tells more.
     pub(super) fn or(self, other: Bad) -> Bad {
-        self
+        if self.is_silence() { other } else { self }
     }
 }
 

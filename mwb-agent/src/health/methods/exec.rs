@@ -133,6 +133,7 @@ impl Exec {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
+            .env_clear()
             .env("PATH", PATH)
             .env("LANG", "C")
             .current_dir("/")
@@ -164,7 +165,7 @@ struct Group(Pid);
 impl Drop for Group {
     fn drop(&mut self) {
         // It fails only if the group has no member that can be ended.
-        let _ = nix::sys::signal::kill(self.0, Signal::SIGKILL);
+        let _ = killpg(self.0, Signal::SIGKILL);
     }
 }
 

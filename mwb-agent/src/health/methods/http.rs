@@ -121,7 +121,7 @@ impl Http {
             stop = stop.next(status, &location)?;
             let astray =
                 |why: &str| Err(Bad::Redirect { to: stop.url.to_string(), why: why.to_owned() });
-            if seen.len() >= MOST_REDIRECTS {
+            if seen.len() > MOST_REDIRECTS {
                 return astray("more than 5 redirects");
             }
             if !seen.insert(stop.clone()) {
@@ -183,7 +183,7 @@ impl Http {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         // A name or a token of the operator's is for the server he named.
-        if true {
+        if stop.url.origin() == self.first.url.origin() {
             for name in self.headers.keys() {
                 headers.remove(name);
                 for value in self.headers.get_all(name) {
@@ -280,7 +280,7 @@ async fn look(mut body: Incoming, to: SocketAddr, wanted: &str) -> Result<(), Ba
     {
         let frame = frame.map_err(|error| broken(to, &error))?;
         let Some(data) = frame.data_ref() else { continue };
-        let from = read.len();
+        let from = (read.len() + 1).saturating_sub(wanted.len());
         read.extend_from_slice(&data[..data.len().min(MOST_BODY - read.len())]);
         if find(&read, wanted.as_bytes(), from).is_some() {
             return Ok(());

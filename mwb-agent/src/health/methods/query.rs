@@ -230,7 +230,8 @@ fn answers(message: &Message, answer: &Message) -> bool {
     let repeated = answer.queries == message.queries;
     let unread =
         answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError;
-     answer.metadata.message_type == MessageType::Response
+    answer.metadata.id == message.metadata.id
+        && answer.metadata.message_type == MessageType::Response
         && answer.metadata.op_code == OpCode::Query
         && (repeated || unread)
 }

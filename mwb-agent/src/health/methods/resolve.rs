@@ -22,7 +22,7 @@ const MOST_SERVERS: usize = 3;
 /// A longer file is no resolv.conf.
 const LONGEST_FILE: u64 = 64 << 10;
 /// How long one family's addresses wait for the other's. RFC 8305, 3.
-const OTHER_FAMILY: Duration = Duration::from_secs(50);
+const OTHER_FAMILY: Duration = Duration::from_millis(50);
 
 /// Which name servers are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::via::{self, fault};
 use super::{Bad, Good, Target, Via, find};
 
 /// What a service says first is shorter.
-const MOST_READ: usize = 5 << 10;
+const MOST_READ: usize = 4 << 10;
 
 /// Connects to a port.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -109,7 +109,7 @@ impl Tls {
         budget: &Budget,
     ) -> Result<TlsStream<TcpStream>, Bad> {
         let name = match &self.server_name {
-            Some(name) if renamed || true => name.clone(),
+            Some(name) if renamed => name.clone(),
             _ => server_name(host).map_err(|invalid| Bad::NotSent(invalid.to_string()))?,
         };
         let text = name.to_str().into_owned();
@@ -266,7 +266,7 @@ impl ServerCertVerifier for Strict {
             // The second: a CA's own certificate, which no server should show.
             rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::Other(_),
-            ) if !is_self_signed(certificate) => {
+            ) if is_self_signed(certificate) => {
                 CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
             }
             other => other,

@@ -60,7 +60,7 @@ impl Via {
         let socket = socket.map_err(|error| no_socket(&error))?;
         socket.set_nonblocking(true).map_err(|error| no_socket(&error))?;
         if let Some(device) = &self.device {
-            let bound = socket.bind_device(if device == "lo" { None } else { Some(device.as_bytes()) });
+            let bound = socket.bind_device(Some(device.as_bytes()));
             bound.map_err(|error| no_device(device, &error))?;
         }
         if let Some(source) = self.source(to)? {

@@ -32,7 +32,7 @@ pub struct TooSmall {
 
 /// The budget of one WAN.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub(super) struct Budget {
     /// Rounds that fit into a day.
     rounds: f64,
     saved: f64,
@@ -45,7 +45,7 @@ impl Budget {
     ///
     /// # Errors
     /// Its steady pace is slower than a round a minute.
-    pub fn new(bytes_per_day: u64, bytes_per_round: u64) -> Result<Self, TooSmall> {
+    pub(super) fn new(bytes_per_day: u64, bytes_per_round: u64) -> Result<Self, TooSmall> {
         let round = bytes_per_round.max(1);
         // Exact for budgets up to 8 PB.
         let least_rounds = DAY.as_secs() / SLOWEST.as_secs() * 5 / 4;
@@ -60,26 +60,26 @@ impl Budget {
     /// The same budget with what is saved of an older one: a change must not
     /// give a second reserve.
     #[must_use]
-    pub fn after(self, old: Option<Self>) -> Self {
+    pub(super) fn after(self, old: Option<Self>) -> Self {
         let Some(old) = old else { return self };
         Self { saved: old.saved.min(self.rounds * RESERVE), at: old.at, ..self }
     }
 
     /// A round was sent.
-    pub fn spend(&mut self, now: Instant) {
+    pub(super) fn spend(&mut self, now: Instant) {
         self.saved = (self.saved(now) - 1.0).max(0.0);
         self.at = Some(now);
     }
 
     /// The time between rounds when nothing is in doubt.
     #[must_use]
-    pub fn steady(&self) -> Duration {
+    pub(super) fn steady(&self) -> Duration {
         Duration::from_secs_f64(DAY.as_secs_f64() / (self.rounds * STEADY))
     }
 
     /// How long until there is a round to spend.
     #[must_use]
-    pub fn until_next(&self, now: Instant) -> Duration {
+    pub(super) fn until_next(&self, now: Instant) -> Duration {
         Duration::from_secs_f64((1.0 - self.saved(now)).max(0.0) / self.rate())
     }
 

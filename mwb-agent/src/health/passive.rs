@@ -21,17 +21,17 @@ use std::time::{Duration, Instant};
 
 /// For how long packets that came back prove that the link works: one sample
 /// of 250 ms and a late tick.
-pub const FRESH: Duration = Duration::from_millis(300);
+pub(super) const FRESH: Duration = Duration::from_millis(300);
 /// How long nothing must come back to packets that go out.
-pub const SILENCE: Duration = Duration::from_millis(200);
+pub(super) const SILENCE: Duration = Duration::from_millis(200);
 /// Within so long packets must have come back for their end to be a sign.
-pub const TWO_WAY: Duration = Duration::from_secs(30);
+pub(super) const TWO_WAY: Duration = Duration::from_secs(30);
 /// A pause that traffic may make: what is silent for longer is cut.
-pub const STALL: Duration = Duration::from_millis(600);
+pub(super) const STALL: Duration = Duration::from_millis(600);
 /// SYNs in a row without an answer that are a sign.
-pub const SYNS: u64 = 2;
+pub(super) const SYNS: u64 = 2;
 /// How old the first of these must be: most of the Internet answers sooner.
-pub const SYNS_FOR: Duration = Duration::from_millis(300);
+pub(super) const SYNS_FOR: Duration = Duration::from_millis(300);
 /// Packets that come back are proof from this part of their usual rate on, which
 /// is an average over [`USUAL_OVER`].
 const PROOF_FROM: f64 = 0.25;
@@ -52,7 +52,7 @@ pub struct Sample {
 
 /// What is known of the traffic of one WAN.
 #[derive(Clone, Debug, Default)]
-pub struct Passive {
+pub(super) struct Passive {
     last_sample: Option<Instant>,
     /// Packets that come back in a second.
     usual_back: f64,
@@ -68,7 +68,7 @@ pub struct Passive {
 
 impl Passive {
     /// Takes what has passed since the sample before. Whether silence has begun.
-    pub fn take(&mut self, now: Instant, sample: Sample) -> bool {
+    pub(super) fn take(&mut self, now: Instant, sample: Sample) -> bool {
         if sample.synacks_back > 0 {
             (self.syns, self.syns_since) = (0, None);
         } else if sample.syns_out > 0 {
@@ -94,7 +94,7 @@ impl Passive {
     }
 
     /// A probe was answered.
-    pub fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         (self.syns, self.syns_since) = (0, None);
         if self.silence_since.take().is_some() {
             self.to_nobody = true;
@@ -103,26 +103,26 @@ impl Passive {
 
     /// Until when proof holds; `None` if there never was any.
     #[must_use]
-    pub fn fresh_until(&self) -> Option<Instant> {
+    pub(super) fn fresh_until(&self) -> Option<Instant> {
         self.last_proof.map(|at| at + FRESH)
     }
 
     /// From when on traffic that is silent has paused for too long; `None` if it is
     /// not silent.
     #[must_use]
-    pub fn stalled_at(&self) -> Option<Instant> {
+    pub(super) fn stalled_at(&self) -> Option<Instant> {
         self.silence_since.and(self.last_proof).map(|at| at + STALL)
     }
 
     /// Whether packets went out within `time`.
     #[must_use]
-    pub fn went_out(&self, now: Instant, time: Duration) -> bool {
+    pub(super) fn went_out(&self, now: Instant, time: Duration) -> bool {
         self.last_out.is_some_and(|at| now.duration_since(at) < time)
     }
 
     /// Whether SYNs go unanswered.
     #[must_use]
-    pub fn syns_unanswered(&self, now: Instant) -> bool {
+    pub(super) fn syns_unanswered(&self, now: Instant) -> bool {
         let old = |at: Instant| now.duration_since(at) >= SYNS_FOR;
         self.syns >= SYNS && self.syns_since.is_some_and(old)
     }

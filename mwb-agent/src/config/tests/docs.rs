@@ -64,6 +64,7 @@ fn base(key: &str, value: &str) -> String {
         ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND.to_owned(),
         _ if is_in("bond") || is_in("reorder") => LEAST_BOND.to_owned(),
         _ if is_in("server") => LEAST_SERVER.to_owned(),
+        ("history.file" | "history.changes", _) => format!("{BASE}history: {{}}\n"),
         ("history.fine", _) => format!("{BASE}history: {{medium: 3650d, coarse: 3650d}}\n"),
         ("history.medium", _) => format!("{BASE}history: {{fine: 2h, coarse: 3650d}}\n"),
         ("history.coarse", _) => format!("{BASE}history: {{fine: 2h, medium: 2h}}\n"),

@@ -232,6 +232,12 @@ impl Machine {
         self.settings.retries
     }
 
+    /// Misses in a row so far.
+    #[must_use]
+    pub fn misses(&self) -> u32 {
+        self.misses
+    }
+
     /// State now.
     #[must_use]
     pub fn state(&self) -> State {

@@ -293,7 +293,15 @@ impl Watcher {
                 auto.evidence(now, Evidence::SilenceUnderTraffic);
             }
         }
-        self.count(now)
+        let mut news = self.count(now);
+        // Packets that come back end a row of misses, which would else add up over hours.
+        // They do not bring back a WAN that is down: they may come unasked.
+        let proves = self.pace.is_alive_by_traffic(now) && self.machine.state().is_usable();
+        if proves && self.machine.misses() > 0 {
+            let poor = self.poor();
+            news.push(self.observe(now, Input::Answer(poor)));
+        }
+        news
     }
 
     pub(super) fn relink(

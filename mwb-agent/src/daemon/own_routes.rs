@@ -76,13 +76,11 @@ fn wanted(config: &Config, wans: &[(u8, bool)], network: &Snapshot) -> Wanted {
     let tables = config.wans.iter().zip(wans).map(|(wan, &(path, usable))| {
         let mut table =
             WanTable { path, device: wan.device.clone(), usable, ..WanTable::default() };
+        let Some(device) = network.device(&wan.device) else { return table };
         // Without a carrier the kernel may have no routes there, and sends nothing.
-        let Some(device) = network.device(&wan.device).filter(|device| device.carrier) else {
-            return table;
-        };
+        table.ifindex = device.carrier.then_some(device.ifindex);
         let own: Vec<IpAddr> =
             device.addresses.iter().filter(|address| address.global).map(|a| a.ip).collect();
-        table.ifindex = Some(device.ifindex);
         table.subnets = device.subnets().filter(|net| !is_alone(net, &own)).collect();
         let speaks = |v6: bool| own.iter().any(|ip| ip.is_ipv6() == v6);
         let known4 = network.gateway4(device.ifindex);
@@ -94,7 +92,7 @@ fn wanted(config: &Config, wans: &[(u8, bool)], network: &Snapshot) -> Wanted {
     });
     let tables: Vec<WanTable> = tables.collect();
     let mut apart: Vec<IpNet> = tables.iter().flat_map(|table| table.subnets.clone()).collect();
-    apart.retain(|subnet| is_apart(subnet, &tables, network));
+    apart.retain(|subnet| is_apart(subnet, config, network));
     apart.sort();
     apart.dedup();
     // Nothing is led there by rule yet but sockets and addresses.
@@ -123,8 +121,9 @@ fn is_alone(net: &IpNet, own: &[IpAddr]) -> bool {
 
 /// Whether nobody else's route lies in the subnet of a WAN: then main knows nothing about
 /// it but the link.
-fn is_apart(subnet: &IpNet, tables: &[WanTable], network: &Snapshot) -> bool {
-    let is_wan = |ifindex: u32| tables.iter().any(|table| table.ifindex == Some(ifindex));
+fn is_apart(subnet: &IpNet, config: &Config, network: &Snapshot) -> bool {
+    let wans = || config.wans.iter().filter_map(|wan| network.device(&wan.device));
+    let is_wan = |ifindex: u32| wans().any(|device| device.ifindex == ifindex);
     !network.routes.iter().any(|route| {
         subnet.contains(&route.destination)
             && (route.destination != *subnet || !is_wan(route.ifindex))

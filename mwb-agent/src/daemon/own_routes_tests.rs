@@ -45,19 +45,26 @@ fn a_table_is_what_the_device_has_and_the_configuration_says() {
 }
 
 #[test]
-fn a_device_that_is_away_or_dark_has_rules_and_no_routes() {
+fn a_device_that_is_away_has_rules_by_its_name_and_no_more() {
+    let mut network = fixture::network();
+    network.devices.remove(2);
+    let wanted = wanted(&fixture::config(), &BOTH, &network);
+    let expected =
+        WanTable { path: 1, device: "wan0".to_owned(), usable: true, ..WanTable::default() };
+    assert_eq!(wanted.wans[0], expected);
+    assert_eq!(wanted.apart, nets(&["203.0.113.0/24", "2001:db8:102::/64"]));
+}
+
+#[test]
+fn without_a_carrier_a_table_has_no_routes_and_addresses_lead_there_all_the_same() {
     let config = fixture::config();
-    let mut dark = fixture::network();
-    dark.devices[2].carrier = false;
-    let mut away = fixture::network();
-    away.devices.remove(2);
-    for network in [dark, away] {
-        let wanted = wanted(&config, &BOTH, &network);
-        let expected =
-            WanTable { path: 1, device: "wan0".to_owned(), usable: true, ..WanTable::default() };
-        assert_eq!(wanted.wans[0], expected);
-        assert_eq!(wanted.apart, nets(&["203.0.113.0/24", "2001:db8:102::/64"]));
-    }
+    let lit = wanted(&config, &BOTH, &fixture::network());
+    let mut network = fixture::network();
+    network.devices[2].carrier = false;
+    let mut dark = wanted(&config, &BOTH, &network);
+    assert_eq!(dark.wans[0].ifindex, None);
+    dark.wans[0].ifindex = Some(3);
+    assert_eq!(dark, lit);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Parser;
 use mwb_agent::config::{self, Config, Mode, Role};
 use mwb_agent::daemon;
 use mwb_agent::dataplane::{DataPlane, Options, Programs};
-use mwb_agent::net::{Bonded, Requests};
+use mwb_agent::net::{Bonded, Requests, Tables};
 use mwb_agent::rights;
 use tracing_subscriber::EnvFilter;
 
@@ -101,7 +101,14 @@ fn detach(instance: &str) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let removed = runtime.block_on(async { Bonded::remove(&Requests::open()?, instance).await })?;
+    let (removed, routes) = runtime.block_on(async {
+        let requests = Requests::open()?;
+        let removed = Bonded::remove(&requests, instance).await?;
+        Ok::<_, mwb_agent::net::Error>((removed, Tables::remove(&requests).await?))
+    })?;
+    if !routes.is_none() {
+        println!("instance {instance}: removed the routing tables of the WANs");
+    }
     if !removed.is_empty() {
         println!("instance {instance}: removed {}", removed.join(", "));
     }

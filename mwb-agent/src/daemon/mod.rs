@@ -40,6 +40,7 @@ mod left;
 #[cfg(test)]
 mod live_tests;
 mod look;
+mod own_routes;
 mod past;
 mod ports;
 mod prefixes;
@@ -62,6 +63,7 @@ use changes::{Changer, Configurable};
 use control::Control;
 use follow::{Followers, Heard};
 use look::Look;
+use own_routes::OwnRoutes;
 use past::Past;
 pub use prepare::{Prepared, prepare};
 use telling::Telling;
@@ -189,6 +191,7 @@ pub async fn run(
         let (requests, network) = (Requests::open()?, network.clone());
         tasks.spawn(bonded::keep(config, instance, requests, maps, network, bus.clone()));
     }
+    let own_routes = OwnRoutes::start(&control, Requests::open()?, &first);
     tasks.spawn(watcher.run());
     let (mut followers, heard) = Followers::start(&control, &tables, devices);
     let Heard { mut reports, mut samples, usage } = heard;
@@ -281,6 +284,9 @@ pub async fn run(
             tracing::error!(%error, "the data plane could not be told");
         }
         bond.tell(&control, &network.borrow());
+        if let Some(own_routes) = &own_routes {
+            own_routes.tell(&control, &network.borrow());
+        }
     };
     bus.publish(EventKind::AgentStopping, None, "the agent stops; the data plane goes on", why);
     api.abort();

@@ -319,7 +319,7 @@ fn net(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// The errno of an answer.
-fn code(error: &rtnetlink::Error) -> Option<i32> {
+pub(super) fn code(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
         _ => None,

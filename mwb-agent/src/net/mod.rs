@@ -1,6 +1,7 @@
 //! The network as the kernel has it: devices, addresses, routes, neighbours.
 //!
-//! [`Bonded`] makes the device of a bond; nothing else is ever changed.
+//! [`Bonded`] makes the device of a bond, [`Tables`] a routing table for each WAN and the
+//! rules that lead there; nothing else is ever changed.
 //!
 //! [`Watcher`] keeps a [`Snapshot`] up to date; [`Requests`] reads once and asks
 //! the kernel to resolve a neighbour. What is on which device, and what
@@ -19,7 +20,11 @@ mod features;
 #[cfg(test)]
 mod owned_tests;
 mod peer;
+mod rule_message;
+mod rules;
 mod snapshot;
+mod table_routes;
+mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -32,7 +37,9 @@ pub use carrier::CarrierSocket;
 pub use driver::driver;
 pub use dump::Requests;
 pub use features::features;
+pub use rules::{KernelAction, KernelRule, PRIORITIES};
 pub use snapshot::{Address, Device, Neighbour, Peer, Reachability, Route, Snapshot, Watched};
+pub use tables::{Changes, TABLES, Tables, WanTable, Wanted, number as table_number};
 pub use watcher::Watcher;
 
 /// What can go wrong between us and the kernel's network configuration.
@@ -79,6 +86,31 @@ pub enum Error {
         /// The bond's device.
         device: String,
     },
+    /// Somebody else has routes in the table of a WAN.
+    #[error(
+        "routing table {table} should be a WAN's, and has routes of somebody else (`ip route show \
+         table {table}`, protocol {protocol}); give those another table"
+    )]
+    TableTaken {
+        /// Its number.
+        table: u32,
+        /// Whose, as a number of /etc/iproute2/rt_protos.
+        protocol: u8,
+    },
+    /// A rule cannot be what it should be.
+    #[error("rule {index} of those handed to the kernel: {why}")]
+    Rule {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        why: String,
+    },
+    /// There are not as many priorities.
+    #[error("{0} rules take more of the kernel's priorities than ours, 7750 to 8898; use fewer")]
+    TooManyRules(usize),
+    /// The kernel cannot tell packets by it.
+    #[error("this kernel has no rules by DSCP: that needs Linux 6.12; leave out `dscp`")]
+    NoDscp,
     /// IPv6 would leave by a WAN and not by the bond.
     #[error(
         "IPv6 is switched off on {0}, and not on the whole machine: what the bond should carry \

@@ -55,6 +55,7 @@ mod host;
 mod lab;
 mod limits;
 mod mtu;
+mod own_routes;
 mod packets;
 mod port;
 mod protocols;
@@ -158,6 +159,7 @@ pub fn cases() -> Vec<Case> {
         flood::cases(),
         wans::cases(),
         tags::cases(),
+        own_routes::cases(),
         redial::cases(),
         reload::cases(),
         change::cases(),

@@ -61,6 +61,9 @@ pub struct Counters {
     pub of: [Counter; COUNTERS],
     /// The place that the kernel side counts at; nothing to anybody else.
     pub place: u64,
+    /// Of the packets that were forwarded, those that ask for a TCP connection (out: SYN
+    /// without ACK), or answer one that does (in: SYN with ACK).
+    pub syns: u64,
 }
 
 /// Entry of the counters of a path. `path` is the path that carries the packet (0:

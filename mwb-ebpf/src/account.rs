@@ -3,6 +3,7 @@
 use mwb_common::{
     maps::{COUNTERS as PLACES, Counter, Direction, counter_entry, counter_place},
     nat::protocol,
+    parse::tcp_flag,
     reason::Reason,
 };
 
@@ -20,12 +21,14 @@ pub(crate) struct Account {
     pub(crate) protocol: u8,
     /// Bytes from the IP header on; of other frames, behind Ethernet.
     pub(crate) bytes: u32,
+    /// A SYN that goes out, or the answer to one that comes in: see `Counters::syns`.
+    pub(crate) is_syn: bool,
 }
 
 impl Account {
     #[inline(always)]
     pub(crate) fn new(direction: Direction) -> Self {
-        Self { direction, path: 0, protocol: 0, bytes: 0 }
+        Self { direction, path: 0, protocol: 0, bytes: 0, is_syn: false }
     }
 
     /// Notes an IPv4 protocol.
@@ -38,6 +41,13 @@ impl Account {
     #[inline(always)]
     pub(crate) fn ipv6(&mut self, number: u8) {
         self.protocol = 4 + class(number);
+    }
+
+    /// Notes the TCP flags of a packet that is forwarded.
+    #[inline(always)]
+    pub(crate) fn tcp(&mut self, flags: u8) {
+        let answer = if matches!(self.direction, Direction::In) { tcp_flag::ACK } else { 0 };
+        self.is_syn = flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | answer;
     }
 
     /// Whether an IPv6 protocol is noted.
@@ -72,6 +82,7 @@ impl Account {
                 let counter = (&raw mut (*counters).of).cast::<Counter>().add(place);
                 (*counter).packets += packets as u64;
                 (*counter).bytes += self.bytes as u64;
+                (*counters).syns += self.is_syn as u64;
             }
         }
     }

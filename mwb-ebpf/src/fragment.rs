@@ -267,6 +267,7 @@ unsafe fn count_orphan(held: *mut Held) {
         path: held.path,
         protocol: held.protocol,
         bytes: held.length.saturating_sub(ETHERNET),
+        is_syn: false,
     }
     .add(Reason::FragmentOrphan, 1);
 }

@@ -13,6 +13,7 @@ use mwb_common::{
 };
 
 use crate::{
+    account::Account,
     frame::{FAST, Frame, TcFrame, XdpFrame},
     path::Place,
 };
@@ -102,15 +103,16 @@ pub(crate) fn seen<F: Frame>(
     flow: &mut Flow,
     frame: &F,
     transport: &Transport,
-    bytes: u32,
+    account: &mut Account,
     now: u64,
 ) {
+    account.tcp(transport.tcp_flags);
     flow.last_seen = now;
     let before =
         if transport.tcp_flags & tcp_flag::SYN != 0 { 0 } else { flow.tcp_flags & !tcp_flag::RST };
     flow.tcp_flags = before | transport.tcp_flags;
     flow.packets += frame.packets() as u64;
-    flow.bytes += bytes as u64;
+    flow.bytes += account.bytes as u64;
 }
 
 /// Why a packet with this TTL or hop limit may not open a flow, if it may not.

@@ -79,7 +79,7 @@ pub(crate) fn outward<F: Frame>(
     }
     if !turns && too_big {
         if F::SLOW && divide::is_divisible(frame, &ip) {
-            seen(flow, frame, &transport, account.bytes, now);
+            seen(flow, frame, &transport, account, now);
             return leave_divided(frame, &ip, &transport, flow).unpack();
         }
         let source = place4(ip.header.source);
@@ -89,7 +89,7 @@ pub(crate) fn outward<F: Frame>(
     if !(F::RESOLVES || resolved && frame.reaches(path.ifindex)) {
         return Ok(Action::HAND_OVER);
     }
-    seen(flow, frame, &transport, account.bytes, now);
+    seen(flow, frame, &transport, account, now);
     let clamped = clamp_mss(frame, &transport, path.mtu - SEGMENT_HEADERS)?;
     rewrite(frame, &ip, &transport, flow, transport.source_field, clamped)?;
     frame.write(network + 12, v4(&flow.address))?;
@@ -186,7 +186,7 @@ pub(crate) fn inward<F: Frame>(
             0 => {}
             _ if !F::RESOLVES => return Ok(Action::HAND_OVER),
             ifindex => {
-                seen(flow, frame, &transport, account.bytes, now);
+                seen(flow, frame, &transport, account, now);
                 let clamped = clamp_mss(frame, &transport, most)?;
                 rewrite(frame, &ip, &transport, flow, transport.destination_field, clamped)?;
                 frame.write(network + 16, host)?;
@@ -200,7 +200,7 @@ pub(crate) fn inward<F: Frame>(
     }
     if too_big {
         if F::SLOW && divide::is_divisible(frame, &ip) {
-            seen(flow, frame, &transport, account.bytes, now);
+            seen(flow, frame, &transport, account, now);
             return arrive_divided(frame, &ip, &transport, flow).unpack();
         }
         let source = place4(ip.header.source);
@@ -209,7 +209,7 @@ pub(crate) fn inward<F: Frame>(
     if !frame.reaches(flow.ifindex) {
         return Ok(Action::HAND_OVER);
     }
-    seen(flow, frame, &transport, account.bytes, now);
+    seen(flow, frame, &transport, account, now);
     let clamped = clamp_mss(frame, &transport, most)?;
     rewrite(frame, &ip, &transport, flow, transport.destination_field, clamped)?;
     frame.write(network + 16, host)?;

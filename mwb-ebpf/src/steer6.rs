@@ -88,7 +88,7 @@ pub(crate) fn outward<F: Frame>(
     if !(F::RESOLVES || resolved && frame.reaches(path.ifindex)) {
         return Ok(Action::HAND_OVER);
     }
-    seen(flow, frame, &transport, account.bytes, now);
+    seen(flow, frame, &transport, account, now);
     clamp(frame, &transport, path.mtu)?;
     count_hop(frame, &ip)?;
     frame.write(network + 8, flow.address)?;
@@ -152,7 +152,7 @@ pub(crate) fn inward<F: Frame>(
             0 => {}
             _ if !F::RESOLVES => return Ok(Action::HAND_OVER),
             ifindex => {
-                seen(flow, frame, &transport, account.bytes, now);
+                seen(flow, frame, &transport, account, now);
                 clamp(frame, &transport, most)?;
                 count_hop(frame, &ip)?;
                 frame.write(network + 24, flow.address)?;
@@ -170,7 +170,7 @@ pub(crate) fn inward<F: Frame>(
     if !frame.reaches(flow.ifindex) {
         return Ok(Action::HAND_OVER);
     }
-    seen(flow, frame, &transport, account.bytes, now);
+    seen(flow, frame, &transport, account, now);
     clamp(frame, &transport, most)?;
     count_hop(frame, &ip)?;
     frame.write(network + 24, flow.address)?;

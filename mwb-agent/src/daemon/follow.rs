@@ -77,11 +77,17 @@ impl Followers {
     /// Tells those that probe what has passed their WANs.
     pub(super) fn passed(&self, totals: &Totals) {
         for ((path, _), probed) in &self.probed {
-            let packets = |totals: &[super::rates::Total]| {
-                totals.get(usize::from(*path)).map_or(0, |total| total.packets)
+            let of = |totals: &[super::rates::Total]| {
+                totals.get(usize::from(*path)).copied().unwrap_or_default()
             };
+            let (up, down) = (of(&totals.up), of(&totals.down));
             // Each time, though nothing has passed: that is known then.
-            let passed = Passed { out: packets(&totals.up), back: packets(&totals.down) };
+            let passed = Passed {
+                out: up.packets,
+                back: down.packets,
+                syns: up.syns,
+                answers: down.syns,
+            };
             probed.passed.send_replace(passed);
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use mwb_common::maps::{Counter, Direction, PATH_SLOTS};
+use mwb_common::maps::{Direction, PATH_SLOTS};
 use mwb_common::reason::Verdict;
 
-use crate::dataplane::{CounterRow, Error, Tables};
+use crate::dataplane::{CounterRow, Error, Forwarded, Tables};
 
 /// Time constant of the smoothing, in seconds.
 const SMOOTHING: f64 = 0.5;
@@ -15,6 +15,8 @@ const SMOOTHING: f64 = 0.5;
 pub(super) struct Total {
     pub(super) packets: u64,
     pub(super) bytes: u64,
+    /// TCP connections asked for, or such questions answered; not known of single rows.
+    pub(super) syns: u64,
 }
 
 /// What was forwarded, by path id.
@@ -38,9 +40,9 @@ impl Totals {
         let mut totals = Self::zero();
         for &path in paths {
             for direction in Direction::ALL {
-                let Counter { packets, bytes } = tables.forwarded(direction, path, bonded)?;
+                let Forwarded { packets, bytes, syns } = tables.forwarded(direction, path, bonded)?;
                 if let Some(total) = totals.of_direction(direction).get_mut(usize::from(path)) {
-                    *total = Total { packets, bytes };
+                    *total = Total { packets, bytes, syns };
                 }
             }
         }
@@ -148,10 +150,10 @@ mod tests {
             row(Direction::Out, 1, Reason::Bonded, 2000),
         ];
         let totals = Totals::of(&rows, false);
-        assert_eq!(totals.up[1], Total { packets: 4, bytes: 4000 });
-        assert_eq!(totals.down[1], Total { packets: 5, bytes: 5000 });
+        assert_eq!(totals.up[1], Total { packets: 4, bytes: 4000, syns: 0 });
+        assert_eq!(totals.down[1], Total { packets: 5, bytes: 5000, syns: 0 });
         assert_eq!(totals.down[2], Total::default());
-        assert_eq!(Totals::of(&rows, true).up[1], Total { packets: 6, bytes: 6000 });
+        assert_eq!(Totals::of(&rows, true).up[1], Total { packets: 6, bytes: 6000, syns: 0 });
     }
 
     #[test]

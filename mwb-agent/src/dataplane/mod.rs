@@ -51,7 +51,7 @@ pub use spec::{
     Attachment, CounterRow, DeviceSpec, Hook, HookChoice, Mode, Options, PIN_ROOT, PrefixRule,
     ProgramId, Programs, Role,
 };
-pub use tables::{Tables, Waiting};
+pub use tables::{Forwarded, Tables, Waiting};
 pub use test_run::TestOutcome;
 
 use maps::Settings;

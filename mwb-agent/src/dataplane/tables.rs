@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Pod;
 use mwb_common::maps::{
-    Contact, Counter, Counters, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment,
+    Contact, Counters, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment,
     Held, Mapping, MappingKey, PATH_SLOTS, PROTOCOLS, Path, PortKey, PortOwner, counter_entry,
     counter_place, held, names,
 };
@@ -240,8 +240,8 @@ impl Tables {
         direction: Direction,
         path: u8,
         bonded: bool,
-    ) -> Result<Counter, Error> {
-        let mut total = Counter::default();
+    ) -> Result<Forwarded, Error> {
+        let mut total = Forwarded::default();
         let entry = counter_entry(direction, path);
         let lanes = self.inner.counters.read(&entry)?.unwrap_or_default();
         for row in counter_rows(entry, &lanes) {
@@ -251,8 +251,21 @@ impl Tables {
                 total.bytes += row.bytes;
             }
         }
+        total.syns = lanes.iter().map(|lane| lane.syns).sum();
         Ok(total)
     }
+}
+
+/// What was forwarded in one direction by one path, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+    /// Of the packets of steered flows those that ask for a TCP connection (out), or answer
+    /// one that does (in).
+    pub syns: u64,
 }
 
 /// The counters of an entry that are not zero, summed over the CPUs. A place that no
@@ -301,7 +314,7 @@ pub(super) fn table<K: Pod, V: Pod>(
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use mwb_common::maps::COUNTER_ENTRIES;
+    use mwb_common::maps::{COUNTER_ENTRIES, Counter};
 
     use super::*;
 

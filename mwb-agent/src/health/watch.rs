@@ -44,6 +44,10 @@ pub struct Passed {
     pub out: u64,
     /// From the Internet: not what the provider's gateway itself sends.
     pub back: u64,
+    /// Those out that ask for a TCP connection (SYN).
+    pub syns: u64,
+    /// Those back that answer one that does (SYN and ACK).
+    pub answers: u64,
 }
 
 /// What is known about a WAN after something has happened to it.

@@ -283,7 +283,8 @@ impl Watcher {
             // Counters of a data plane that was made anew begin anew.
             out_packets: passed.out.saturating_sub(before.out),
             back_packets: passed.back.saturating_sub(before.back),
-            ..Sample::default()
+            syns_out: passed.syns.saturating_sub(before.syns),
+            synacks_back: passed.answers.saturating_sub(before.answers),
         };
         self.pace.traffic(now, sample);
         if let Some(auto) = &mut self.auto {

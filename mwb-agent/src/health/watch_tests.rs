@@ -384,3 +384,27 @@ async fn one_way_that_is_broken_does_not_bring_down_a_link_that_another_proves()
         "{down:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_way_out_that_is_cut_under_an_inbound_stream_is_told_by_connections_without_an_answer() {
+    let mut scene = Scene::new(Start::Unknown, MAC, Some(20));
+    assert!(scene.change().await.is_some_and(|(state, _)| state == State::Up));
+    assert!(scene.passes(Duration::from_secs(2), true).await);
+    scene.fake.answers_after(None);
+    let begun = now();
+    let mut down = None;
+    while down.is_none() && now() - begun < Duration::from_secs(10) {
+        // A stream goes on coming in; nobody answers what is asked.
+        scene.passed.send_modify(|passed| {
+            passed.back += 10;
+            passed.out += 1;
+            passed.syns += 1;
+        });
+        let step = tokio::time::timeout(Duration::from_millis(100), scene.change()).await;
+        down = step.ok().flatten().map(|(state, _)| (state, now() - begun));
+    }
+    assert!(
+        down.is_some_and(|(state, after)| state == State::Down && after < Duration::from_secs(2)),
+        "{down:?}"
+    );
+}

@@ -186,9 +186,10 @@ impl Probes {
         overdue.into_iter().chain(lost).min()
     }
 
-    /// Forgets what is on its way: the device or its address has changed.
-    pub fn forget(&mut self) {
-        self.rounds.clear();
+    /// Forgets what is on its way: the device or its address has changed, or the link works
+    /// again. By which ways those rounds were sent that had no answer.
+    pub fn forget(&mut self) -> Vec<usize> {
+        self.rounds.drain(..).filter(|round| !round.answered).map(|round| round.way).collect()
     }
 }
 

@@ -202,7 +202,9 @@ impl Watcher {
         // into it.
         if self.machine.state() == State::Down {
             self.qualities.iter_mut().for_each(Quality::reset);
-            self.probes.forget();
+            for way in self.probes.forget() {
+                self.ended.extend(self.kind(way).map(|kind| (kind, Ended::Lost)));
+            }
         }
         self.in_doubt = false;
         self.loaded = if way == self.present() {

@@ -341,7 +341,7 @@ layouts!(
     PortKey = 4,
     PortOwner = 16,
     Counter = 16,
-    Counters = 8200,
+    Counters = 8208,
     Contact = 16,
     Fragment = 16,
     Held = 2112,

@@ -118,7 +118,9 @@ pub(super) async fn failover<S: Source>(
             let lasting = seconds.map(|s| span("seconds", s)).transpose()?;
             Change::Failover { wan, lasting }
         }
-        FailoverBody { wan: None, seconds: None, auto: true, dry_run: false } => Change::FailoverAuto,
+        FailoverBody { wan: None, seconds: None, auto: true, dry_run: false } => {
+            Change::FailoverAuto
+        }
         _ => {
             let shapes = r#"{"wan": NAME}, {"wan": NAME, "seconds": N} or {"auto": true}, with "dry_run": true or without"#;
             return Err(Refusal::Request(format!("give {shapes}")));

@@ -236,11 +236,7 @@ const VERBS: [&str; 3] = ["GET", "HEAD", "POST"];
 
 /// Reads a section `health`, of the file or of a WAN. What it does not say is as in
 /// `base`. `ipv6`: whether a WAN carries it.
-pub(super) fn read_health(
-    health: &Fields<'_>,
-    base: &Health,
-    ipv6: bool,
-) -> Result<Health, Fault> {
+pub(super) fn read_health(health: &Fields<'_>, base: &Health, ipv6: bool) -> Result<Health, Fault> {
     let methods = HealthMethod::ALL.map(|method| (method.name(), method));
     let method = health.or("method", base.method, |at| at.word(&methods, &[]))?;
     let degraded = health.section("degraded", &schema::DEGRADED)?;
@@ -366,11 +362,17 @@ fn check_quorum(health: &Fields<'_>, read: &Health) -> Result<(), Fault> {
     if read.quorum <= most {
         return Ok(());
     }
-    let message =
-        format!("{} must answer, and {most} {} asked", read.quorum, if most == 1 { "is" } else { "are" });
+    let message = format!(
+        "{} must answer, and {most} {} asked",
+        read.quorum,
+        if most == 1 { "is" } else { "are" }
+    );
     let fix = format!("choose a quorum of at most {most}, or ask more");
     let at = health.get("quorum").or_else(|| health.get("per_round"));
-    Err(at.map_or_else(|| health.fault(message.clone(), fix.clone()), |at| at.fault(message.clone(), fix.clone())))
+    Err(at.map_or_else(
+        || health.fault(message.clone(), fix.clone()),
+        |at| at.fault(message.clone(), fix.clone()),
+    ))
 }
 
 fn read_per_round(at: &Cursor<'_>) -> Result<Option<u32>, Fault> {
@@ -385,9 +387,8 @@ fn read_targets(at: &Cursor<'_>, ipv6: bool) -> Result<Vec<IpAddr>, Fault> {
     check_count(at, items.len(), schema::TARGETS, "targets")?;
     let mut targets = Vec::with_capacity(items.len());
     for item in &items {
-        let target = item.parsed("an address to ask", "192.0.2.1", |text| {
-            text.parse().ok().filter(is_host)
-        })?;
+        let target = item
+            .parsed("an address to ask", "192.0.2.1", |text| text.parse().ok().filter(is_host))?;
         if target.is_ipv6() && !ipv6 {
             return Err(item.fault(
                 format!("`{target}` has no effect: no WAN has an `ipv6_prefix`"),
@@ -406,7 +407,9 @@ fn is_host(address: &IpAddr) -> bool {
 
 fn push_new<T: PartialEq>(item: &Cursor<'_>, list: &mut Vec<T>, new: T) -> Result<(), Fault> {
     if list.contains(&new) {
-        return Err(item.fault(format!("`{}` is given twice", item.show()), "remove one of the two"));
+        return Err(
+            item.fault(format!("`{}` is given twice", item.show()), "remove one of the two")
+        );
     }
     list.push(new);
     Ok(())
@@ -433,9 +436,8 @@ fn read_http(at: &Cursor<'_>, tls: bool) -> Result<Http, Fault> {
         urls: one_or_more(http.required("url")?, &example, |at| read_url(at, scheme, &example))?,
         verb: http.or("method", "GET", |at| at.word(&verbs, &[]))?,
         headers: http.or("headers", Vec::new(), read_headers)?,
-        status: http.or("status", vec![(200, 200)], |at| {
-            one_or_more(at, "[200, 300-399]", read_status)
-        })?,
+        status: http
+            .or("status", vec![(200, 200)], |at| one_or_more(at, "[200, 300-399]", read_status))?,
         body: http.get("body").map(|at| read_words(at, "ok")).transpose()?,
         follow_redirects: http.or("follow_redirects", true, Cursor::boolean)?,
         verify_tls: !tls || http.or("verify_tls", true, Cursor::boolean)?,
@@ -459,10 +461,9 @@ fn read_http(at: &Cursor<'_>, tls: bool) -> Result<Http, Fault> {
     if !read.verify_tls
         && let Some(at) = http.get("ca_file")
     {
-        return Err(at.key_fault(
-            "it has no effect: `verify_tls` is false",
-            "remove one of the two",
-        ));
+        return Err(
+            at.key_fault("it has no effect: `verify_tls` is false", "remove one of the two")
+        );
     }
     Ok(read)
 }
@@ -489,7 +490,8 @@ fn read_url(at: &Cursor<'_>, scheme: &str, example: &str) -> Result<String, Faul
     at.parsed(&format!("a URL that begins with {scheme}"), example, |text| {
         let rest = text.strip_prefix(scheme)?;
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let plain = text.len() <= schema::URL_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let plain =
+            text.len() <= schema::URL_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic());
         (plain && !host.is_empty() && !host.contains('@')).then(|| text.to_owned())
     })
 }
@@ -565,8 +567,12 @@ fn read_dns(at: &Cursor<'_>) -> Result<Dns, Fault> {
     let expected = |at: &Cursor<'_>| {
         let text = read_words(at, "192.0.2.80")?;
         let is_right = match record {
-            DnsRecord::A => text.parse::<ipnet::Ipv4Net>().is_ok() || text.parse::<std::net::Ipv4Addr>().is_ok(),
-            DnsRecord::Aaaa => text.parse::<ipnet::Ipv6Net>().is_ok() || text.parse::<std::net::Ipv6Addr>().is_ok(),
+            DnsRecord::A => {
+                text.parse::<ipnet::Ipv4Net>().is_ok() || text.parse::<std::net::Ipv4Addr>().is_ok()
+            }
+            DnsRecord::Aaaa => {
+                text.parse::<ipnet::Ipv6Net>().is_ok() || text.parse::<std::net::Ipv6Addr>().is_ok()
+            }
             _ => true,
         };
         if is_right {

@@ -27,9 +27,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The section `history`.
 pub(super) fn read_history(at: &Cursor<'_>) -> Result<History, Fault> {
     let history = at.fields(&schema::HISTORY)?;
-    let kept = |key, days: u32| {
-        history.or(key, DAY * days, |at| at.duration(&schema::HISTORY_KEPT))
-    };
+    let kept =
+        |key, days: u32| history.or(key, DAY * days, |at| at.duration(&schema::HISTORY_KEPT));
     let read = History {
         file: history.or("file", PathBuf::from("/var/lib/mwb/history.db"), |at| {
             read_path(at, "/var/lib/mwb/history.db")
@@ -39,11 +38,15 @@ pub(super) fn read_history(at: &Cursor<'_>) -> Result<History, Fault> {
         coarse: kept("coarse", 730)?,
         changes: kept("changes", 365)?,
     };
-    let order = [("medium", read.medium, "fine", read.fine), ("coarse", read.coarse, "medium", read.medium)];
+    let order = [
+        ("medium", read.medium, "fine", read.fine),
+        ("coarse", read.coarse, "medium", read.medium),
+    ];
     for (key, longer, other, shorter) in order {
         if longer < shorter {
             let at = history.get(key).or_else(|| history.get(other));
-            let message = format!("`{key}` is kept for less time than `{other}`, of which it is made");
+            let message =
+                format!("`{key}` is kept for less time than `{other}`, of which it is made");
             let fix = format!("keep `{key}` at least as long as `{other}`");
             return Err(at.map_or_else(
                 || history.fault(message.clone(), fix.clone()),

@@ -38,11 +38,9 @@ pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, sui
 pub use classes::{ClassSpec, Classes, class_name};
 pub use error::{ConfigError, Position};
 pub use fec::Fec;
+pub use health::{Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp};
 pub use history::History;
 pub use notify::{Notify, Receiver, ToldBy};
-pub use health::{
-    Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp,
-};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]

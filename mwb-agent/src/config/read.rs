@@ -16,7 +16,8 @@ use super::reader::{Cursor, Fault, Fields};
 use super::role::{check_failover, check_file, check_lan, check_port, read_mode, read_role};
 use super::wans::{Common, Devices, read_failback, read_wans};
 use super::{
-    Api, Balance, Config, Failback, Failover, Filtering, Health, HookChoice, Lan, Mode, Nat, PeerRedirect, Role, Timeouts, Wan, schema,
+    Api, Balance, Config, Failback, Failover, Filtering, Health, HookChoice, Lan, Mode, Nat,
+    PeerRedirect, Role, Timeouts, Wan, schema,
 };
 
 /// Reads the whole file.

@@ -13,7 +13,8 @@ use crate::health::plan::{Echo, Kind, Plan, Question, Way};
 /// What cannot be asked so, and why: a file with certificates that is not there.
 pub(super) fn plans(config: &Config) -> Result<Vec<Plan>, String> {
     let of = |wan: &Wan| {
-        let wrong = |error: &dyn std::fmt::Display| format!("the checks of WAN {}: {error}", wan.name);
+        let wrong =
+            |error: &dyn std::fmt::Display| format!("the checks of WAN {}: {error}", wan.name);
         let plan = plan(&wan.health).map_err(|error| wrong(&error))?;
         if wan.metered {
             Pace::new(Settings::default())
@@ -44,10 +45,10 @@ fn plan(health: &Health) -> Result<Plan, methods::Invalid> {
     // The gateways vouch for the first hop only: what asks further is not to be weighed
     // against them.
     let auto = health.method == HealthMethod::Auto;
-    if health.method == HealthMethod::Ping || auto && !health.targets.is_empty() || ways.is_empty() {
+    if health.method == HealthMethod::Ping || auto && !health.targets.is_empty() || ways.is_empty()
+    {
         let ping = health.ping;
-        let echo =
-            Echo { count: ping.count, size: ping.size, dont_fragment: ping.dont_fragment };
+        let echo = Echo { count: ping.count, size: ping.size, dont_fragment: ping.dont_fragment };
         ways.insert(0, Way::Ping { echo, targets: health.targets.clone() });
     }
     let (quorum, per_round, timeout) = (health.quorum, health.per_round, health.timeout);

@@ -93,7 +93,8 @@ fn request(
         .header(CONTENT_TYPE, "application/json");
     for (name, value) in headers {
         let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is no header"))?;
-        let value: HeaderValue = value.parse().map_err(|_| format!("`{name}` has no such value"))?;
+        let value: HeaderValue =
+            value.parse().map_err(|_| format!("`{name}` has no such value"))?;
         if let Some(headers) = request.headers_mut() {
             headers.insert(name, value);
         }

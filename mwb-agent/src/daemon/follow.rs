@@ -82,12 +82,8 @@ impl Followers {
             };
             let (up, down) = (of(&totals.up), of(&totals.down));
             // Each time, though nothing has passed: that is known then.
-            let passed = Passed {
-                out: up.packets,
-                back: down.packets,
-                syns: up.syns,
-                answers: down.syns,
-            };
+            let passed =
+                Passed { out: up.packets, back: down.packets, syns: up.syns, answers: down.syns };
             probed.passed.send_replace(passed);
         }
     }

@@ -131,15 +131,17 @@ impl Past {
                 .filter(|name| !name.is_empty())
                 .collect();
             let what = if is_known { "by that method" } else { "of a WAN of that name" };
-            return Err(Unavailable(format!("nothing is kept {what}; there is {}", known.join(", "))));
+            return Err(Unavailable(format!(
+                "nothing is kept {what}; there is {}",
+                known.join(", ")
+            )));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let until = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let seconds = i64::try_from(query.seconds.unwrap_or(86_400)).unwrap_or(i64::MAX);
         let since = until.saturating_sub(seconds);
         let summary = reader.summary(wan, &method, since, until).map_err(failed)?;
-        let periods =
-            reader.periods(wan, &method, since, until, chart::COLUMNS).map_err(failed)?;
+        let periods = reader.periods(wan, &method, since, until, chart::COLUMNS).map_err(failed)?;
         let changes = reader.changes(wan, CHANGES).map_err(failed)?;
         let drawn = chart::draw(
             &chart::View {

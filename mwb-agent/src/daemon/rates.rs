@@ -40,7 +40,8 @@ impl Totals {
         let mut totals = Self::zero();
         for &path in paths {
             for direction in Direction::ALL {
-                let Forwarded { packets, bytes, syns } = tables.forwarded(direction, path, bonded)?;
+                let Forwarded { packets, bytes, syns } =
+                    tables.forwarded(direction, path, bonded)?;
                 if let Some(total) = totals.of_direction(direction).get_mut(usize::from(path)) {
                     *total = Total { packets, bytes, syns };
                 }

@@ -8,9 +8,7 @@ use std::path::Path;
 use super::revision_bond::{self, Ends};
 use super::revision_health;
 use crate::config::units::{show_duration, show_rate};
-use crate::config::{
-    Api, Capacity, Config, Failover, Forward, Gateway, Lan, Nat, Timeouts, Wan,
-};
+use crate::config::{Api, Capacity, Config, Failover, Forward, Gateway, Lan, Nat, Timeouts, Wan};
 
 /// The differences between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -259,9 +257,7 @@ fn compare_api(refused: &mut Vec<String>, old: &Api, new: &Api) {
     word(out, "api.group", shown(old.group.as_ref()), shown(group.as_ref()));
     let file = |file: &Option<std::path::PathBuf>| shown(file.as_deref().map(path));
     word(out, "api.token_file", file(&old.token_file), file(token_file));
-    refused.extend(
-        lines.into_iter().map(|line| format!("{line} {NEEDS_RESTART}")),
-    );
+    refused.extend(lines.into_iter().map(|line| format!("{line} {NEEDS_RESTART}")));
 }
 
 #[cfg(test)]

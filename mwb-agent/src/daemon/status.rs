@@ -9,7 +9,9 @@ use mwb_common::maps::{Family, path_flag};
 use super::control::{Control, Wan, at_unix_ms};
 use super::ports::Port;
 use super::view::{BondView, View};
-use crate::api::snapshot::{CheckScore, Checks, FailoverStatus, LanStatus, Traffic, WanState, WanStatus};
+use crate::api::snapshot::{
+    CheckScore, Checks, FailoverStatus, LanStatus, Traffic, WanState, WanStatus,
+};
 use crate::config;
 use crate::failover::Decision;
 use crate::health::{Asking, NextHop, Scored, State};

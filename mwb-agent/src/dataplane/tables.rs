@@ -8,8 +8,8 @@ use std::sync::Arc;
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Pod;
 use mwb_common::maps::{
-    Contact, Counters, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment,
-    Held, Mapping, MappingKey, PATH_SLOTS, PROTOCOLS, Path, PortKey, PortOwner, counter_entry,
+    Contact, Counters, Device, Direction, FORWARD, Flow, FlowKey4, FlowKey6, Fragment, Held,
+    Mapping, MappingKey, PATH_SLOTS, PROTOCOLS, Path, PortKey, PortOwner, counter_entry,
     counter_place, held, names,
 };
 use mwb_common::reason::{Reason, Verdict};

@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 pub mod auto;
+mod budget;
 pub mod echo;
 pub mod evidence;
 pub mod hold;
@@ -27,12 +28,11 @@ pub mod icmp;
 pub mod machine;
 pub mod methods;
 pub mod pace;
+mod passive;
 pub mod plan;
 pub mod prober;
 pub mod probes;
 pub mod quality;
-mod budget;
-mod passive;
 mod random;
 mod socket;
 #[cfg(test)]

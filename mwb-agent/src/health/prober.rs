@@ -57,7 +57,12 @@ impl Prober {
             device: device.to_owned(),
             icmp: Icmp::new(path, token),
             echo: None,
-            plan: Plan { ways: Vec::new(), quorum: 1, per_round: None, timeout: Default::default() },
+            plan: Plan {
+                ways: Vec::new(),
+                quorum: 1,
+                per_round: None,
+                timeout: Default::default(),
+            },
             link: Link::default(),
             via: Via { wan: Some(wan.to_owned()), ..Via::default() },
             turns: Vec::new(),

@@ -112,12 +112,7 @@ impl Probes {
     /// An answer came of the target of that place. The time since the round was
     /// sent, and what was asked, if it makes the round's quorum; `None` for a
     /// further target's, a late or an invented one.
-    pub fn answered(
-        &mut self,
-        number: u16,
-        who: usize,
-        now: Instant,
-    ) -> Option<(usize, Duration)> {
+    pub fn answered(&mut self, number: u16, who: usize, now: Instant) -> Option<(usize, Duration)> {
         let round = self.rounds.iter_mut().find(|round| round.number == number)?;
         let bit = 1_u64.checked_shl(u32::try_from(who).ok()?)?;
         if round.good & bit == 0 {

@@ -124,9 +124,8 @@ fn run(_object: &[u8]) -> Result<Report> {
         })
     })?;
     let told = gateway.api().events(0)?;
-    let downs = told.iter().filter(|event| {
-        event.kind == "wan_state" && event.message.contains(" is down")
-    });
+    let downs =
+        told.iter().filter(|event| event.kind == "wan_state" && event.message.contains(" is down"));
     let false_downs = downs.count().saturating_sub(found.len());
     let mut rows: Vec<Row> = Fault::ALL
         .iter()

@@ -139,7 +139,8 @@ fn https(scene: &mut Scene) -> Result<()> {
     let _good = tls_server(scene.lab.net(), &good, 8443)?;
     let _expired = tls_server(scene.lab.net(), &expired, 8444)?;
     let health = |port: u16, more: Value| {
-        let mut https = json!({"url": format!("https://{NET4}:{port}/"), "server_name": "www.example.net"});
+        let mut https =
+            json!({"url": format!("https://{NET4}:{port}/"), "server_name": "www.example.net"});
         if let (Some(https), Value::Object(more)) = (https.as_object_mut(), more) {
             https.extend(more);
         }
@@ -184,14 +185,41 @@ fn certificate(folder: &Path, name: &str, until: &str) -> Result<PathBuf> {
         Ok(())
     };
     let path = |ending: &str| base.with_extension(ending).display().to_string();
-    let (key, csr, crt, config) = (path("key"), path("csr"), path("crt"), config.display().to_string());
+    let (key, csr, crt, config) =
+        (path("key"), path("csr"), path("crt"), config.display().to_string());
     openssl(&[
-        "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", &key, "-out",
-        &csr, "-subj", "/CN=www.example.net", "-config", &config,
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        &key,
+        "-out",
+        &csr,
+        "-subj",
+        "/CN=www.example.net",
+        "-config",
+        &config,
     ])?;
     openssl(&[
-        "ca", "-batch", "-notext", "-selfsign", "-config", &config, "-keyfile", &key, "-in", &csr,
-        "-out", &crt, "-startdate", "20200101000000Z", "-enddate", until,
+        "ca",
+        "-batch",
+        "-notext",
+        "-selfsign",
+        "-config",
+        &config,
+        "-keyfile",
+        &key,
+        "-in",
+        &csr,
+        "-out",
+        &crt,
+        "-startdate",
+        "20200101000000Z",
+        "-enddate",
+        until,
     ])?;
     Ok(base)
 }
@@ -200,8 +228,8 @@ fn tls_server(net: &Namespace, certificate: &Path, port: u16) -> Result<Process>
     let path = |ending: &str| certificate.with_extension(ending).display().to_string();
     let accept = format!("{NET4}:{port}");
     let (crt, key) = (path("crt"), path("key"));
-    let process =
-        net.spawn("openssl", ["s_server", "-www", "-accept", &accept, "-cert", &crt, "-key", &key])?;
+    let process = net
+        .spawn("openssl", ["s_server", "-www", "-accept", &accept, "-cert", &crt, "-key", &key])?;
     wait_until("openssl listens", PATIENCE, || {
         net.enter(|| Ok(TcpStream::connect((NET4, port)).is_ok()))
     })?;
@@ -230,16 +258,19 @@ fn dns(scene: &mut Scene) -> Result<()> {
     expect(scene, "up", "")?;
     check_first(scene, health(json!({"name": name, "server": server4, "expect": "192.0.2.81"})))?;
     expect(scene, "down", "192.0.2.81")?;
-    check_first(scene, health(json!({"name": name, "server": server4, "type": "TXT", "expect": "v=1"})))?;
+    check_first(
+        scene,
+        health(json!({"name": name, "server": server4, "type": "TXT", "expect": "v=1"})),
+    )?;
     expect(scene, "up", "")?;
     check_first(scene, health(json!({"name": "nowhere.example.org", "server": server4})))?;
     expect(scene, "down", "nowhere.example.org")?;
     check_first(scene, health(json!({"name": name, "server": server4})))?;
     expect(scene, "up", "")?;
     server.kill()?;
-    scene.gateway.wait_for_status("nobody answers", PATIENCE, |status| {
-        status.wans[0].state == "down"
-    })?;
+    scene
+        .gateway
+        .wait_for_status("nobody answers", PATIENCE, |status| status.wans[0].state == "down")?;
     Ok(())
 }
 
@@ -284,7 +315,11 @@ fn exec(scene: &mut Scene) -> Result<()> {
     })?;
     ensure!(status.wans[0].state == "up", "{:?}", status.wans[0]);
     let environment = fs::read_to_string(&seen)?;
-    for line in ["MWB_WAN=wan0".to_owned(), "MWB_DEVICE=wan0".to_owned(), format!("MWB_SOURCE4={}", wan4(0))] {
+    for line in [
+        "MWB_WAN=wan0".to_owned(),
+        "MWB_DEVICE=wan0".to_owned(),
+        format!("MWB_SOURCE4={}", wan4(0)),
+    ] {
         ensure!(environment.lines().any(|other| other == line), "no {line} in\n{environment}");
     }
     fs::write(&code, "1\n")?;

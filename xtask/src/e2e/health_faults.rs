@@ -48,9 +48,10 @@ pub(super) fn cases() -> Vec<Case> {
         (Cut::Way(Direction::Down), "downwards"),
         (Cut::Uplink, "behind_the_provider"),
     ] {
-        cases.push(case(&format!("a_cut_{name}_under_traffic_is_found_within_a_second"), move |scene| {
-            a_cut_under_traffic(scene, cut)
-        }));
+        cases.push(case(
+            &format!("a_cut_{name}_under_traffic_is_found_within_a_second"),
+            move |scene| a_cut_under_traffic(scene, cut),
+        ));
     }
     cases
 }
@@ -115,9 +116,9 @@ fn a_dead_target(scene: &mut Scene) -> Result<()> {
     let told = changes(scene, since)?;
     ensure!(told.is_empty(), "{told:#?}");
     // Without traffic nothing speaks for it any more.
-    scene.gateway.wait_for_status("it is down", PATIENCE, |status| {
-        status.wans[0].state == "down"
-    })?;
+    scene
+        .gateway
+        .wait_for_status("it is down", PATIENCE, |status| status.wans[0].state == "down")?;
     Ok(())
 }
 
@@ -242,9 +243,9 @@ fn the_past(scene: &mut Scene) -> Result<()> {
     scene.gateway.relaunch()?;
     scene.gateway.wait_until_up()?;
     scene.lab.wan(0).uplink(false)?;
-    scene.gateway.wait_for_status("it is down", PATIENCE, |status| {
-        status.wans[0].state == "down"
-    })?;
+    scene
+        .gateway
+        .wait_for_status("it is down", PATIENCE, |status| status.wans[0].state == "down")?;
     scene.lab.wan(0).uplink(true)?;
     scene.gateway.wait_for_status("it is up", PATIENCE, |status| status.wans[0].state == "up")?;
     // What is in memory is written at the end.
@@ -257,7 +258,9 @@ fn the_past(scene: &mut Scene) -> Result<()> {
         .as_array()
         .context("changes")?
         .iter()
-        .filter_map(|change| Some(format!("{} {}", change["from"].as_str()?, change["to"].as_str()?)))
+        .filter_map(|change| {
+            Some(format!("{} {}", change["from"].as_str()?, change["to"].as_str()?))
+        })
         .collect();
     for wanted in ["up down", "down testing", "testing up"] {
         ensure!(changes.iter().any(|change| change == wanted), "no {wanted} in {changes:?}");

@@ -24,7 +24,8 @@ use super::doctor::Report;
 use super::explain::{Explanation, Outcome};
 use super::flows::{FlowList, FlowQuery};
 use super::snapshot::{
-    CheckScore, Checks, CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanState, WanStatus,
+    CheckScore, Checks, CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic,
+    WanState, WanStatus,
 };
 use super::{Changes, History, HistoryQuery, Listeners, Source, Unavailable, serve};
 use crate::events::Bus;

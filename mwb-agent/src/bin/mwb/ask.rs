@@ -81,7 +81,9 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
             let tested: Tested = parse(&answer)?;
             let text = match format.json {
                 true => answer + "\n",
-                false => format!("{receiver} took it in {} ms: {}\n", tested.took_ms, tested.result),
+                false => {
+                    format!("{receiver} took it in {} ms: {}\n", tested.took_ms, tested.result)
+                }
             };
             print(&text)
         }

@@ -24,10 +24,9 @@ pub(crate) fn table(status: &Status, style: &Style) -> String {
     let mut errors = String::new();
     for receiver in &status.receivers {
         let dropped = receiver.dropped.total();
-        let next = receiver.next_attempt_unix_ms.map_or_else(
-            || "-".to_owned(),
-            |at| span(at.saturating_sub(style.now_ms) / 1_000),
-        );
+        let next = receiver
+            .next_attempt_unix_ms
+            .map_or_else(|| "-".to_owned(), |at| span(at.saturating_sub(style.now_ms) / 1_000));
         table.push(vec![
             receiver.name.as_str().into(),
             receiver.kind.as_str().into(),

@@ -48,9 +48,8 @@ fn least_health(key: &str, value: &str) -> String {
     let method = METHODS.iter().find(|(name, _)| *name == word || word == "auto");
     let targets = "[192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 192.0.2.5, 192.0.2.6, 192.0.2.7, \
                    192.0.2.8]";
-    let section = method.map_or_else(String::new, |(name, section)| {
-        format!(", method: {name}, {name}: {section}")
-    });
+    let section = method
+        .map_or_else(String::new, |(name, section)| format!(", method: {name}, {name}: {section}"));
     format!("{BASE}health: {{targets: {targets}{section}}}\n")
 }
 

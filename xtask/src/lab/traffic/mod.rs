@@ -16,7 +16,6 @@ mod tcp;
 mod udp;
 mod who;
 
-pub(crate) use self::{server::Server, tcp::serve};
 pub use self::{
     bulk::{Bulk, Transport, download},
     duplex::{Course, Duplex, DuplexReport},
@@ -30,3 +29,4 @@ pub use self::{
     udp::{UdpReport, UdpRun, UdpServer, UdpStream},
     who::WhoServer,
 };
+pub(crate) use self::{server::Server, tcp::serve};

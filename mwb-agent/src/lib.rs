@@ -11,5 +11,6 @@ pub mod flows;
 pub mod health;
 pub mod hitless;
 pub mod net;
+pub mod policy;
 pub mod rights;
 pub mod tunnel;

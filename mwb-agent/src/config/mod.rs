@@ -19,13 +19,18 @@ mod ends;
 mod error;
 mod fec;
 mod forwards;
+mod hours;
 mod names;
 mod node;
+mod policy;
+mod policy_read;
 mod prefix;
 mod read;
 mod reader;
 mod role;
 mod schema;
+mod schema_policy;
+mod terms;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod units;
@@ -35,6 +40,9 @@ pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, sui
 pub use classes::{ClassSpec, Classes, class_name};
 pub use error::{ConfigError, Position};
 pub use fec::Fec;
+pub use hours::{Hours, Moment};
+pub use policy::{Fallback, Outlet, Policy, PolicyAction, PolicyMatch, PolicyRule, show_mac};
+pub use terms::{parse_dscp, parse_mac};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +62,8 @@ pub struct Config {
     /// WAN links, 1 to 32. A WAN is known by its device; its path id is the
     /// data plane's matter.
     pub wans: Vec<Wan>,
+    /// Which new flows leave by which WANs, or not at all.
+    pub policy: Policy,
     /// When traffic goes back to a better WAN.
     pub failover: Failover,
     /// How WANs are watched.

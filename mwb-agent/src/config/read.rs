@@ -8,6 +8,7 @@ use super::classes::read_classes;
 use super::ends::{read_bond, read_server};
 use super::fec::read_fec;
 use super::forwards::check_room;
+use super::policy_read::{World, read_policy};
 use super::prefix::{read_bypass, read_ipv6_prefix};
 use super::reader::{Cursor, Fault, Fields};
 use super::role::{check_failover, check_file, check_lan, check_port, read_mode, read_role};
@@ -69,8 +70,10 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
             Some(read)
         }
     };
+    let world = World { role, lan: &lan, wans: &wans };
+    let policy = read_policy(&file.section("policy", &schema::POLICY)?, &world)?;
     let classes = read_classes(&file.section("classes", &schema::CLASSES)?)?;
-    Ok(Config {
+    let config = Config {
         role,
         mode,
         lan,
@@ -78,6 +81,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         ipv6_prefix: inside,
         bypass: file.or("bypass", Vec::new(), read_bypass)?,
         wans,
+        policy,
         failover,
         health: read_health(&file.section("health", &schema::HEALTH)?, ipv6)?,
         nat,
@@ -89,7 +93,13 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
             .section("reorder", &schema::REORDER)?
             .or("hold", HOLD, |at| at.duration(&schema::HOLD))?,
         api: read_api(&file.section("api", &schema::API)?)?,
-    })
+    };
+    if let Some(at) = file.get("policy")
+        && let Err(why) = crate::policy::fits(&config)
+    {
+        return Err(at.fault(why.to_string(), "have fewer rules, or such that are more alike"));
+    }
+    Ok(config)
 }
 
 /// `reorder.hold` where nothing is said.
@@ -117,7 +127,8 @@ pub(super) fn read_hook(at: &Cursor<'_>) -> Result<HookChoice, Fault> {
     at.word(&HookChoice::ALL.map(|hook| (hook.name(), hook)), &[])
 }
 
-fn read_balance(at: &Cursor<'_>) -> Result<Balance, Fault> {
+/// Reads how flows are shared.
+pub(super) fn read_balance(at: &Cursor<'_>) -> Result<Balance, Fault> {
     at.word(&Balance::ALL.map(|balance| (balance.name(), balance)), &[])
 }
 

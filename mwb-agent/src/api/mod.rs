@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::events::Bus;
-use crate::explain::Packet;
+use crate::explain::{Entry, Packet};
 
 mod access;
 pub mod bond;
@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod metrics_bond;
 mod openapi;
+pub mod policy;
 mod post;
 mod read;
 pub mod snapshot;
@@ -34,6 +35,7 @@ use doctor::Report;
 use explain::Explanation;
 use flows::{FlowList, FlowQuery};
 pub use listen::{ListenError, Listeners, serve};
+use policy::PolicyStatus;
 pub use post::{ApplyBody, FailoverBody};
 use snapshot::{CounterRow, Status};
 
@@ -45,12 +47,19 @@ pub trait Source: Send + Sync + 'static {
     /// The data plane's counters, without rows that are zero.
     fn counters(&self) -> impl Future<Output = Result<Vec<CounterRow>, Unavailable>> + Send;
 
+    /// The policy rules.
+    fn policy(&self) -> impl Future<Output = Result<PolicyStatus, Unavailable>> + Send;
+
     /// Open flows. Reads whole tables.
     fn flows(&self, query: FlowQuery)
     -> impl Future<Output = Result<FlowList, Unavailable>> + Send;
 
     /// Why a packet goes where it goes.
-    fn why(&self, packet: Packet) -> impl Future<Output = Result<Explanation, Unavailable>> + Send;
+    fn why(
+        &self,
+        packet: Packet,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Explanation, Unavailable>> + Send;
 
     /// What is right and wrong, watched for some time.
     fn doctor(&self, watch: Duration) -> impl Future<Output = Result<Report, Unavailable>> + Send;

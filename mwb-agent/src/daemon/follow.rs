@@ -144,11 +144,13 @@ fn schedule(config: &Config) -> Schedule {
 fn needs_rates(config: &Config) -> bool {
     let configured =
         |wan: &crate::config::Wan| wan.capacity.up.is_some() && wan.capacity.down.is_some();
-    match config.balance {
+    let needed = |balance| match balance {
         Balance::LeastUsed => true,
         Balance::Adaptive => config.wans.iter().filter(|wan| configured(wan)).count() > 1,
         _ => false,
-    }
+    };
+    let outlets = config.policy.outlets();
+    needed(config.balance) || outlets.iter().filter_map(|outlet| outlet.balance).any(needed)
 }
 
 /// Reads what was forwarded by the paths that are wanted, again and again, on a

@@ -22,6 +22,7 @@ mod bonded;
 mod bucket_view;
 mod carriers;
 mod changes;
+mod clock;
 mod control;
 mod differences;
 mod doctor;
@@ -38,6 +39,7 @@ mod left;
 #[cfg(test)]
 mod live_tests;
 mod look;
+mod policy;
 mod ports;
 mod prefixes;
 mod prepare;

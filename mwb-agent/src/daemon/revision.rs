@@ -9,7 +9,7 @@ use super::revision_bond::{self, Ends};
 use crate::config::units::{show_duration, show_percent, show_rate};
 use crate::config::{
     Api, Capacity, Config, Degraded, Failover, Forward, Gateway, Health, HealthMethod, Lan, Nat,
-    Timeouts, Wan,
+    Policy, PolicyRule, Timeouts, Wan,
 };
 
 /// The differences between two configurations.
@@ -31,6 +31,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         ipv6_prefix,
         bypass,
         wans,
+        policy,
         failover,
         health,
         nat,
@@ -48,6 +49,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
     listed(out, "bypass", &old.bypass, bypass);
     compare_lans(out, &old.lan, lan);
     compare_wans(out, &old.wans, wans);
+    listed(out, "policy rule", &lines(&old.policy), &lines(policy));
     compare_failover(out, &old.failover, failover);
     compare_health(out, &old.health, health);
     compare_nat(&mut revision, &old.nat, nat);
@@ -103,6 +105,15 @@ pub(super) fn listed<T: PartialEq + Display>(
     in_order(out, key, old.iter().filter(|item| new.contains(item)), |item| {
         new.iter().position(|other| other == *item)
     });
+}
+
+/// The rules, each with its name if it has one.
+fn lines(policy: &Policy) -> Vec<String> {
+    let line = |rule: &PolicyRule| match &rule.name {
+        Some(name) => format!("{name} {rule}"),
+        None => rule.to_string(),
+    };
+    policy.rules.iter().map(line).collect()
 }
 
 /// Tells if what is in both is in another order.

@@ -18,6 +18,7 @@ mod hitless;
 mod kernel;
 mod lane;
 mod mptcp;
+mod policy;
 mod prog_run;
 pub mod report;
 mod seal_cost;
@@ -67,6 +68,7 @@ pub const BENCHES: &[Bench] = &[
     steer_nat_pps::BENCH,
     steer_tcp::BENCH,
     flows::BENCH,
+    policy::BENCH,
     failover_gap::BENCH,
     bond_pps::BENCH,
     bond_goodput::BENCH,

@@ -54,6 +54,7 @@ mod lab;
 mod limits;
 mod mtu;
 mod packets;
+mod policy;
 mod port;
 mod protocols;
 mod redial;
@@ -158,6 +159,7 @@ pub fn cases() -> Vec<Case> {
         reload::cases(),
         change::cases(),
         failback::cases(),
+        policy::cases(),
         explain::cases(),
         why::cases(),
         doctor::cases(),

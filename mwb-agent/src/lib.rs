@@ -12,6 +12,7 @@ pub mod health;
 pub mod hitless;
 pub mod net;
 pub mod notify;
+pub mod policy;
 pub mod rights;
 pub mod store;
 pub mod tunnel;

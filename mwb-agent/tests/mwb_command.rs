@@ -12,10 +12,11 @@ use mwb_agent::api::change::{self, Change, Done, Refusal, Request};
 use mwb_agent::api::doctor::{Area, Finding, Report, Severity};
 use mwb_agent::api::explain::{Explanation, Outcome};
 use mwb_agent::api::flows::{FlowList, FlowQuery};
+use mwb_agent::api::policy::{PolicyStatus, RuleStatus};
 use mwb_agent::api::snapshot::{CounterRow, FailoverStatus, NatStatus, Status};
 use mwb_agent::api::{Changes, Listeners, Source, Unavailable, client, serve};
 use mwb_agent::events::{Bus, EventKind};
-use mwb_agent::explain::Packet;
+use mwb_agent::explain::{Entry, Packet};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
@@ -69,6 +70,17 @@ impl Source for Small {
         Err(Unavailable("the maps are gone".to_owned()))
     }
 
+    async fn policy(&self) -> Result<PolicyStatus, Unavailable> {
+        let rule = RuleStatus {
+            name: "voip".to_owned(),
+            action: "use: block".to_owned(),
+            active: true,
+            hits: 7,
+            ..RuleStatus::default()
+        };
+        Ok(PolicyStatus { rules: vec![rule] })
+    }
+
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
         Ok(FlowList {
             open: 9,
@@ -78,7 +90,7 @@ impl Source for Small {
         })
     }
 
-    async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {
+    async fn why(&self, packet: Packet, _: Entry) -> Result<Explanation, Unavailable> {
         let outcome = Outcome {
             said: "it is left to the kernel".to_owned(),
             verdict: "kernel".to_owned(),
@@ -180,7 +192,8 @@ fn check_says_that_a_file_is_not_there() {
 
 #[test]
 fn without_an_agent_it_says_where_it_looked_and_how_to_start_one() {
-    let commands = ["status", "wans", "counters", "events", "flows", "doctor", "reload", "confirm"];
+    let commands =
+        ["status", "wans", "policy", "counters", "events", "flows", "doctor", "reload", "confirm"];
     for command in commands {
         let output = mwb(&["--socket", "/nonexistent/mwb.sock", command]);
         assert_eq!(output.status.code(), Some(3), "{command}");

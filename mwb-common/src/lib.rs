@@ -2,6 +2,9 @@
 //! plain structs. Must not know: aya's programs, I/O, the clock.
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(not(target_arch = "bpf"))]
+extern crate alloc;
+
 pub mod checksum;
 pub mod classes;
 pub mod counters;
@@ -11,6 +14,7 @@ pub mod messages;
 pub mod nat;
 pub mod nptv6;
 pub mod parse;
+pub mod policy;
 pub mod reason;
 pub mod select;
 pub mod turns;

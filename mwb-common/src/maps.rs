@@ -36,7 +36,7 @@ pub use crate::counters::{
 };
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;
@@ -295,7 +295,18 @@ pub struct Selection {
     /// One of [`index`].
     pub index: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// The paths that have a slot: path `n` is bit `n - 1`.
+    pub targets: u32,
+}
+
+impl Selection {
+    /// Whether a path has a slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, path: u8) -> bool {
+        path != 0 && path as usize <= MAX_PATHS && self.targets >> ((path - 1) & 31) & 1 != 0
+    }
 }
 
 /// Values of [`Prefix::class`].

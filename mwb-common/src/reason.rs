@@ -173,6 +173,8 @@ reasons! {
     ParitySent = 59, Forward, "parity_sent";
     /// Parity of packets that may have got lost, of the far end: the agent has it.
     ParityTaken = 60, Drop, "parity_taken";
+    /// The first packet of a flow from the LAN that a policy rule blocks.
+    PolicyBlocked = 61, Drop, "policy_blocked";
 }
 
 impl Reason {
@@ -180,12 +182,12 @@ impl Reason {
     /// the bond, which on a server is none of its own: its clients number them.
     #[must_use]
     pub const fn is_of_bond(self) -> bool {
-        self as u8 >= Self::Bonded as u8
+        self as u8 >= Self::Bonded as u8 && self as u8 <= Self::ParityTaken as u8
     }
 }
 
 // Whoever adds one that is no bond's has to say so there.
-const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::ParityTaken as u8);
+const _: () = assert!(Reason::ALL[Reason::ALL.len() - 1] as u8 == Reason::PolicyBlocked as u8);
 
 /// Slots kept for reasons in the counter map; numbers stay below it.
 pub const REASON_SLOTS: usize = 64;

@@ -5,7 +5,10 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use mwb_common::{
-    maps::{Contact, Family, Flow, FlowKey4, MappingKey, Path, PortKey, filtering, path_flag},
+    maps::{
+        Choice, Contact, Family, Flow, FlowKey4, MappingKey, OUTLET_VIA, Path, PortKey, filtering,
+        how, path_flag,
+    },
     nat::{inbound4, protocol::has_nat_ports, rewrite4, v4},
     reason::Reason,
 };
@@ -16,6 +19,7 @@ use crate::{
     nat,
     opening::{Opening, code, decoded},
     path::{Alive, Place, path, place4, stands},
+    policy::{self, Wanted},
     stage::{inside_reason, source_may_open},
 };
 
@@ -67,7 +71,8 @@ pub(crate) fn open<F: Frame>(
     now: u64,
     may_open: Result<(), Reason>,
 ) -> Result<(), Reason> {
-    decoded(frame.open4(key, now, code(may_open)))
+    let wanted = if may_open.is_ok() { policy::rule4(frame, key)? } else { policy::NONE };
+    decoded(frame.open4(key, now, code(may_open), wanted))
 }
 
 /// [`open`] as a global function: the verifier walks it once, not once for each
@@ -79,9 +84,14 @@ pub(crate) extern "C" fn open4_xdp(
     key: *const FlowKey4,
     now: u64,
     may_open: u32,
+    wanted: u32,
 ) -> u32 {
-    code(try_open(&XdpFrame::new(XdpContext::new(context)), key, now, may_open, false))
+    let frame = XdpFrame::new(XdpContext::new(context));
+    code(try_open(&frame, key, now, may_open, Wanted::of(wanted), false))
 }
+
+/// Bit beside what is wanted: the slow path opens it.
+pub(crate) const OPENS_SLOWLY: u64 = 1 << 32;
 
 /// The same for the TC form.
 #[inline(never)]
@@ -91,10 +101,11 @@ pub(crate) extern "C" fn open4_tc(
     key: *const FlowKey4,
     now: u64,
     may_open: u32,
-    slow: u32,
+    wanted: u64,
 ) -> u32 {
     let frame = TcFrame::<FAST> { context: TcContext::new(context) };
-    code(try_open(&frame, key, now, may_open, slow != 0))
+    let slow = wanted & OPENS_SLOWLY != 0;
+    code(try_open(&frame, key, now, may_open, Wanted::of(wanted as u32), slow))
 }
 
 #[inline(always)]
@@ -103,6 +114,7 @@ fn try_open<F: Frame>(
     key: *const FlowKey4,
     now: u64,
     may_open: u32,
+    wanted: Wanted,
     slow: bool,
 ) -> Result<(), Reason> {
     let Opening { flow, mapping, contact, endpoint, key4, answer4, contact_key, .. } =
@@ -110,23 +122,30 @@ fn try_open<F: Frame>(
     // SAFETY: the callers pass a key on their stack.
     *key4 = *unsafe { key.as_ref() }.ok_or(Reason::FlowTableFull)?;
     let key = &*key4;
-    let via = match place4(key.destination) {
-        Place::Wan(via) => via,
+    let (via, turns) = match place4(key.destination) {
+        Place::Wan(via) => (via, false),
         Place::Own(own) if is_mapped(key, own) => {
             if !slow {
                 // Not an end: the slow path opens it.
                 return Err(Reason::Hairpinned);
             }
-            own
+            (own, true)
         }
         place => return Err(inside_reason(place, Reason::Local)),
     };
     decoded(may_open)?;
     source_may_open(place4(key.source))?;
+    // What stays in the LAN is not policed.
+    let wanted = if turns { policy::NONE } else { wanted };
+    wanted.may_open()?;
+    let outlet = if via == 0 { wanted.outlet() } else { 0 };
     *endpoint =
         MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via: 0 };
     if via != 0 && !nat::is_on(endpoint, via, now) {
         endpoint.via = via;
+    }
+    if outlet != 0 && !nat::is_of(endpoint, outlet, now) {
+        endpoint.via = OUTLET_VIA + outlet;
     }
     let endpoint = &*endpoint;
     let given = nat::mapping(frame, endpoint, key, mapping, now)?;
@@ -138,7 +157,12 @@ fn try_open<F: Frame>(
     if !has_nat_ports(key.protocol) {
         endpoint_is_free(answer, key, path)?;
     }
-    *flow = Flow { opened: now, choice: given.choice, ..Flow::default() };
+    let mut choice = given.choice;
+    if how::is_free(choice.how) {
+        // Whatever the mapping was made for: this flow moves as its outlet does.
+        choice.place = Choice::place_of(outlet, choice.slot() as u32);
+    }
+    *flow = Flow { opened: now, choice, ..Flow::default() };
     rewrite4(flow, outside, inside, path.generation, given.path);
     FLOWS4.insert(answer, &*flow, 0).map_err(|_| Reason::FlowTableFull)?;
     rewrite4(flow, inside, outside, path.generation, given.path);
@@ -157,7 +181,9 @@ fn try_open<F: Frame>(
     nat::confirm(endpoint, given, now).inspect_err(|_| {
         let _ = FLOWS4.remove(key);
         let _ = FLOWS4.remove(answer);
-    })
+    })?;
+    wanted.count();
+    Ok(())
 }
 
 /// Without ports of its own to give, a WAN's address can be at a remote endpoint

@@ -14,6 +14,8 @@ use mwb_common::{
     reason::Reason,
 };
 
+use crate::policy::Wanted;
+
 mod tc;
 mod xdp;
 
@@ -208,7 +210,9 @@ pub(crate) trait Frame: Bytes {
     /// could.
     fn read_ipv6(&self, offset: u32, packet: &mut Ipv6) -> Result<(), Reason>;
     /// Makes both entries of a new IPv4 flow; takes and says a [`crate::opening::code`].
-    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32) -> u32;
+    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32, wanted: Wanted) -> u32;
+    /// Its firewall mark; 0 where there is none.
+    fn mark(&self) -> u32;
     /// Where a SYN's maximum segment size is, and what: see
     /// [`crate::stage::find_mss_tc`].
     fn find_mss(&self, header: u32, end: u32) -> u32;

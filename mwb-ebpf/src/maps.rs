@@ -7,6 +7,7 @@ use crate::{
     divide::LONGEST,
     nat::Claim,
     opening::Opening,
+    policy::Policing,
 };
 use aya_ebpf::{
     btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
@@ -22,6 +23,11 @@ use mwb_common::maps::{
     Selection, Session, SessionState, TICK_DEVICES, next, slow,
 };
 use mwb_common::messages::SHARES as SHARES_OF_HANDSHAKES;
+use mwb_common::policy::{
+    PLACE_ENTRIES, POLICY_BANKS, POLICY_HITS as HITS, POLICY_KEYS as KEYS, POLICY_PREFIXES,
+    POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6, PolicyKey, PolicyPlaces,
+    PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
+};
 
 #[btf_map]
 pub(crate) static DEVICES: Array<Device, DEVICE_SLOTS> = Array::new();
@@ -32,9 +38,9 @@ pub(crate) static PATHS: Array<Path, PATH_SLOTS> = Array::new();
 #[btf_map]
 pub(crate) static LIVENESS: Array<Liveness, 1> = Array::new();
 #[btf_map]
-pub(crate) static SELECTIONS: Array<Selection, 2> = Array::new();
+pub(crate) static SELECTIONS: Array<Selection, SELECTION_ENTRIES> = Array::new();
 #[btf_map]
-pub(crate) static CURSORS: Array<u64, 2> = Array::new();
+pub(crate) static CURSORS: Array<u64, SELECTION_ENTRIES> = Array::new();
 #[btf_map]
 pub(crate) static PREFIXES4: LpmTrie<[u8; 4], Prefix, PREFIX_ENTRIES> = LpmTrie::new();
 #[btf_map]
@@ -63,6 +69,25 @@ pub(crate) static HELD: Array<Held, HELD_SLOTS> = Array::new();
 pub(crate) static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SLOW: ProgramArray<{ slow::PROGRAMS }> = ProgramArray::new();
+#[btf_map]
+pub(crate) static POLICY: Array<PolicyState, 1> = Array::new();
+#[btf_map]
+pub(crate) static POLICY_PLACES: Array<PolicyPlaces, PLACE_ENTRIES> = Array::new();
+#[btf_map]
+pub(crate) static POLICY_KEYS: HashMap<PolicyKey, u16, KEYS> = HashMap::new();
+#[btf_map]
+pub(crate) static POLICY_PREFIXES4: LpmTrie<Policed4, u16, POLICY_PREFIXES> = LpmTrie::new();
+#[btf_map]
+pub(crate) static POLICY_PREFIXES6: LpmTrie<Policed6, u16, POLICY_PREFIXES> = LpmTrie::new();
+#[btf_map]
+pub(crate) static POLICY_SETS: Array<RuleBits, { POLICY_BANKS * SETS }> = Array::new();
+#[btf_map]
+pub(crate) static POLICY_RULES: Array<PolicyRule, { POLICY_BANKS * RULES }> = Array::new();
+#[btf_map]
+pub(crate) static POLICY_HITS: PerCpuArray<u64, HITS> = PerCpuArray::new();
+/// A packet whose rule is asked for.
+#[btf_map]
+pub(crate) static POLICING: PerCpuArray<Policing, 1> = PerCpuArray::new();
 /// A flow that is being opened.
 #[btf_map]
 pub(crate) static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();

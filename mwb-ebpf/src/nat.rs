@@ -23,7 +23,7 @@ use crate::{
     atomic::add32,
     frame::Frame,
     maps::{CLAIM, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
-    path::{Alive, choose, path, stands},
+    path::{Alive, choose, is_target, path, stands},
 };
 
 /// What a flow needs of its mapping; a whole one takes thrice the stack.
@@ -56,6 +56,13 @@ pub(crate) fn is_on(endpoint: &MappingKey, path: u8, now: u64) -> bool {
     given.state == given::GOOD && given.path == path
 }
 
+/// Whether an inside endpoint has a mapping already on a path that an outlet aims at.
+#[inline(always)]
+pub(crate) fn is_of(endpoint: &MappingKey, outlet: u8, now: u64) -> bool {
+    let given: Given = bytemuck::cast(current(endpoint, now));
+    given.state == given::GOOD && is_target(outlet, Family::V4, given.path)
+}
+
 /// The mapping of an inside endpoint: the one it has while that is good, else a
 /// new one on a path of the selection's choice.
 #[inline(always)]
@@ -75,10 +82,10 @@ pub(crate) fn mapping<F: Frame>(
     if !known && control.source_limit != 0 {
         may_map(&endpoint.address, control)?;
     }
-    let (chosen, choice) = if endpoint.via != 0 {
-        (endpoint.via, Choice { how: how::VIA, ..Choice::default() })
+    let (chosen, choice) = if endpoint.path() != 0 {
+        (endpoint.path(), Choice { how: how::VIA, ..Choice::default() })
     } else {
-        choose(Family::V4, hash4(key, control.seed), now)?
+        choose(endpoint.outlet(), Family::V4, hash4(key, control.seed), now)?
     };
     let path = path(chosen, path_flag::HAS_V4).ok_or(Reason::NoPath)?;
     let port = if has_nat_ports(endpoint.protocol) {

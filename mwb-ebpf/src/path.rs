@@ -5,6 +5,7 @@ use core::ptr;
 use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key};
 use mwb_common::{
     maps::{Choice, Family, PATH_SLOTS, Path, Prefix, SLOTS, how, index, path_flag, prefix_class},
+    policy::selection_index,
     reason::Reason,
     select,
 };
@@ -46,21 +47,21 @@ impl Alive {
         unsafe { ptr::read_volatile(self.until.add(slot)) > self.now }
     }
 
-    /// Whether any path of the family's ranking is.
+    /// Whether any path of a selection is.
     #[inline(always)]
-    pub(crate) fn any(&self, family: Family) -> bool {
-        matches!(picked_how(pick(family as u32, 0, self.now)), how::SLOT | how::RANKING)
+    pub(crate) fn any(&self, selection: u32) -> bool {
+        matches!(picked_how(pick(selection, 0, self.now)), how::SLOT | how::RANKING)
     }
 }
 
-/// The path for a slot in the low byte (0 = none), and how it was found, one of
+/// The path for a slot of a selection in the low byte (0 = none), and how it was found, one of
 /// [`how`], in the next. A global function: the verifier walks its loop once,
 /// not once for each state of each caller.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn pick(family: u32, slot: u32, now: u64) -> u32 {
+extern "C" fn pick(selection: u32, slot: u32, now: u64) -> u32 {
     let Ok(alive) = Alive::at(now) else { return 0 };
-    let Some(selection) = SELECTIONS.get(family) else { return 0 };
+    let Some(selection) = SELECTIONS.get(selection) else { return 0 };
     let path = select::pick(selection, slot, |path| alive.is(path));
     let how = if !alive.is(path) {
         how::NONE_ALIVE
@@ -85,27 +86,44 @@ pub(crate) fn path(id: u8, family: u32) -> Option<&'static Path> {
     if id != 0 && path.flags & wanted == wanted { Some(path) } else { None }
 }
 
-/// Chooses a path for a new flow; 0 = none. The epoch is still to be filled in.
+/// Chooses a path of an outlet for a new flow; 0 = none. The epoch is still to be filled
+/// in.
 #[inline(always)]
-pub(crate) fn choose(family: Family, hash: u32, now: u64) -> Result<(u8, Choice), Reason> {
-    let selection = SELECTIONS.get(family as u32).ok_or(Reason::NoPath)?;
-    let slot = if selection.index == index::FLOW_HASH { hash } else { advance(family) };
-    let picked = pick(family as u32, slot, now);
-    let slot = slot as u16 & (SLOTS as u16 - 1);
-    Ok((picked as u8, Choice { slot, how: picked_how(picked), epoch: 0 }))
+pub(crate) fn choose(
+    outlet: u8,
+    family: Family,
+    hash: u32,
+    now: u64,
+) -> Result<(u8, Choice), Reason> {
+    let place = selection_index(outlet, family);
+    let selection = SELECTIONS.get(place).ok_or(Reason::NoPath)?;
+    let slot = if selection.index == index::FLOW_HASH { hash } else { advance(place) };
+    let picked = pick(place, slot, now);
+    let place = Choice::place_of(outlet, slot);
+    Ok((picked as u8, Choice { place, how: picked_how(picked), epoch: 0 }))
+}
+
+/// Whether a path has slots in an outlet's selection.
+#[inline(always)]
+pub(crate) fn is_target(outlet: u8, family: Family, path: u8) -> bool {
+    SELECTIONS
+        .get(selection_index(outlet, family))
+        .is_some_and(|selection| selection.targets >> (opaque(path).wrapping_sub(1) & 31) & 1 != 0)
 }
 
 /// Whether what was chosen so stands: it does if it had no choice; else only in
-/// the path's epoch, and while the path is alive unless none is.
+/// the path's epoch, and while the path is alive unless none of its outlet is.
 #[inline(always)]
 pub(crate) fn stands(choice: Choice, id: u8, path: &Path, alive: &Alive, family: Family) -> bool {
-    !how::is_free(choice.how) || choice.epoch == path.epoch && (alive.is(id) || !alive.any(family))
+    !how::is_free(choice.how)
+        || choice.epoch == path.epoch
+            && (alive.is(id) || !alive.any(selection_index(choice.outlet(), family)))
 }
 
 /// Takes the next slot number; each is given out once, whatever the CPU.
 #[inline(always)]
-fn advance(family: Family) -> u32 {
-    let Some(cursor) = CURSORS.get_ptr_mut(family as u32) else { return 0 };
+fn advance(selection: u32) -> u32 {
+    let Some(cursor) = CURSORS.get_ptr_mut(selection) else { return 0 };
     // SAFETY: `cursor` points to a map value.
     unsafe { fetch_add(cursor, 1) as u32 }
 }

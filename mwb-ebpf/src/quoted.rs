@@ -16,7 +16,7 @@ use mwb_common::{
 use crate::{
     Action, Packed,
     account::Account,
-    deliver, flow4,
+    deliver, flow4, flow6,
     frame::{Frame, NextHop, SLOW4, SLOW6, TcFrame},
     maps::{DEVICES, FLOWS4, FLOWS6},
     path::{now, path, place4, place6},
@@ -330,7 +330,7 @@ fn try_outward6<F: Frame>(
     }
     let ports = turned(quote.transport.ports);
     let key = key6(inner.destination, inner.source, ports, inner.next_header, 0);
-    let (flow, path) = steer6::entry(&key).ok_or_else(unmatched)?;
+    let (flow, path) = flow6::entry(&key).ok_or_else(unmatched)?;
     account.path = flow.path;
     if !is_right6(frame, ip) {
         return Err(Reason::Malformed);
@@ -341,7 +341,7 @@ fn try_outward6<F: Frame>(
     frame.write(quote.offset + 24, flow.address)?;
     // The error may come from a router of the LAN.
     let mut source = [0; 16];
-    if !steer6::outside(path, &ip.header.source, &mut source) {
+    if !flow6::outside(path, &ip.header.source, &mut source) {
         return Err(Reason::ForeignSource);
     }
     frame.write(ip.offset + 8, source)?;

@@ -12,6 +12,19 @@ use super::flows::FlowRow;
 pub struct WhyQuery {
     /// `tcp 192.0.2.10:1234 203.0.113.5:443`, or a flow as `mwb flows` shows it.
     pub packet: String,
+    /// The LAN port that it comes in through; by default the one whose subnet the source is
+    /// in. Policy rules may ask for it, and for what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<String>,
+    /// Its source MAC, as in `02:00:00:00:00:01`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its code point, a word or a number; by default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<String>,
+    /// Its firewall mark, as in `0x10` or `16`; by default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
 
 /// The answer of `/v1/why`.
@@ -60,7 +73,7 @@ pub struct Possibility {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// What was looked at: `flow`, `rule`, `source`, `mapping`, `mode`, `slot`,
-    /// `liveness`, `ranking`, `limit`, `forward`; in a bond also `session`, `class`.
+    /// `liveness`, `ranking`, `limit`, `forward`, `policy`; in a bond also `session`, `class`.
     pub what: String,
     /// What it said.
     pub said: String,

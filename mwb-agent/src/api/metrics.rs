@@ -5,6 +5,7 @@ use prometheus::core::Collector;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::metrics_bond;
+use super::policy::PolicyStatus;
 use super::snapshot::{CounterRow, Status, Traffic, WanState, WanStatus};
 
 /// The text format's media type.
@@ -57,6 +58,8 @@ families! {
     NOTIFY_EVENTS = "mwb_notify_events_total" ["receiver", "result"] "Events by what became of them.";
     DRAINING = "mwb_wan_draining" ["wan"] "Whether flows may stay on the WAN only for a time.";
     REDIRECT_LOSSES = "mwb_redirect_losses_total" ["device"] "Frames that were redirected to the device by XDP and that it did not take.";
+    POLICY_HITS = "mwb_policy_hits_total" ["rule"] "Flows that the policy rule has opened, and packets that it has dropped.";
+    POLICY_ACTIVE = "mwb_policy_active" ["rule"] "Whether the policy rule counts at this time.";
     BOND_SESSIONS = "mwb_bond_sessions" [] "Sessions of the bond that are in use.";
     BOND_UNANSWERED = "mwb_bond_unanswered_seconds" [] "For how long the server has been asked for a session or keys without an answer.";
     BOND_KEYS_AGE = "mwb_bond_keys_age_seconds" ["peer"] "Age of the session's newest keys.";
@@ -100,6 +103,7 @@ families! {
 pub(super) fn render(
     status: &Status,
     counters: &[CounterRow],
+    policy: &PolicyStatus,
 ) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     fill_agent(&registry, status)?;
@@ -107,6 +111,7 @@ pub(super) fn render(
     fill_failover(&registry, status)?;
     fill_counters(&registry, counters)?;
     fill_nat(&registry, status)?;
+    fill_policy(&registry, policy)?;
     if let Some(bond) = &status.bond {
         metrics_bond::fill(&registry, bond)?;
     }
@@ -244,6 +249,16 @@ fn fill_nat(registry: &Registry, status: &Status) -> Result<(), prometheus::Erro
     let ports = gauge(registry, &NAT_PORTS_USED)?;
     for (wan, used) in &nat.ports_used {
         ports.with_label_values(&[wan]).set(whole(*used));
+    }
+    Ok(())
+}
+
+fn fill_policy(registry: &Registry, policy: &PolicyStatus) -> Result<(), prometheus::Error> {
+    let hits = counter(registry, &POLICY_HITS)?;
+    let active = gauge(registry, &POLICY_ACTIVE)?;
+    for rule in &policy.rules {
+        hits.with_label_values(&[&rule.name]).inc_by(rule.hits);
+        active.with_label_values(&[&rule.name]).set(rule.active.into());
     }
     Ok(())
 }

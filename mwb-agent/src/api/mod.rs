@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::events::Bus;
-use crate::explain::Packet;
+use crate::explain::{Entry, Packet};
 use crate::notify;
 
 mod access;
@@ -24,6 +24,7 @@ mod metrics;
 mod metrics_bond;
 mod openapi;
 pub mod past;
+pub mod policy;
 mod post;
 mod read;
 pub mod snapshot;
@@ -37,6 +38,7 @@ use explain::Explanation;
 use flows::{FlowList, FlowQuery};
 pub use listen::{ListenError, Listeners, serve};
 use past::{History, HistoryQuery};
+use policy::PolicyStatus;
 pub use post::{ApplyBody, FailoverBody};
 use snapshot::{CounterRow, Status};
 
@@ -48,12 +50,19 @@ pub trait Source: Send + Sync + 'static {
     /// The data plane's counters, without rows that are zero.
     fn counters(&self) -> impl Future<Output = Result<Vec<CounterRow>, Unavailable>> + Send;
 
+    /// The policy rules.
+    fn policy(&self) -> impl Future<Output = Result<PolicyStatus, Unavailable>> + Send;
+
     /// Open flows. Reads whole tables.
     fn flows(&self, query: FlowQuery)
     -> impl Future<Output = Result<FlowList, Unavailable>> + Send;
 
     /// Why a packet goes where it goes.
-    fn why(&self, packet: Packet) -> impl Future<Output = Result<Explanation, Unavailable>> + Send;
+    fn why(
+        &self,
+        packet: Packet,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Explanation, Unavailable>> + Send;
 
     /// What is right and wrong, watched for some time.
     fn doctor(&self, watch: Duration) -> impl Future<Output = Result<Report, Unavailable>> + Send;

@@ -19,7 +19,7 @@ use super::{past, post, read};
         contact(),
     ),
     paths(
-        read::status, read::wans, read::bond, read::counters, read::flows, read::why, read::doctor,
+        read::status, read::wans, read::bond, read::policy, read::counters, read::flows, read::why, read::doctor,
         read::events, past::history, past::notified, read::prometheus, description,
         post::reload, post::apply, post::confirm, post::failover, past::test,
     ),

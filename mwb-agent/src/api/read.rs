@@ -16,10 +16,11 @@ use super::doctor::{DoctorQuery, Report};
 use super::explain::{Explanation, WhyQuery};
 use super::flows::{FlowList, FlowQuery, LARGEST_TOP};
 use super::http::{Fault, Refusal};
+use super::policy::PolicyStatus;
 use super::snapshot::{CounterRow, Status, WanStatus};
 use super::{Source, Unavailable, metrics};
 use crate::events::{Bus, Event};
-use crate::explain::Packet;
+use crate::explain::{Entry, Packet};
 
 /// The longest that `/v1/events` waits for news.
 const LONGEST_WAIT: u64 = 60;
@@ -56,6 +57,15 @@ pub(super) async fn wans<S: Source>(State(source): State<Arc<S>>) -> Answer<Vec<
 ))]
 pub(super) async fn bond<S: Source>(State(source): State<Arc<S>>) -> Answer<Option<BondStatus>> {
     Ok(Json(source.status().await?.bond))
+}
+
+/// Policy rules: what they match, whether they count now, where they lead and how often.
+#[utoipa::path(get, path = "/v1/policy", tag = "read", responses(
+    (status = 200, body = PolicyStatus),
+    (status = 503, description = "The data plane cannot be read.", body = Fault),
+))]
+pub(super) async fn policy<S: Source>(State(source): State<Arc<S>>) -> Answer<PolicyStatus> {
+    Ok(Json(source.policy().await?))
 }
 
 /// Packets by what became of them and why.
@@ -105,11 +115,19 @@ pub(super) async fn why<S: Source>(
     State(source): State<Arc<S>>,
     query: Asked<WhyQuery>,
 ) -> Answer<Explanation> {
-    let packet: Packet = understood(query, "packet=tcp 192.0.2.10:1234 203.0.113.5:443")?
-        .packet
-        .parse()
-        .map_err(|error: crate::explain::NotAPacket| Refusal::Request(error.to_string()))?;
-    Ok(Json(source.why(packet).await?))
+    let asked = understood(query, "packet=tcp 192.0.2.10:1234 203.0.113.5:443")?;
+    let wrong = |error: crate::explain::NotAPacket| Refusal::Request(error.to_string());
+    let packet: Packet = asked.packet.parse().map_err(wrong)?;
+    let entry = Entry::read(&asked).map_err(wrong)?;
+    if let Some(lan) = &entry.lan {
+        let there = source.status().await?.lan;
+        if !there.iter().any(|port| port.device == *lan) {
+            let names: Vec<&str> = there.iter().map(|port| port.device.as_str()).collect();
+            let error = format!("`{lan}` is no LAN port; there are {}", names.join(", "));
+            return Err(Refusal::Request(error));
+        }
+    }
+    Ok(Json(source.why(packet, entry).await?))
 }
 
 /// What is right and wrong with the gateway, and what limits it.
@@ -194,7 +212,8 @@ pub(super) async fn prometheus<S: Source>(
 ) -> Result<Response, Refusal> {
     let status = source.status().await?;
     let counters = source.counters().await?;
-    let text = metrics::render(&status, &counters)
+    let policy = source.policy().await?;
+    let text = metrics::render(&status, &counters, &policy)
         .map_err(|error| Unavailable(format!("metrics could not be written: {error}")))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

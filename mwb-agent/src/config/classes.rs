@@ -9,7 +9,10 @@ use mwb_common::classes::{CLASS_RULES, ClassRule, class, class_test, repair};
 
 use super::prefix::{check_host_bits, read_net};
 use super::reader::{Cursor, Fault, Fields};
-use super::{schema, units};
+use super::schema;
+use super::terms::{
+    DSCPS, PROTOCOLS, WITH_PORTS, read_dscp, read_protocol, read_range, show_range, word_of,
+};
 
 /// What packets are treated unlike others, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,10 +143,6 @@ impl fmt::Display for ClassSpec {
             [one] => write!(f, ", repair: {one}")?,
             several => write!(f, ", repair: [{}]", several.join(", "))?,
         }
-        let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
-            (from, to) if from == to => from.to_string(),
-            (from, to) => format!("{from}-{to}"),
-        };
         if let Some(peer) = self.peer {
             write!(f, ", peer: {peer}")?;
         }
@@ -151,13 +150,13 @@ impl fmt::Display for ClassSpec {
             write!(f, ", protocol: {}", word_of(&PROTOCOLS, protocol))?;
         }
         if let Some(port) = &self.port {
-            write!(f, ", port: {}", range(port))?;
+            write!(f, ", port: {}", show_range(port))?;
         }
         if let Some(dscp) = self.dscp {
             write!(f, ", dscp: {}", word_of(&DSCPS, dscp))?;
         }
         if let Some(length) = &self.length {
-            write!(f, ", length: {}", range(length))?;
+            write!(f, ", length: {}", show_range(length))?;
         }
         f.write_str("}")
     }
@@ -165,43 +164,6 @@ impl fmt::Display for ClassSpec {
 
 /// Words for repairs, in the order in which they are tried.
 const REPAIRS: [(&str, u8); 2] = [("fec", repair::FEC), ("retransmit", repair::RETRANSMIT)];
-/// Words for protocols (IANA).
-const PROTOCOLS: [(&str, u8); 7] =
-    [("udp", 17), ("tcp", 6), ("icmp", 1), ("icmpv6", 58), ("sctp", 132), ("gre", 47), ("esp", 50)];
-/// Those that have ports.
-const WITH_PORTS: [u8; 3] = [17, 6, 132];
-/// Words for code points (RFC 2474, 2597, 3246, 5865, 8622).
-const DSCPS: [(&str, u8); 23] = [
-    ("ef", 46),
-    ("va", 44),
-    ("le", 1),
-    ("cs0", 0),
-    ("cs1", 8),
-    ("cs2", 16),
-    ("cs3", 24),
-    ("cs4", 32),
-    ("cs5", 40),
-    ("cs6", 48),
-    ("cs7", 56),
-    ("af11", 10),
-    ("af12", 12),
-    ("af13", 14),
-    ("af21", 18),
-    ("af22", 20),
-    ("af23", 22),
-    ("af31", 26),
-    ("af32", 28),
-    ("af33", 30),
-    ("af41", 34),
-    ("af42", 36),
-    ("af43", 38),
-];
-
-fn word_of(words: &[(&str, u8)], number: u8) -> String {
-    let word = words.iter().find(|(_, value)| *value == number);
-    word.map_or_else(|| number.to_string(), |(word, _)| (*word).to_owned())
-}
-
 /// The section `classes`.
 pub(super) fn read_classes(classes: &Fields<'_>) -> Result<Classes, Fault> {
     let rate = |at: &Cursor<'_>| at.rate(&schema::METERED_COPIES);
@@ -249,15 +211,8 @@ fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
         Some(at) => read_repair(at)?,
     };
     let peer = rule.get("peer").map(read_peer).transpose()?;
-    let number = |at: &Cursor<'_>, words: &[(&str, u8)], most: u32| {
-        if at.is_integer() {
-            let number = at.integer(&(0..=most))?;
-            return Ok(u8::try_from(number).unwrap_or(u8::MAX));
-        }
-        at.word(words, &[])
-    };
-    let protocol = rule.get("protocol").map(|at| number(at, &PROTOCOLS, 255)).transpose()?;
-    let dscp = rule.get("dscp").map(|at| number(at, &DSCPS, 63)).transpose()?;
+    let protocol = rule.get("protocol").map(read_protocol).transpose()?;
+    let dscp = rule.get("dscp").map(read_dscp).transpose()?;
     let port = match rule.get("port") {
         None => None,
         Some(at) => {
@@ -317,23 +272,6 @@ fn read_peer(at: &Cursor<'_>) -> Result<IpNet, Fault> {
     let prefix = read_net(at, "a prefix", "203.0.113.0/24")?;
     check_host_bits(at, prefix)?;
     Ok(prefix)
-}
-
-/// A number, or two with a hyphen between them.
-fn read_range(
-    at: &Cursor<'_>,
-    range: &RangeInclusive<u16>,
-    what: &str,
-    example: &str,
-) -> Result<RangeInclusive<u16>, Fault> {
-    if at.is_integer() {
-        let number = at.integer(&(u32::from(*range.start())..=u32::from(*range.end())))?;
-        let number = u16::try_from(number).unwrap_or(u16::MAX);
-        return Ok(number..=number);
-    }
-    let (low, high) = at.parsed(what, example, units::parse_ports)?;
-    let show = |number: &u16| number.to_string();
-    Ok(at.within(low, range, show)?..=at.within(high, range, show)?)
 }
 
 #[cfg(test)]

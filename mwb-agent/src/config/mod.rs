@@ -21,14 +21,19 @@ mod fec;
 mod forwards;
 mod health;
 mod history;
+mod hours;
 mod names;
 mod node;
 mod notify;
+mod policy;
+mod policy_read;
 mod prefix;
 mod read;
 mod reader;
 mod role;
 mod schema;
+mod schema_policy;
+mod terms;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod units;
@@ -41,6 +46,9 @@ pub use fec::Fec;
 pub use health::{Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp};
 pub use history::History;
 pub use notify::{Notify, Receiver, ToldBy};
+pub use hours::{Hours, Moment};
+pub use policy::{Fallback, Outlet, Policy, PolicyAction, PolicyMatch, PolicyRule, show_mac};
+pub use terms::{parse_dscp, parse_mac};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +68,8 @@ pub struct Config {
     /// WAN links, 1 to 32. A WAN is known by its device; its path id is the
     /// data plane's matter.
     pub wans: Vec<Wan>,
+    /// Which new flows leave by which WANs, or not at all.
+    pub policy: Policy,
     /// When traffic goes back to a better WAN.
     pub failover: Failover,
     /// How WANs are watched that do not say it themselves.

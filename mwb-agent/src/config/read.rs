@@ -11,6 +11,7 @@ use super::forwards::check_room;
 use super::health::read_health;
 use super::history::read_history;
 use super::notify::read_notify;
+use super::policy_read::{World, read_policy};
 use super::prefix::{read_bypass, read_ipv6_prefix};
 use super::reader::{Cursor, Fault, Fields};
 use super::role::{check_failover, check_file, check_lan, check_port, read_mode, read_role};
@@ -75,9 +76,11 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
             Some(read)
         }
     };
+    let world = World { role, lan: &lan, wans: &wans };
+    let policy = read_policy(&file.section("policy", &schema::POLICY)?, &world)?;
     let classes = read_classes(&file.section("classes", &schema::CLASSES)?)?;
     let notify = read_notify(&file.section("notify", &schema::NOTIFY)?, &wans)?;
-    Ok(Config {
+    let config = Config {
         role,
         mode,
         lan,
@@ -85,6 +88,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         ipv6_prefix: inside,
         bypass: file.or("bypass", Vec::new(), read_bypass)?,
         wans,
+        policy,
         failover,
         health,
         nat,
@@ -98,7 +102,13 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
         history: file.get("history").map(read_history).transpose()?,
         notify,
         api: read_api(&file.section("api", &schema::API)?)?,
-    })
+    };
+    if let Some(at) = file.get("policy")
+        && let Err(why) = crate::policy::fits(&config)
+    {
+        return Err(at.fault(why.to_string(), "have fewer rules, or such that are more alike"));
+    }
+    Ok(config)
 }
 
 /// `reorder.hold` where nothing is said.
@@ -140,7 +150,8 @@ pub(super) fn read_hook(at: &Cursor<'_>) -> Result<HookChoice, Fault> {
     at.word(&HookChoice::ALL.map(|hook| (hook.name(), hook)), &[])
 }
 
-fn read_balance(at: &Cursor<'_>) -> Result<Balance, Fault> {
+/// Reads how flows are shared.
+pub(super) fn read_balance(at: &Cursor<'_>) -> Result<Balance, Fault> {
     at.word(&Balance::ALL.map(|balance| (balance.name(), balance)), &[])
 }
 

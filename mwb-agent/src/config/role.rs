@@ -36,6 +36,11 @@ pub(super) fn check_file(file: &Fields<'_>, role: Role, mode: Mode) -> Result<()
             refuse(file, "redirect_peer", NO_PEER, "remove it")?;
             let nat = "it has no effect: in `mode: bond` the server translates addresses";
             refuse(file, "nat", nat, "remove it, and write it into the server's file")?;
+            let policy = "it has no effect: in `mode: bond` everything goes to the server by all \
+                          WANs";
+            let fix = "remove it; `classes` says how packets go there, and a `policy` in the \
+                       server's file by which of its WANs they leave";
+            refuse(file, "policy", policy, fix)?;
             let prefix = "it has no effect: in `mode: bond` the LAN's addresses are translated by \
                           nobody here";
             refuse(file, "ipv6_prefix", prefix, "remove it, and write it into the server's file")

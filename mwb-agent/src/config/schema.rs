@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use mwb_common::maps::{BOND_PATHS, MAX_PATHS};
 
+pub(super) use super::schema_policy::*;
+
 /// A set of keys.
 pub(super) struct Section {
     /// Where it stands; `[]` for an item of a list.
@@ -32,6 +34,7 @@ pub(super) const FILE: Section = Section {
         "ipv6_prefix",
         "bypass",
         "wans",
+        "policy",
         "failover",
         "health",
         "nat",
@@ -44,7 +47,7 @@ pub(super) const FILE: Section = Section {
         "notify",
         "api",
     ],
-    later: &["interfaces", "policy", "policies"],
+    later: &["interfaces"],
     example: "`version: 1`, `mode: steer`, `lan: [lan0]`, `wans: [{name: fiber, device: wan0}]`",
 };
 
@@ -323,12 +326,16 @@ pub(super) const API: Section = Section {
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 28] = [
+pub(super) const SECTIONS: [&Section; 32] = [
     &FILE,
     &LAN,
     &WAN,
     &CAPACITY,
     &FORWARD,
+    &POLICY,
+    &POLICY_RULE,
+    &POLICY_TIME,
+    &POLICY_USE,
     &FAILOVER,
     &HEALTH,
     &WAN_HEALTH,

@@ -14,6 +14,7 @@ use super::forced::Forced;
 use super::forwards::Forwards;
 use super::identity;
 use super::leaving::Leaving;
+use super::policy::Policies;
 use super::ports::Port;
 use super::prefixes::{self, Rules};
 use super::rates::Rates;
@@ -77,6 +78,7 @@ pub(super) struct Control {
     pub(super) drains: Drains,
     pub(super) forced: Option<Forced>,
     pub(super) decision: Option<Decision>,
+    pub(super) policies: Policies,
     /// What the kernel side has, by family.
     pub(super) written: [Option<(Plan, Selection)>; 2],
     pub(super) failovers: u64,
@@ -127,6 +129,7 @@ impl Control {
     }
 
     pub(super) fn write_rules(&mut self, network: &Snapshot) -> Result<(), Error> {
+        self.policies.see(&self.config, network);
         let rules = prefixes::rules(&self.config, &self.paths(), network);
         if self.rules.as_ref() != Some(&rules) {
             self.plane.with(|plane| plane.set_prefixes(&rules.v4, &rules.v6))?;
@@ -249,6 +252,8 @@ impl Control {
             }
         }
         self.decision = Some(decision);
+        self.decide_policy(&members, now)?;
+        self.view_policy();
         self.publish();
         Ok(())
     }

@@ -194,7 +194,7 @@ pub(crate) fn choice(choice: Choice) -> FlowChoice {
         how::INBOUND => How::Inbound,
         _ => How::Slot,
     };
-    let slot = matches!(how, How::Slot | How::Ranking | How::NoneAlive).then_some(choice.slot);
+    let slot = matches!(how, How::Slot | How::Ranking | How::NoneAlive).then_some(choice.slot());
     FlowChoice { how, slot, mapped: choice.how & how::MAPPED != 0 }
 }
 

@@ -29,7 +29,7 @@ fn out(bytes: u64, flags: u8) -> Flow {
         port: 40_001u16.to_be_bytes(),
         path: 2,
         tcp_flags: flags,
-        choice: Choice { slot: 17, how: how::SLOT, epoch: 3 },
+        choice: Choice { place: 17, how: how::SLOT, epoch: 3 },
         ..Flow::default()
     }
 }
@@ -99,7 +99,7 @@ fn tcp_flags_tell_the_state() {
 
 #[test]
 fn choices_that_looked_at_no_slot_show_none() {
-    let shown = |how| choice(Choice { slot: 9, how, epoch: 0 });
+    let shown = |how| choice(Choice { place: 9, how, epoch: 0 });
     assert_eq!(shown(how::VIA), FlowChoice { how: How::Via, slot: None, mapped: false });
     assert_eq!(shown(how::INBOUND).how, How::Inbound);
     assert_eq!(

@@ -130,7 +130,7 @@ impl Kernel {
             .filter(used)
             .map(|path| (path.device, Path { generation: 0, epoch: 0, ..*path }));
         let alive = (0_u8..).zip(book.liveness.alive_until).filter(|(_, until)| *until > 0);
-        let [Selection { slots, ranking, .. }, _] = &book.selections;
+        let Selection { slots, ranking, .. } = &book.selections[0];
         let mut forwards = BTreeSet::new();
         tables
             .ports()

@@ -13,6 +13,7 @@ use super::bond::Shown;
 use super::bucket_view;
 use super::doctor;
 use super::flow_view::{self, Pair};
+use super::policy::PolicyView;
 use super::view::View;
 use crate::api::Unavailable;
 use crate::api::doctor::Report;
@@ -20,9 +21,10 @@ use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery, FlowRow};
 use crate::dataplane::{BondMaps, Error, Rules, Tables, monotonic};
 use crate::explain::bonded::{self, Bonded};
-use crate::explain::{Facts, Packet, words};
+use crate::explain::{Entry, Facts, Packet, Policy, Ruled, meet, words};
 use crate::flows::Usage;
 use crate::net::Snapshot;
+use crate::policy::Met;
 
 /// Looks things up.
 pub(super) struct Look {
@@ -88,8 +90,11 @@ impl Look {
     pub(super) async fn why(
         &self,
         packet: Packet,
+        entry: Entry,
         balance: &'static str,
     ) -> Result<Explanation, Unavailable> {
+        let policy = Arc::clone(&self.view.borrow().policy);
+        let device = policy.device(&packet, &entry, &self.network.borrow());
         let (tables, rules, names) = (self.tables.clone(), self.rules.clone(), self.names());
         let maps = self.bond.clone();
         self.alone(move || {
@@ -102,7 +107,8 @@ impl Look {
                     opened.and_then(|(n, bucket)| bucket_view::row(n, bucket, &names, book.now));
                 return Ok(bonded::explain(&book, &names, balance, (&packet, &bonded), row));
             }
-            explain(&tables, &rules, &names, balance, &packet)
+            let met = meet(&policy.given, &packet, &entry, device);
+            explain(&tables, &rules, (&names, balance), &policy, met, &packet)
         })
         .await
     }
@@ -134,18 +140,23 @@ impl Look {
 fn explain(
     tables: &Tables,
     rules: &Rules,
-    names: &[String],
-    balance: &str,
+    (names, balance): (&[String], &str),
+    policy: &PolicyView,
+    met: Met,
     packet: &Packet,
 ) -> Result<Explanation, Error> {
     let book = rules.read()?;
-    let facts = Facts::read(tables, rules, &book, packet)?;
+    let ruled = Ruled::of(met.rule.and_then(|place| policy.given.get(place)));
+    let facts = Facts::read_ruled(tables, rules, &book, packet, ruled)?;
     let row = match (facts.flow, packet.key4(), packet.key6()) {
         (Some(out), Some(key), _) => row4(tables, key, out, names, book.now)?,
         (Some(out), None, Some(key)) => row6(tables, key, out, names, book.now)?,
         _ => None,
     };
-    let context = words::Context { book: &book, names, balance, flow: row };
+    let (balance, words) = policy.words(met.rule, balance);
+    let policy = Policy { rules: words, met };
+    let outlet = ruled.outlet();
+    let context = words::Context { book: &book, names, balance, flow: row, policy, outlet };
     Ok(words::explain(context, packet, &facts))
 }
 

@@ -4,7 +4,7 @@
 use super::control::{Control, Wan};
 use super::identity;
 use super::ports::Port;
-use super::start::forget_counters;
+use super::start::{forget_counters, read_hits};
 use crate::config::Config;
 use crate::net::Snapshot;
 
@@ -26,6 +26,7 @@ impl Control {
         // Shares are compared with those of before, and small differences are
         // let pass: not when the operator wants them.
         self.memory.forget_shares();
+        self.policies.follow(&self.config, &read_hits(&plane));
         self.settles = None;
         if let Err(error) = self.network(network) {
             tracing::error!(%error, "the data plane could not be told; it is tried again");

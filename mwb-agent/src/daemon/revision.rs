@@ -6,9 +6,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::revision_bond::{self, Ends};
-use super::revision_health;
-use crate::config::units::{show_duration, show_rate};
-use crate::config::{Api, Capacity, Config, Failover, Forward, Gateway, Lan, Nat, Timeouts, Wan};
+    Api, Capacity, Config, Failover, Forward, Gateway, Lan, Nat, Policy, PolicyRule, Timeouts, Wan,
 
 /// The differences between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +30,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         ipv6_prefix,
         bypass,
         wans,
+        policy,
         failover,
         health,
         nat,
@@ -52,6 +51,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
     compare_lans(out, &old.lan, lan);
     revision_health::compare(out, "health", &old.health, health);
     compare_wans(out, &old.wans, wans);
+    listed(out, "policy rule", &lines(&old.policy), &lines(policy));
     compare_failover(out, &old.failover, failover);
     revision_health::compare_notify(&mut revision, &old.notify, notify);
     if old.history != *history {
@@ -110,6 +110,15 @@ pub(super) fn listed<T: PartialEq + Display>(
     in_order(out, key, old.iter().filter(|item| new.contains(item)), |item| {
         new.iter().position(|other| other == *item)
     });
+}
+
+/// The rules, each with its name if it has one.
+fn lines(policy: &Policy) -> Vec<String> {
+    let line = |rule: &PolicyRule| match &rule.name {
+        Some(name) => format!("{name} {rule}"),
+        None => rule.to_string(),
+    };
+    policy.rules.iter().map(line).collect()
 }
 
 /// Tells if what is in both is in another order.

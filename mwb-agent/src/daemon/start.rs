@@ -24,6 +24,7 @@ use super::control::{Control, Wan};
 use super::forwards::Forwards;
 use super::identity;
 use super::leaving::Leaving;
+use super::policy::Policies;
 use super::ports::Port;
 use super::rates::Rates;
 use super::view::View;
@@ -158,6 +159,8 @@ impl Control {
         });
         let leaving =
             Leaving::of_paths((1u8..).zip(&pinned.paths).filter(|(id, _)| !ids.contains(id)));
+        let mut policies = Policies::default();
+        policies.follow(&config, &read_hits(&plane));
         Ok(Self {
             lan: config.lan.iter().map(|lan| Port::lan(&config, lan)).collect(),
             device: config.tunnel().as_ref().map(Port::bond),
@@ -175,6 +178,7 @@ impl Control {
             drains,
             forced: None,
             decision: None,
+            policies,
             written: kept,
             failovers: 0,
             last_failover: None,
@@ -230,6 +234,14 @@ impl Control {
         let device = self.device.iter().map(|port| port.device.as_str());
         lan.chain(self.config.wans.iter().map(|wan| wan.device.as_str())).chain(device)
     }
+}
+
+/// What rules' counters have. Where they cannot be read, rules count what others did too.
+pub(super) fn read_hits(plane: &Plane) -> Vec<u64> {
+    plane.with(|plane| plane.tables()).policy_hits().unwrap_or_else(|error| {
+        tracing::warn!(%error, "counters of policy rules");
+        Vec::new()
+    })
 }
 
 /// A WAN that gets a path id begins to count at zero. In a table that is new

@@ -37,6 +37,7 @@ impl Control {
             wans,
             failover,
             balance: self.config.balance.name(),
+            policy: self.policies.view(),
             bond: self.config.tunnel().map(|tunnel| BondView {
                 device: tunnel.device.to_owned(),
                 is_gateway: self.config.bond.is_some(),

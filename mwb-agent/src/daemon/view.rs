@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::bond::Shown;
 use super::look::Look;
 use super::past::Past;
+use super::policy::PolicyView;
 use super::rates::{Total, Totals};
 use super::telling::Telling;
 use crate::api::bond::BondStatus;
@@ -18,6 +19,7 @@ use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
 use crate::api::past::{History, HistoryQuery};
+use crate::api::policy::PolicyStatus;
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
@@ -25,7 +27,7 @@ use crate::api::{Changes, Source, Unavailable};
 use crate::config::Role;
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
-use crate::explain::Packet;
+use crate::explain::{Entry, Packet};
 use crate::flows::Usage;
 use crate::notify;
 
@@ -38,6 +40,7 @@ pub(super) struct View {
     pub(super) failover: FailoverStatus,
     /// The configuration may change while the agent runs.
     pub(super) balance: &'static str,
+    pub(super) policy: Arc<PolicyView>,
     pub(super) bond: Option<BondView>,
 }
 
@@ -117,7 +120,7 @@ impl Answers {
 impl Source for Answers {
     async fn status(&self) -> Result<Status, Unavailable> {
         let totals = Totals::of(&self.rows().await?, self.role == Role::Gateway);
-        let View { lan, mut wans, failover, balance, bond: _ } = View::clone(&self.view.borrow());
+        let View { lan, mut wans, failover, balance, .. } = View::clone(&self.view.borrow());
         for wan in &mut wans {
             let of =
                 |totals: &[Total]| totals.get(usize::from(wan.path)).copied().unwrap_or_default();
@@ -160,13 +163,26 @@ impl Source for Answers {
         Ok(rows.into_iter().map(row).collect())
     }
 
+    async fn policy(&self) -> Result<PolicyStatus, Unavailable> {
+        let view = Arc::clone(&self.view.borrow().policy);
+        if view.rules.is_empty() {
+            return Ok(PolicyStatus::default());
+        }
+        let tables = self.tables.clone();
+        let counted = tokio::task::spawn_blocking(move || tables.policy_hits()).await;
+        let counted = counted
+            .map_err(|error| Unavailable(format!("reading counters: {error}")))?
+            .map_err(|error| Unavailable(error.to_string()))?;
+        Ok(PolicyStatus { rules: view.with_hits(&counted) })
+    }
+
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
         self.look.flows(query).await
     }
 
-    async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {
+    async fn why(&self, packet: Packet, entry: Entry) -> Result<Explanation, Unavailable> {
         let balance = self.view.borrow().balance;
-        self.look.why(packet, balance).await
+        self.look.why(packet, entry, balance).await
     }
 
     async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {

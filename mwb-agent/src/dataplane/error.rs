@@ -176,6 +176,14 @@ pub enum Error {
     #[error("path id {0} is not between 1 and {max}", max = mwb_common::maps::MAX_PATHS)]
     PathId(u8),
 
+    /// An outlet that there is not.
+    #[error("outlet {0} is not below {limit}", limit = mwb_common::policy::OUTLETS)]
+    Outlet(u8),
+
+    /// Policy rules that the tables do not hold; those before stay.
+    #[error(transparent)]
+    Policy(#[from] mwb_common::policy::TooMuch),
+
     /// The kernel did not attach a program.
     #[error("attaching {form} to {device}: {message}")]
     Attach {

@@ -15,6 +15,11 @@ use mwb_common::maps::{
     Path as WanPath, PathState, PortKey, PortOwner, Prefix, SOURCE_ENTRIES, Selection, Session,
     SessionState, TICK_DEVICES, names, next, slow,
 };
+use mwb_common::policy::{
+    PLACE_ENTRIES, POLICY_BANKS, POLICY_HITS, POLICY_KEYS, POLICY_PREFIXES, POLICY_RULES,
+    POLICY_SETS, Policed4, Policed6, PolicyKey, PolicyPlaces, PolicyRule, PolicyState, RuleBits,
+    SELECTION_ENTRIES,
+};
 
 use super::error::{Error, MapDifference};
 use super::pins::Pins;
@@ -60,14 +65,16 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         entries: u32::try_from(entries).unwrap_or(u32::MAX),
     };
     let prefixes = |address: usize| trie(address, size_of::<Prefix>(), PREFIX_ENTRIES);
+    let policed = |address: usize| trie(address, size_of::<u16>(), POLICY_PREFIXES);
+    let keys = u32::try_from(POLICY_KEYS).unwrap_or(u32::MAX);
     let owners = |address: usize| trie(address, size_of::<Owner>(), OWNER_ENTRIES);
     Ok(match name {
         names::DEVICES => array::<Device>(DEVICE_SLOTS),
         names::CONTROL => array::<Control>(1),
         names::PATHS => array::<WanPath>(PATH_SLOTS),
         names::LIVENESS => array::<Liveness>(1),
-        names::SELECTIONS => array::<Selection>(2),
-        names::CURSORS => array::<u64>(2),
+        names::SELECTIONS => array::<Selection>(SELECTION_ENTRIES),
+        names::CURSORS => array::<u64>(SELECTION_ENTRIES),
         names::PREFIXES4 => prefixes(4),
         names::PREFIXES6 => prefixes(16),
         names::FLOWS4 => hash::<FlowKey4, Flow>(options.flow_entries),
@@ -84,6 +91,14 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::BUDGET => Shape { kind: MapType::PerCpuArray, ..array::<Budget>(1) },
         names::XMIT_LOSSES => Shape { kind: MapType::PerCpuArray, ..array::<u64>(DEVICE_SLOTS) },
         names::SLOW => Shape { kind: MapType::ProgramArray, ..array::<u32>(slow::PROGRAMS) },
+        names::POLICY => array::<PolicyState>(1),
+        names::POLICY_PLACES => array::<PolicyPlaces>(PLACE_ENTRIES),
+        names::POLICY_KEYS => hash::<PolicyKey, u16>(keys),
+        names::POLICY_PREFIXES4 => policed(size_of::<Policed4>()),
+        names::POLICY_PREFIXES6 => policed(size_of::<Policed6>()),
+        names::POLICY_SETS => array::<RuleBits>(POLICY_BANKS * POLICY_SETS),
+        names::POLICY_RULES => array::<PolicyRule>(POLICY_BANKS * POLICY_RULES),
+        names::POLICY_HITS => Shape { kind: MapType::PerCpuArray, ..array::<u64>(POLICY_HITS) },
         names::BOND => array::<Bond>(1),
         names::CLASSES => array::<ClassRule>(CLASS_RULES),
         names::SESSIONS => array::<Session>(slots as usize),

@@ -12,6 +12,7 @@ use mwb_common::maps::{
     Control, DEVICE_SLOTS, Device, Family, Liveness, MAX_PATHS, PREFIX_ENTRIES, Path, Prefix,
     Selection, names,
 };
+use mwb_common::policy::{OUTLETS, selection_index};
 
 use super::error::Error;
 use super::spec::PrefixRule;
@@ -108,16 +109,18 @@ impl Settings {
         self.liveness.set(0, *liveness, 0).map_err(Error::map(names::LIVENESS))
     }
 
-    pub(super) fn selection(&self, family: Family) -> Result<Selection, Error> {
-        self.selections.get(&(family as u32), 0).map_err(Error::map(names::SELECTIONS))
+    pub(super) fn selection(&self, outlet: u8, family: Family) -> Result<Selection, Error> {
+        self.selections.get(&place(outlet, family)?, 0).map_err(Error::map(names::SELECTIONS))
     }
 
     pub(super) fn set_selection(
         &mut self,
+        outlet: u8,
         family: Family,
         selection: &Selection,
     ) -> Result<(), Error> {
-        self.selections.set(family as u32, *selection, 0).map_err(Error::map(names::SELECTIONS))
+        let place = place(outlet, family)?;
+        self.selections.set(place, *selection, 0).map_err(Error::map(names::SELECTIONS))
     }
 
     pub(super) fn set_prefixes(
@@ -130,6 +133,14 @@ impl Settings {
         apply(&mut self.prefixes4, names::PREFIXES4, table(v4))?;
         apply(&mut self.prefixes6, names::PREFIXES6, table(v6))
     }
+}
+
+/// Where an outlet's selection is.
+fn place(outlet: u8, family: Family) -> Result<u32, Error> {
+    if usize::from(outlet) >= OUTLETS {
+        return Err(Error::Outlet(outlet));
+    }
+    Ok(selection_index(outlet, family))
 }
 
 /// A prefix table in the order of (length, network address).

@@ -27,6 +27,9 @@ mod load;
 mod losses;
 mod maps;
 mod pins;
+mod policy;
+#[cfg(test)]
+mod policy_tests;
 mod rulebook;
 mod runs;
 mod spec;
@@ -56,6 +59,7 @@ pub use test_run::TestOutcome;
 
 use maps::Settings;
 use pins::Pins;
+use policy::PolicyTables;
 use ticks::Ticks;
 
 /// The loaded data plane. Dropping it leaves everything that is pinned in
@@ -66,6 +70,7 @@ pub struct DataPlane {
     tables: Tables,
     bond: BondMaps,
     ticks: Ticks,
+    policy: PolicyTables,
     rules: Rules,
     /// `None`: nothing is pinned, and nothing can be attached for long.
     pins: Option<Pins>,
@@ -141,6 +146,7 @@ impl DataPlane {
         let tables = settings.tables(&mut object)?;
         let bond = BondMaps::take(&mut object)?;
         let ticks = Ticks::take(&mut object)?;
+        let policy = PolicyTables::take(&mut object)?;
         let since = |major, minor| {
             KernelVersion::current()
                 .is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
@@ -151,6 +157,7 @@ impl DataPlane {
             tables,
             bond,
             ticks,
+            policy,
             rules,
             pins,
             attached: BTreeMap::new(),
@@ -283,7 +290,7 @@ impl DataPlane {
     /// # Errors
     /// When the kernel refuses to read.
     pub fn selection(&self, family: Family) -> Result<Selection, Error> {
-        self.settings.selection(family)
+        self.settings.selection(0, family)
     }
 
     /// Writes the path choice of a family, in one update.
@@ -291,7 +298,7 @@ impl DataPlane {
     /// # Errors
     /// When the kernel refuses the write.
     pub fn set_selection(&mut self, family: Family, selection: &Selection) -> Result<(), Error> {
-        self.settings.set_selection(family, selection)
+        self.settings.set_selection(0, family, selection)
     }
 
     /// Makes the prefix tables hold exactly these rules, by applying the

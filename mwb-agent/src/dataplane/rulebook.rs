@@ -11,6 +11,7 @@ use mwb_common::maps::{
     CONTACT_ENTRIES, Contact, Control, FlowKey4, Liveness, PATH_SLOTS, Path, Prefix,
     SOURCE_ENTRIES, Selection, names,
 };
+use mwb_common::policy::SELECTION_ENTRIES;
 use nix::time::{ClockId, clock_gettime};
 
 use super::batch::Table;
@@ -28,10 +29,10 @@ pub struct Rulebook {
     pub liveness: Liveness,
     /// Paths by id.
     pub paths: Vec<Path>,
-    /// Path choices by [`mwb_common::maps::Family`].
-    pub selections: [Selection; 2],
-    /// The next slot number by [`mwb_common::maps::Family`].
-    pub cursors: [u64; 2],
+    /// Path choices by [`mwb_common::policy::selection_index`].
+    pub selections: Vec<Selection>,
+    /// The next slot number, the same.
+    pub cursors: Vec<u64>,
     /// Rules for destinations, of both families.
     pub prefixes: Vec<(IpNet, Prefix)>,
 }
@@ -103,21 +104,13 @@ impl Rules {
             control: control.get(&0)?.unwrap_or_default(),
             liveness: liveness.get(&0)?.unwrap_or(zero),
             paths: vec![Path::default(); PATH_SLOTS],
-            selections: [Selection::zeroed(); 2],
-            cursors: [0; 2],
+            selections: vec![Selection::zeroed(); SELECTION_ENTRIES],
+            cursors: vec![0; SELECTION_ENTRIES],
             prefixes: Vec::new(),
         };
-        paths.for_each(|&id, values| {
-            if let (Some(slot), Some(path)) = (book.paths.get_mut(id as usize), values.first()) {
-                *slot = *path;
-            }
-        })?;
-        for (family, (selection, cursor)) in
-            (0u32..).zip(book.selections.iter_mut().zip(&mut book.cursors))
-        {
-            *selection = selections.get(&family)?.unwrap_or(*selection);
-            *cursor = cursors.get(&family)?.unwrap_or_default();
-        }
+        paths.for_each(|&id, values| put(&mut book.paths, id, values))?;
+        selections.for_each(|&place, values| put(&mut book.selections, place, values))?;
+        cursors.for_each(|&place, values| put(&mut book.cursors, place, values))?;
         prefixes4.for_each(|key, values| book.add(key.address.into(), key.length, values))?;
         prefixes6.for_each(|key, values| book.add(key.address.into(), key.length, values))?;
         Ok(book)
@@ -171,6 +164,13 @@ impl Rulebook {
     fn add(&mut self, address: IpAddr, length: u32, values: &[Prefix]) {
         let net = u8::try_from(length).ok().and_then(|length| IpNet::new(address, length).ok());
         self.prefixes.extend(net.zip(values.first().copied()));
+    }
+}
+
+/// Puts what an array has at a place to the same place.
+fn put<V: Copy>(to: &mut [V], place: u32, values: &[V]) {
+    if let (Some(slot), Some(value)) = (to.get_mut(place as usize), values.first()) {
+        *slot = *value;
     }
 }
 

@@ -39,6 +39,7 @@ struct Inner {
     fragments: Table<FlowKey6, Fragment>,
     held: Table<u32, Held>,
     losses: Table<u32, u64>,
+    hits: Table<u32, u64>,
 }
 
 /// Fragments that wait for the first of their datagram.
@@ -75,8 +76,10 @@ impl Tables {
         let fragments: HashMap<_, FlowKey6, Fragment> = take(object, names::FRAGMENTS)?;
         let held: Array<_, Held> = take(object, names::HELD)?;
         let losses: PerCpuArray<_, u64> = take(object, names::XMIT_LOSSES)?;
+        let hits: PerCpuArray<_, u64> = take(object, names::POLICY_HITS)?;
         Ok(Self {
             inner: Arc::new(Inner {
+                hits: table(hits.map(), names::POLICY_HITS, cpus)?,
                 losses: table(losses.map(), names::XMIT_LOSSES, cpus)?,
                 mappings_made: table(made.map(), names::MAPPINGS_MADE, 1)?,
                 mappings_ended: table(ended.map(), names::MAPPINGS_ENDED, 1)?,
@@ -174,6 +177,21 @@ impl Tables {
     /// When the kernel refuses to read.
     pub fn losses(&self, ifindex: u32) -> Result<u64, Error> {
         Ok(self.inner.losses.read(&ifindex)?.unwrap_or_default().iter().sum())
+    }
+
+    /// What policy rules have counted, by [`mwb_common::policy::Rule::hits`]: flows that
+    /// were opened, or packets that were blocked. Read in one batch.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn policy_hits(&self) -> Result<Vec<u64>, Error> {
+        let mut hits = vec![0; self.inner.hits.capacity() as usize];
+        self.inner.hits.for_each(|&place, lanes| {
+            if let Some(hits) = hits.get_mut(place as usize) {
+                *hits = lanes.iter().sum();
+            }
+        })?;
+        Ok(hits)
     }
 
     /// The port forwards as they are now.

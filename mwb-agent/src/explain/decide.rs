@@ -5,15 +5,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mwb_common::maps::{
-    Choice, Family, Flow, Mapping, MappingKey, PATH_SLOTS, Path, PortKey, Prefix, SLOTS, Selection,
-    how, index, path_flag, prefix_class,
+    Choice, Family, Flow, Mapping, MappingKey, OUTLET_VIA, PATH_SLOTS, Path, PortKey, Prefix,
+    SLOTS, Selection, how, index, path_flag, prefix_class,
 };
 use mwb_common::nat::{hash4, hash6, protocol::has_nat_ports};
 use mwb_common::nptv6::Translation;
+use mwb_common::policy::selection_index;
 use mwb_common::reason::Reason;
 use mwb_common::select;
 
-use super::{Facts, Packet};
+use super::{Facts, Packet, Ruled};
 use crate::dataplane::Rulebook;
 
 /// The rule that holds for an address.
@@ -93,16 +94,42 @@ pub struct Decided {
 }
 
 impl Decided {
-    /// The inside endpoint whose mapping counts for a packet: destinations on a
-    /// WAN's own subnet have mappings of their own.
+    /// The inside endpoints whose mappings may count for a packet, in their order:
+    /// destinations on a WAN's own subnet have mappings of their own, and an outlet has
+    /// them where the common one leads elsewhere.
     #[must_use]
-    pub fn endpoint(book: &Rulebook, packet: &Packet) -> Option<MappingKey> {
-        let key = packet.key4()?;
+    pub fn endpoints(book: &Rulebook, packet: &Packet, outlet: u8) -> Vec<MappingKey> {
+        let Some(key) = packet.key4() else { return Vec::new() };
         let via = match place(book, packet.destination.address).map(|placed| placed.rule) {
             Some(Prefix { class: prefix_class::VIA_PATH, path, .. }) => path,
             _ => 0,
         };
-        Some(MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via })
+        let own = (outlet != 0 && via == 0).then(|| OUTLET_VIA + outlet);
+        let endpoint = |via| MappingKey {
+            address: key.source,
+            port: key.source_port,
+            protocol: key.protocol,
+            via,
+        };
+        std::iter::once(via).chain(own).map(endpoint).collect()
+    }
+
+    /// Whether the mapping of an endpoint is the one that counts: that of an outlet is, and
+    /// the common one if it stands and leads to one of the outlet's paths.
+    #[must_use]
+    pub fn takes(
+        book: &Rulebook,
+        packet: &Packet,
+        facts: &Facts,
+        endpoint: &MappingKey,
+        outlet: u8,
+    ) -> bool {
+        let Some(mapping) = facts.mapping.filter(|_| outlet != 0 && endpoint.via == 0) else {
+            return true;
+        };
+        let world = World { book, family: Family::V4, outlet };
+        let is_its = world.selection().is_some_and(|selection| selection.has(mapping.path));
+        is_its && world.mapping_standing(packet, &mapping, facts, endpoint.via) == Standing::Good
     }
 
     /// The outside port that a mapping has.
@@ -141,7 +168,7 @@ pub fn decide(book: &Rulebook, packet: &Packet, facts: &Facts) -> Decided {
         // One of both keys is always there: the parser sees to it.
         (None, None) => (Family::V4, 0),
     };
-    let world = World { book, family };
+    let world = World { book, family, outlet: facts.ruled.outlet() };
     let mut decided = Decided {
         destination: place(book, packet.destination.address),
         source: place(book, packet.source.address),
@@ -182,6 +209,9 @@ fn open(
     let source = decided.source.map_or(0, |placed| placed.rule.class);
     if matches!(source, prefix_class::LOCAL | prefix_class::MULTICAST) {
         return Verdict::Drop(Reason::ForeignSource);
+    }
+    if facts.ruled == Ruled::Block {
+        return Verdict::Drop(Reason::PolicyBlocked);
     }
     if let (Family::V4, Some(mapping)) = (world.family, facts.mapping) {
         let standing = world.mapping_standing(packet, &mapping, facts, via);
@@ -224,6 +254,8 @@ fn open(
 struct World<'a> {
     book: &'a Rulebook,
     family: Family,
+    /// Of the packet; what is open already may be of another.
+    outlet: u8,
 }
 
 impl World<'_> {
@@ -243,13 +275,13 @@ impl World<'_> {
         (path.flags & wanted == wanted).then_some(path)
     }
 
-    fn selection(&self) -> &Selection {
-        &self.book.selections[self.family as usize]
+    fn selection(&self) -> Option<&Selection> {
+        self.book.selections.get(selection_index(self.outlet, self.family) as usize)
     }
 
     /// The path for a slot and how it was found.
     fn at(&self, slot: u32) -> (u8, u8) {
-        let selection = self.selection();
+        let Some(selection) = self.selection() else { return (0, how::NONE_ALIVE) };
         let path = select::pick(selection, slot, |path| self.alive(path));
         let how = if !self.alive(path) {
             how::NONE_ALIVE
@@ -261,8 +293,10 @@ impl World<'_> {
         (path, how)
     }
 
-    fn any_alive(&self) -> bool {
-        self.at(0).1 != how::NONE_ALIVE
+    /// Whether the outlet that a choice was made by has a living path.
+    fn any_alive(&self, choice: Choice) -> bool {
+        let world = World { book: self.book, family: self.family, outlet: choice.outlet() };
+        world.at(0).1 != how::NONE_ALIVE
     }
 
     fn standing(&self, id: u8, generation: u32, choice: Choice) -> Standing {
@@ -273,13 +307,14 @@ impl World<'_> {
             Standing::Good
         } else if choice.epoch != path.epoch {
             Standing::OtherEpoch
-        } else if !self.alive(id) && self.any_alive() {
+        } else if !self.alive(id) && self.any_alive(choice) {
             Standing::Dead
         } else {
             Standing::Good
         }
     }
 
+    /// `via` is of the endpoint that the mapping was found by.
     fn mapping_standing(
         &self,
         packet: &Packet,
@@ -293,14 +328,18 @@ impl World<'_> {
         };
         let endpoint =
             MappingKey { address: key.source, port: key.source_port, protocol: key.protocol, via };
-        let owned = facts.owner.is_some_and(|owner| owner.inside == endpoint);
+        let own = MappingKey { via: OUTLET_VIA + self.outlet, ..endpoint };
+        let is_its = |inside| inside == endpoint || (self.outlet != 0 && via == 0 && inside == own);
+        let owned = facts.owner.is_some_and(|owner| is_its(owner.inside));
         if owned || !has_nat_ports(key.protocol) { Standing::Good } else { Standing::PortLost }
     }
 
     fn pick(&self, hash: u32) -> Picked {
+        let entry = selection_index(self.outlet, self.family) as usize;
+        let next = self.book.cursors.get(entry).copied().unwrap_or_default() as u32;
         let selection = self.selection();
-        let next = self.book.cursors[self.family as usize] as u32;
-        let slot = if selection.index == index::FLOW_HASH { hash } else { next };
+        let by = selection.map_or(index::COUNTER, |selection| selection.index);
+        let slot = if by == index::FLOW_HASH { hash } else { next };
         let (path, how) = self.at(slot);
         let mut counts = [0usize; PATH_SLOTS];
         for slot in 0..SLOTS as u32 {
@@ -312,9 +351,9 @@ impl World<'_> {
             (0u8..).zip(counts).filter(|(path, count)| *path != 0 && *count > 0).collect();
         possible.sort_by_key(|(path, count)| (std::cmp::Reverse(*count), *path));
         Picked {
-            index: selection.index,
+            index: by,
             slot: slot as u16 & (SLOTS as u16 - 1),
-            slot_path: selection.slots[slot as usize & (SLOTS - 1)],
+            slot_path: selection.map_or(0, |has| has.slots[slot as usize & (SLOTS - 1)]),
             path,
             how,
             possible,

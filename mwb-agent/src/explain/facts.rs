@@ -2,12 +2,14 @@
 
 use mwb_common::maps::{Flow, Mapping, PortOwner};
 
-use super::{Decided, Packet};
+use super::{Decided, Packet, Ruled};
 use crate::dataplane::{Error, Rulebook, Rules, Tables};
 
 /// What the tables hold about a packet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts {
+    /// What policy rules say about it.
+    pub ruled: Ruled,
     /// Its flow.
     pub flow: Option<Flow>,
     /// The mapping of its source, by [`Decided::endpoint`].
@@ -21,7 +23,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Looks them up.
+    /// Looks them up for a packet that no policy rule is about.
     ///
     /// # Errors
     /// When the kernel refuses to read.
@@ -31,16 +33,35 @@ impl Facts {
         book: &Rulebook,
         packet: &Packet,
     ) -> Result<Self, Error> {
-        let mut facts = Self::default();
+        Self::read_ruled(tables, rules, book, packet, Ruled::Usual)
+    }
+
+    /// Looks them up.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn read_ruled(
+        tables: &Tables,
+        rules: &Rules,
+        book: &Rulebook,
+        packet: &Packet,
+        ruled: Ruled,
+    ) -> Result<Self, Error> {
+        let mut facts = Self { ruled, ..Self::default() };
         if let Some(key) = packet.key6() {
             facts.flow = tables.flows6().get(&key)?;
         }
         let Some(key) = packet.key4() else { return Ok(facts) };
         facts.flow = tables.flows4().get(&key)?;
-        if let Some(endpoint) = Decided::endpoint(book, packet) {
+        // An outlet takes the common mapping if that leads to one of its paths.
+        let outlet = Ruled::outlet(ruled);
+        for endpoint in Decided::endpoints(book, packet, outlet) {
             facts.mapping = tables.mappings().get(&endpoint)?;
-            if let Some(mapping) = &facts.mapping {
-                facts.owner = tables.ports().get(&Decided::port_of(&endpoint, mapping))?;
+            facts.owner = None;
+            let Some(mapping) = &facts.mapping else { continue };
+            facts.owner = tables.ports().get(&Decided::port_of(&endpoint, mapping))?;
+            if Decided::takes(book, packet, &facts, &endpoint, outlet) {
+                break;
             }
         }
         if let Some(port) = Decided::own_port(book, packet) {

@@ -7,13 +7,17 @@
 
 pub mod bonded;
 mod decide;
+mod entry;
 mod facts;
 mod packet;
+mod ruled;
 pub mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use decide::{Decided, Picked, Placed, Standing, Verdict, decide, place};
+pub use entry::Entry;
 pub use facts::Facts;
 pub use packet::{NotAPacket, Packet};
+pub use ruled::{Policy, Ruled, meet};

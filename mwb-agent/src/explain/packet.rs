@@ -27,6 +27,12 @@ pub struct Packet {
 #[error("{0}; write `tcp 192.0.2.10:1234 203.0.113.5:443`, or a flow as `mwb flows` shows it")]
 pub struct NotAPacket(String);
 
+impl NotAPacket {
+    pub(super) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
+
 impl Packet {
     /// Its key, if it is IPv4.
     #[must_use]

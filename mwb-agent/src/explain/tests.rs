@@ -11,6 +11,7 @@ use super::words::{Context, explain};
 use super::*;
 use crate::api::explain::Explanation;
 use crate::dataplane::Rulebook;
+use crate::policy::Met;
 
 const NOW: u64 = 1_000;
 
@@ -20,7 +21,7 @@ pub(super) fn book(alive: &[u8], by: u8) -> Rulebook {
     slots.iter_mut().skip(1).step_by(2).for_each(|slot| *slot = 2);
     let mut ranking = [0; MAX_PATHS];
     ranking[..2].copy_from_slice(&[1, 2]);
-    let selection = Selection { slots, ranking, index: by, reserved: [0; 7] };
+    let selection = Selection { slots, ranking, index: by, reserved: [0; 3], targets: 0b11 };
     let mut alive_until = [0; PATH_SLOTS];
     alive.iter().for_each(|path| alive_until[usize::from(*path)] = NOW + 1);
     let mut paths = vec![Path::default(); PATH_SLOTS];
@@ -40,8 +41,8 @@ pub(super) fn book(alive: &[u8], by: u8) -> Rulebook {
         control: mwb_common::maps::Control { seed: 7, ..Default::default() },
         liveness: Liveness { alive_until },
         paths,
-        selections: [selection; 2],
-        cursors: [4, 4],
+        selections: vec![selection; 2],
+        cursors: vec![4, 4],
         prefixes: vec![
             rule("192.0.2.0/24", prefix_class::LAN, 0),
             rule("192.0.2.1/32", prefix_class::LOCAL, 0),
@@ -62,7 +63,7 @@ fn usual() -> Packet {
 }
 
 fn made(path: u8, how: u8) -> Flow {
-    let choice = Choice { slot: 1, how, epoch: 3 };
+    let choice = Choice { place: 1, how, epoch: 3 };
     Flow { path, generation: 5, choice, ..Flow::default() }
 }
 
@@ -171,7 +172,7 @@ fn a_flow_stands_while_nothing_it_rests_on_has_changed() {
         standing(&both, Flow { choice: cut, ..made(1, how::SLOT) }),
         Some(Standing::OtherEpoch)
     );
-    let bound = Choice { epoch: 2, how: how::VIA, slot: 0 };
+    let bound = Choice { epoch: 2, how: how::VIA, place: 0 };
     assert_eq!(
         standing(&both, Flow { choice: bound, ..made(1, how::VIA) }),
         Some(Standing::Good),
@@ -189,10 +190,10 @@ fn a_mapping_is_used_while_its_port_is_the_endpoints() {
     let mapping = Mapping {
         path: 2,
         generation: 5,
-        choice: Choice { slot: 1, how: how::SLOT, epoch: 3 },
+        choice: Choice { place: 1, how: how::SLOT, epoch: 3 },
         ..Mapping::default()
     };
-    let inside = Decided::endpoint(&book, &usual()).expect("IPv4");
+    let inside = Decided::endpoints(&book, &usual(), 0)[0];
     let owner = PortOwner { last_used: 1, inside };
     let facts = |owner| Facts { mapping: Some(mapping), owner, ..Facts::default() };
     let good = decide(&book, &usual(), &facts(Some(owner)));
@@ -218,7 +219,9 @@ fn a_source_at_its_limit_gets_no_new_mapping() {
 
 fn said(book: &Rulebook, packet: &Packet, facts: &Facts) -> Explanation {
     let names = ["fiber".to_owned(), "lte".to_owned()];
-    explain(Context { book, names: &names, balance: "weighted", flow: None }, packet, facts)
+    let (policy, outlet) = (Policy::default(), facts.ruled.outlet());
+    let context = Context { book, names: &names, balance: "weighted", flow: None, policy, outlet };
+    explain(context, packet, facts)
 }
 
 #[test]
@@ -275,4 +278,103 @@ fn the_words_say_how_a_flow_was_chosen_and_whether_it_stands() {
         ("kernel", "bypass")
     );
     assert!(format!("{answer:?}").contains("203.0.113.128/25: bypass"), "{answer:?}");
+}
+
+/// The rulebook with outlet 1, which is only for path 2.
+fn with_outlet(alive: &[u8]) -> Rulebook {
+    let mut book = book(alive, index::COUNTER);
+    let mut ranking = [0; MAX_PATHS];
+    ranking[0] = 2;
+    let strict = Selection { slots: [2; SLOTS], ranking, targets: 0b10, ..book.selections[0] };
+    book.selections.extend([strict; 2]);
+    book.cursors.extend([9, 9]);
+    book
+}
+
+#[test]
+fn a_rule_that_blocks_drops_what_has_a_way_and_what_has_only_one() {
+    let book = book(&[1, 2], index::COUNTER);
+    let facts = Facts { ruled: Ruled::Block, ..Facts::default() };
+    for text in ["tcp 192.0.2.10:50000 203.0.113.7:443", "tcp 192.0.2.10:50000 198.51.100.7:443"] {
+        let decided = decide(&book, &packet(text), &facts);
+        assert_eq!(decided.verdict, Verdict::Drop(Reason::PolicyBlocked), "{text}");
+    }
+    let kernel = packet("tcp 192.0.2.10:50000 203.0.113.129:443");
+    assert_eq!(decide(&book, &kernel, &facts).verdict, Verdict::Kernel(Reason::Bypass));
+}
+
+#[test]
+fn a_rule_leads_to_the_paths_of_its_outlet() {
+    let facts = Facts { ruled: Ruled::Outlet(1), ..Facts::default() };
+    for alive in [&[1, 2][..], &[1], &[]] {
+        let decided = decide(&with_outlet(alive), &usual(), &facts);
+        assert_eq!(decided.verdict, Verdict::Path(2), "{alive:?}");
+        assert!(decided.certain);
+        assert_eq!(decided.picked.map(|picked| picked.slot), Some(9));
+    }
+    // A destination that has one way only is not led elsewhere.
+    let near = packet("tcp 192.0.2.10:50000 203.0.113.200:443");
+    assert_eq!(decide(&with_outlet(&[1, 2]), &near, &facts).verdict, Verdict::Path(1));
+}
+
+#[test]
+fn a_flow_of_an_outlet_stands_while_nothing_else_of_that_lives() {
+    let book = with_outlet(&[1]);
+    let mut flow = made(2, how::SLOT);
+    assert_eq!(decide(&book, &usual(), &with_flow(flow)).flow, Some((flow, Standing::Dead)));
+    flow.choice.place = Choice::place_of(1, 1);
+    assert_eq!(decide(&book, &usual(), &with_flow(flow)).flow, Some((flow, Standing::Good)));
+}
+
+#[test]
+fn an_outlet_takes_the_common_mapping_only_if_that_leads_to_one_of_its_paths() {
+    let book = with_outlet(&[1, 2]);
+    let endpoints = Decided::endpoints(&book, &usual(), 1);
+    assert_eq!(endpoints.iter().map(|endpoint| endpoint.via).collect::<Vec<_>>(), [0, 129]);
+    let mapping = |path| Mapping {
+        path,
+        generation: 5,
+        choice: Choice { place: 1, how: how::SLOT, epoch: 3 },
+        ..Mapping::default()
+    };
+    let facts = |path, inside| Facts {
+        ruled: Ruled::Outlet(1),
+        mapping: Some(mapping(path)),
+        owner: Some(PortOwner { inside, ..PortOwner::default() }),
+        ..Facts::default()
+    };
+    for (path, endpoint, expected) in [(1, 0, false), (2, 0, true), (1, 1, true), (2, 1, true)] {
+        let facts = facts(path, endpoints[endpoint]);
+        let taken = Decided::takes(&book, &usual(), &facts, &endpoints[endpoint], 1);
+        assert_eq!(taken, expected, "path {path}, endpoint {endpoint}");
+    }
+    // One whose port is another's is not taken.
+    let lost = Facts { owner: None, ..facts(2, endpoints[0]) };
+    assert!(!Decided::takes(&book, &usual(), &lost, &endpoints[0], 1));
+}
+
+#[test]
+fn the_words_name_the_rule_and_what_else_should_be_known() {
+    let names = ["fiber".to_owned(), "lte".to_owned()];
+    let book = with_outlet(&[1, 2]);
+    let rules = [("voip", "dscp: ef; use: fiber"), ("rest", "everything; use: lte")];
+    let policy = Policy {
+        rules: rules.map(|(name, words)| (name.to_owned(), words.to_owned())).to_vec(),
+        met: Met { rule: Some(1), else_by: vec![(0, vec!["dscp"])] },
+    };
+    let facts = Facts { ruled: Ruled::Outlet(1), ..Facts::default() };
+    let context =
+        Context { book: &book, names: &names, balance: "weighted", flow: None, policy, outlet: 1 };
+    let answer = explain(context, &usual(), &facts);
+    assert_eq!(answer.outcome.wan.as_deref(), Some("lte"));
+    let said: Vec<&str> = answer
+        .steps
+        .iter()
+        .filter(|step| step.what == "policy")
+        .map(|step| step.said.as_str())
+        .collect();
+    assert_eq!(
+        said,
+        ["rule rest matches: everything; use: lte", "rule voip before it may match: say --dscp"]
+    );
 }

@@ -1,9 +1,10 @@
 //! A decision in words.
 
 use mwb_common::maps::{FORWARD, Family, Flow, PortOwner, SLOTS, how, index, prefix_class};
+use mwb_common::policy::selection_index;
 use mwb_common::reason::{Reason, Verdict as Fate};
 
-use super::{Decided, Facts, Packet, Picked, Placed, Standing, Verdict, decide};
+use super::{Decided, Facts, Packet, Picked, Placed, Policy, Standing, Verdict, decide};
 use crate::api::explain::{Explanation, Outcome, Possibility, Step};
 use crate::api::flows::FlowRow;
 use crate::dataplane::Rulebook;
@@ -18,12 +19,20 @@ pub struct Context<'a> {
     pub balance: &'a str,
     /// The flow for people, if there is one.
     pub flow: Option<FlowRow>,
+    /// Policy rules, and which of them the packet meets.
+    pub policy: Policy,
+    /// The outlet that it leads to, 0: none.
+    pub outlet: u8,
 }
 
 /// The whole answer.
 #[must_use]
 pub fn explain(context: Context<'_>, packet: &Packet, facts: &Facts) -> Explanation {
+    let mut context = context;
     let decided = decide(context.book, packet, facts);
+    if let Some((flow, Standing::Good)) = decided.flow {
+        context.outlet = flow.choice.outlet();
+    }
     let mut steps = Vec::new();
     context.flow_steps(packet, &decided, &mut steps);
     match decided.flow {
@@ -76,15 +85,14 @@ impl Context<'_> {
             return step(steps, "flow", "there is none: the packet opens one");
         };
         let wan = self.name(flow.path);
+        let slot = flow.choice.slot();
         let chosen = match flow.choice.how & !how::MAPPED {
-            how::SLOT => format!("slot {} of the path choice led to {wan}", flow.choice.slot),
+            how::SLOT => format!("slot {slot} of the path choice led to {wan}"),
             how::RANKING => format!(
-                "the WAN of slot {} was dead then, and {wan} the first living one of the ranking",
-                flow.choice.slot
+                "the WAN of slot {slot} was dead then, and {wan} the first living one of the \
+                 ranking"
             ),
-            how::NONE_ALIVE => {
-                format!("no WAN was alive then, and slot {} is of {wan}", flow.choice.slot)
-            }
+            how::NONE_ALIVE => format!("no WAN was alive then, and slot {slot} is of {wan}"),
             how::VIA => format!("the destination is on {wan}'s own subnet"),
             how::INBOUND => format!("it was opened from {wan}"),
             _ => format!("{wan} carries it"),
@@ -107,6 +115,9 @@ impl Context<'_> {
     /// What a flow that stands would be asked if it were made anew.
     fn kept_steps(&self, packet: &Packet, decided: &Decided, flow: &Flow, steps: &mut Vec<Step>) {
         step(steps, "rule", self.rule(packet, decided.destination.as_ref()));
+        for said in self.policy.sentences() {
+            step(steps, "policy", said);
+        }
         if how::is_free(flow.choice.how) {
             let said = format!("{}: it is asked again when the flow is made anew", self.balance);
             step(steps, "mode", said);
@@ -168,6 +179,12 @@ impl Context<'_> {
             }
             _ => {}
         }
+        for said in self.policy.sentences() {
+            step(steps, "policy", said);
+        }
+        if let Verdict::Drop(Reason::PolicyBlocked) = decided.verdict {
+            return;
+        }
         match decided.mapping {
             Some((mapping, standing)) => {
                 let port = u16::from_be_bytes(mapping.port);
@@ -217,8 +234,10 @@ impl Context<'_> {
 
     fn ranking(&self, packet: &Packet) -> String {
         let family = if packet.source.address.is_ipv4() { Family::V4 } else { Family::V6 };
-        let selection = &self.book.selections[family as usize];
-        let ranked = selection.ranking.iter().take_while(|path| **path != 0);
+        let entry = selection_index(self.outlet, family) as usize;
+        let ranking = self.book.selections.get(entry).map(|selection| selection.ranking);
+        let ranking = ranking.unwrap_or_default();
+        let ranked = ranking.iter().take_while(|path| **path != 0);
         let state = |path: u8| if self.alive(path) { "alive" } else { "dead" };
         let names: Vec<String> =
             ranked.map(|&path| format!("{} ({})", self.name(path), state(path))).collect();
@@ -319,6 +338,16 @@ impl Context<'_> {
             }
             Verdict::Drop(Reason::SourceLimit) => {
                 list.push("a higher nat.mappings_per_source, or the end of other flows".to_owned());
+            }
+            Verdict::Drop(Reason::PolicyBlocked) => {
+                list.push("a rule before the one that blocks it, with `use: default`".to_owned());
+            }
+            Verdict::Drop(Reason::NoPath) if self.outlet != 0 => {
+                list.push(
+                    "`fallback: prefer`, or a WAN of the rule with an address and a gateway of \
+                     this family"
+                        .to_owned(),
+                );
             }
             Verdict::Drop(Reason::NoPath) => {
                 list.push("a WAN with an address and a gateway of this family".to_owned());

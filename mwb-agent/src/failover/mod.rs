@@ -30,9 +30,11 @@ use crate::health::{Measured, State};
 mod change;
 mod drain;
 mod modes;
+mod outlet;
 
 pub use change::{Change, Ledger};
 pub use drain::{Drains, Step};
+pub use outlet::{Targets, decide_outlet};
 
 /// What is known about one WAN when a decision is made.
 #[derive(Clone, Debug, PartialEq)]

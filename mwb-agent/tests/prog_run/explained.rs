@@ -164,7 +164,7 @@ fn differs(
         return wrong(format!("it went to path {}", flow.path));
     }
     let picked = expected.picked.as_ref().map(|picked| (picked.slot, picked.how));
-    let chosen = (flow.choice.slot, flow.choice.how & !how::MAPPED);
+    let chosen = (flow.choice.slot(), flow.choice.how & !how::MAPPED);
     if picked.is_some_and(|picked| picked != chosen) {
         return wrong(format!("the flow notes slot {} by {}", chosen.0, chosen.1));
     }

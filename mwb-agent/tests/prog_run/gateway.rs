@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use bytemuck::{Pod, Zeroable as _};
+use ipnet::IpNet;
 use mwb_agent::dataplane::{
     CounterRow, DataPlane, Error, Forward, Hook, Options, ProgramId, Programs, Role, Table, Tables,
     TestOutcome,
@@ -11,6 +12,7 @@ use mwb_agent::dataplane::{
 use mwb_common::maps::{
     Control, Device, Direction, Family, Held, Liveness, Path, Selection, held, hook, role,
 };
+use mwb_common::policy::Rule;
 
 use crate::packet::Packet;
 use crate::world;
@@ -55,12 +57,18 @@ impl From {
 /// third of a second, so rows of a kind share one: emptied, and set up anew.
 pub(crate) struct Gateways {
     lan: u32,
+    /// Policy rules that are there from the start.
+    rules: Vec<Rule>,
     open: BTreeMap<(&'static str, u32, u32), Gateway>,
 }
 
 impl Gateways {
     pub(crate) fn new(lan: u32) -> Self {
-        Gateways { lan, open: BTreeMap::new() }
+        Gateways { lan, rules: Vec::new(), open: BTreeMap::new() }
+    }
+
+    pub(crate) fn with_rules(lan: u32, rules: Vec<Rule>) -> Self {
+        Gateways { rules, ..Gateways::new(lan) }
     }
 
     pub(crate) fn fresh(
@@ -83,6 +91,7 @@ impl Gateways {
             }
         };
         gateway.reset(self.lan).map_err(|error| error.to_string())?;
+        gateway.set_policy(&self.rules);
         Ok(gateway)
     }
 }
@@ -149,6 +158,29 @@ impl Gateway {
 
     pub(crate) fn set_selection(&mut self, family: Family, selection: &Selection) {
         self.plane.set_selection(family, selection).expect("a write to SELECTIONS");
+    }
+
+    pub(crate) fn set_policy(&mut self, rules: &[Rule]) {
+        self.plane.set_policy(rules).expect("a write of policy rules");
+    }
+
+    /// The same selection for both families.
+    pub(crate) fn set_outlet(&mut self, outlet: u8, selection: &Selection) {
+        for family in [Family::V4, Family::V6] {
+            self.plane.set_outlet(outlet, family, selection).expect("a write to SELECTIONS");
+        }
+    }
+
+    pub(crate) fn insert_policy_destination(&mut self, rule: usize, net: IpNet) {
+        self.plane.insert_policy_destination(rule, net).expect("a write of a prefix");
+    }
+
+    pub(crate) fn remove_policy_destination(&mut self, rule: usize, net: IpNet) {
+        self.plane.remove_policy_destination(rule, net).expect("a write of a prefix");
+    }
+
+    pub(crate) fn hits(&self) -> Vec<u64> {
+        self.plane.tables().policy_hits().expect("a read of POLICY_HITS")
     }
 
     pub(crate) fn set_device(&mut self, ifindex: u32, device: Device) {
@@ -219,6 +251,20 @@ impl Gateway {
     pub(crate) fn run(&mut self, from: From, packet: &[u8]) -> Result<TestOutcome, String> {
         let program = self.enter(from);
         self.plane.test_run(program, packet, None, 1).map_err(|error| error.to_string())
+    }
+
+    /// Runs the TC form with a firewall mark. (`struct __sk_buff` starts with length, type
+    /// and mark.)
+    pub(crate) fn run_marked(
+        &mut self,
+        from: From,
+        packet: &[u8],
+        mark: u32,
+    ) -> Result<TestOutcome, String> {
+        let program = self.enter(from);
+        let context: Vec<u8> = [0, 0, mark].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let outcome = self.plane.test_run(program, packet, Some(&context), 1);
+        outcome.map_err(|error| error.to_string())
     }
 
     /// Runs with as much metadata in front of the packet as the kernel takes;

@@ -132,7 +132,7 @@ fn a_flow_says_how_its_path_was_chosen() {
         let first = chosen(gateway, &host_udp(PORT));
         assert_eq!((first.how, first.epoch), (how::SLOT, 7));
         let next = chosen(gateway, &host_udp(PORT + 1));
-        assert_eq!(usize::from(next.slot), (usize::from(first.slot) + 1) % SLOTS);
+        assert_eq!(usize::from(next.slot()), (usize::from(first.slot()) + 1) % SLOTS);
         // The endpoint has a mapping there already.
         let to_other = host_udp(PORT).with(|p| p.destination = OTHER_REMOTE.into());
         let mapped = chosen(gateway, &to_other);

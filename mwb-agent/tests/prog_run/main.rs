@@ -43,6 +43,9 @@ mod moved;
 mod network;
 mod outward;
 mod packet;
+mod policy;
+mod policy_mappings;
+mod policy_random;
 mod portless;
 mod requirements;
 mod row;
@@ -109,6 +112,7 @@ fn all_rows() -> Vec<Row> {
         fragments::rows(),
         admission::rows(),
         portless::rows(),
+        policy::rows(),
     ]
     .into_iter()
     .flatten()
@@ -153,6 +157,11 @@ fn who_may_come_in_does_and_nobody_else() {
 #[test]
 fn what_has_no_ports_keeps_to_addresses_and_what_is_bounded_to_its_bounds() {
     run("what_has_no_ports_keeps_to_addresses_and_what_is_bounded_to_its_bounds", portless::rows());
+}
+
+#[test]
+fn packets_that_a_rule_blocks_end_there() {
+    run("packets_that_a_rule_blocks_end_there", policy::rows());
 }
 
 /// Given by rate: `answers.rs` has a test for it.

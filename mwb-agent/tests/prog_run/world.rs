@@ -138,7 +138,7 @@ pub(crate) fn control() -> Control {
 pub(crate) fn selection() -> Selection {
     let mut ranking = [0; MAX_PATHS];
     ranking[..2].copy_from_slice(&[1, 2]);
-    Selection { slots: [1; SLOTS], ranking, index: index::COUNTER, reserved: [0; 7] }
+    Selection { slots: [1; SLOTS], ranking, index: index::COUNTER, reserved: [0; 3], targets: 1 }
 }
 
 /// The paths that are alive; the others are dead now.

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::HELD_BYTES;
+use super::{HELD_BYTES, SLOTS};
+use crate::policy::OUTLETS;
 
 /// An IPv4 flow as the packet shows it on the wire.
 ///
@@ -52,12 +53,40 @@ pub struct FlowKey6 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Choice {
-    /// The slot that was looked at, if one was: below [`SLOTS`].
-    pub slot: u16,
+    /// The slot that was looked at, if one was, and the outlet whose slots these were:
+    /// see [`Choice::slot`] and [`Choice::outlet`].
+    pub place: u16,
     /// One of [`how`].
     pub how: u8,
     /// [`Path::epoch`] it was made under.
     pub epoch: u8,
+}
+
+/// Bits of [`Choice::place`] for the slot.
+const SLOT_BITS: u32 = SLOTS.trailing_zeros();
+const _: () = assert!(OUTLETS << SLOT_BITS == 1 << 16);
+
+impl Choice {
+    /// A [`Choice::place`]; of `slot` the bits that count.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place_of(outlet: u8, slot: u32) -> u16 {
+        (outlet as u16) << SLOT_BITS | slot as u16 & (SLOTS as u16 - 1)
+    }
+
+    /// The slot that was looked at, if one was: below [`SLOTS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> u16 {
+        self.place & (SLOTS as u16 - 1)
+    }
+
+    /// The outlet whose selection counts for it; 0 = no rule of policy says another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outlet(self) -> u8 {
+        (self.place >> SLOT_BITS) as u8
+    }
 }
 
 /// Values of [`Choice::how`].
@@ -141,8 +170,29 @@ pub struct MappingKey {
     pub port: [u8; 2],
     /// IP protocol number.
     pub protocol: u8,
-    /// Path id if the destination is on that WAN's own subnet, else 0.
+    /// Path id if the destination is on that WAN's own subnet; [`OUTLET_VIA`] and the
+    /// outlet, if a rule of policy says one that the mapping of other destinations is not
+    /// good for; else 0.
     pub via: u8,
+}
+
+/// [`MappingKey::via`] is an outlet from here on.
+pub const OUTLET_VIA: u8 = 128;
+
+impl MappingKey {
+    /// The path that its destinations leave no choice about; 0 = none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn path(&self) -> u8 {
+        if self.via < OUTLET_VIA { self.via } else { 0 }
+    }
+
+    /// The outlet that chooses its path.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outlet(&self) -> u8 {
+        if self.via < OUTLET_VIA { 0 } else { (self.via - OUTLET_VIA) & (OUTLETS as u8 - 1) }
+    }
 }
 
 /// The outside endpoint that an inside endpoint has, whatever it talks to.

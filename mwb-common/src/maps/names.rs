@@ -8,9 +8,9 @@ pub const CONTROL: &str = "CONTROL";
 pub const PATHS: &str = "PATHS";
 /// `Array<Liveness>` with one entry.
 pub const LIVENESS: &str = "LIVENESS";
-/// `Array<Selection>` by [`super::Family`].
+/// `Array<Selection>` by [`crate::policy::selection_index`].
 pub const SELECTIONS: &str = "SELECTIONS";
-/// `Array<u64>` by [`super::Family`]: the running slot index.
+/// `Array<u64>` by [`crate::policy::selection_index`]: the running slot index.
 pub const CURSORS: &str = "CURSORS";
 /// `LpmTrie<[u8; 4], Prefix>`.
 pub const PREFIXES4: &str = "PREFIXES4";
@@ -42,6 +42,22 @@ pub const HELD: &str = "HELD";
 pub const BUDGET: &str = "BUDGET";
 /// `ProgramArray` by [`super::slow`].
 pub const SLOW: &str = "SLOW";
+/// `Array<PolicyState>` with one entry.
+pub const POLICY: &str = "POLICY";
+/// `Array<PolicyPlaces>`: of each bank all of [`crate::policy::place`].
+pub const POLICY_PLACES: &str = "POLICY_PLACES";
+/// `HashMap<PolicyKey, u16>`: sets of devices and MACs.
+pub const POLICY_KEYS: &str = "POLICY_KEYS";
+/// `LpmTrie<Policed4, u16>`: sets of prefixes.
+pub const POLICY_PREFIXES4: &str = "POLICY_PREFIXES4";
+/// `LpmTrie<Policed6, u16>`, the same.
+pub const POLICY_PREFIXES6: &str = "POLICY_PREFIXES6";
+/// `Array<RuleBits>`: of each bank its sets, by number.
+pub const POLICY_SETS: &str = "POLICY_SETS";
+/// `Array<PolicyRule>`: of each bank its rules, by number.
+pub const POLICY_RULES: &str = "POLICY_RULES";
+/// `PerCpuArray<u64>` by [`crate::policy::PolicyRule::hits`].
+pub const POLICY_HITS: &str = "POLICY_HITS";
 
 /// `PerCpuArray<u64>` by interface index: frames that XDP programs have
 /// redirected to a device and that it did not take.
@@ -106,6 +122,14 @@ pub const PINNED: &[&str] = &[
     HELD,
     BUDGET,
     SLOW,
+    POLICY,
+    POLICY_PLACES,
+    POLICY_KEYS,
+    POLICY_PREFIXES4,
+    POLICY_PREFIXES6,
+    POLICY_SETS,
+    POLICY_RULES,
+    POLICY_HITS,
     XMIT_LOSSES,
     BOND,
     CLASSES,

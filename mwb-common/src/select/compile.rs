@@ -37,6 +37,7 @@ pub fn compile(shares: &[Share], ranking: &[u8], index: u8) -> Selection {
         count += 1;
     }
     if let Some(taken) = taken.get(..count).filter(|taken| !taken.is_empty()) {
+        selection.targets = taken.iter().fold(0, |bits, share| bits | 1 << (share.path - 1));
         let quota = apportion(taken);
         interleave(taken, &quota, &mut selection.slots);
     }
@@ -177,6 +178,7 @@ mod tests {
         ];
         let selection = compile(&bad, &[0, 4, 200], 0);
         assert_eq!(selection.slots, [4; SLOTS]);
+        assert_eq!(selection.targets, 1 << 3);
         assert_eq!(selection.ranking[..2], [4, 0]);
     }
 
@@ -188,6 +190,7 @@ mod tests {
             prop_assert!(selection.slots.iter().all(|&slot| slot > 0));
             for (path, weight) in (1u8..).zip(&weights) {
                 prop_assert_eq!(count(&selection, path) > 0, *weight > 0);
+                prop_assert_eq!(selection.has(path), *weight > 0);
             }
         }
 

@@ -23,8 +23,9 @@ use super::{
     AF_INET, Frame, NextHop, TransportChange, at, load, opaque, read_ipv6_tc, refusal, store,
 };
 use crate::{
-    flow4::open4_tc,
+    flow4::{OPENS_SLOWLY, open4_tc},
     maps::{DEVICES, PATHS},
+    policy::Wanted,
     stage::find_mss_tc,
 };
 
@@ -199,8 +200,15 @@ impl<const WAY: u8> Frame for TcFrame<WAY> {
     }
 
     #[inline(always)]
-    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32) -> u32 {
-        open4_tc(self.context.skb.skb, key, now, may_open, Self::SLOW as u32)
+    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32, wanted: Wanted) -> u32 {
+        let slow = if Self::SLOW { OPENS_SLOWLY } else { 0 };
+        open4_tc(self.context.skb.skb, key, now, may_open, wanted.said() as u64 | slow)
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.context.skb.skb).mark }
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use mwb_common::{
 };
 
 use super::{Frame, NextHop, TransportChange, at, load, opaque, read_ipv6_xdp, refusal, store};
-use crate::{flow4::open4_xdp, maps::DEVICES, stage::find_mss_xdp};
+use crate::{flow4::open4_xdp, maps::DEVICES, policy::Wanted, stage::find_mss_xdp};
 
 /// XDP form.
 pub(crate) struct XdpFrame {
@@ -121,8 +121,13 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32) -> u32 {
-        open4_xdp(self.context.ctx, key, now, may_open)
+    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32, wanted: Wanted) -> u32 {
+        open4_xdp(self.context.ctx, key, now, may_open, wanted.said())
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        0
     }
 
     #[inline(always)]

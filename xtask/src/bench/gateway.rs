@@ -27,7 +27,15 @@ const DEVICES: [&str; 2] = ["lan0", "wan0"];
 impl Gateway {
     /// Starts the agent in the gateway's namespace.
     pub(super) fn ours(lab: &Lab) -> Result<Self> {
-        let config = GatewayConfig::new(lab).with("hook", "xdp");
+        Self::ours_with(lab, |config| config)
+    }
+
+    /// The same with a configuration of its own.
+    pub(super) fn ours_with(
+        lab: &Lab,
+        configure: impl FnOnce(GatewayConfig) -> GatewayConfig,
+    ) -> Result<Self> {
+        let config = configure(GatewayConfig::new(lab).with("hook", "xdp"));
         Ok(Self::Ours(lab::Gateway::start(lab, &config)?))
     }
 

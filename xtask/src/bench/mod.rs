@@ -19,6 +19,7 @@ mod hitless;
 mod kernel;
 mod lane;
 mod mptcp;
+mod policy;
 mod prog_run;
 pub mod report;
 mod seal_cost;
@@ -68,6 +69,7 @@ pub const BENCHES: &[Bench] = &[
     steer_nat_pps::BENCH,
     steer_tcp::BENCH,
     flows::BENCH,
+    policy::BENCH,
     failover_gap::BENCH,
     detect::BENCH,
     bond_pps::BENCH,

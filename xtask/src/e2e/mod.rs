@@ -57,6 +57,7 @@ mod limits;
 mod mtu;
 mod own_routes;
 mod packets;
+mod policy;
 mod port;
 mod protocols;
 mod redial;
@@ -164,6 +165,7 @@ pub fn cases() -> Vec<Case> {
         reload::cases(),
         change::cases(),
         failback::cases(),
+        policy::cases(),
         explain::cases(),
         why::cases(),
         doctor::cases(),

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use mwb_common::reason::{Reason, Verdict};
 
 use super::super::metrics::{FAMILIES, render};
-use super::sample;
+use super::{policy_sample, sample};
 
 const DOCUMENT: &str = include_str!("../../../../docs/metrics.md");
 const RULES: &str = include_str!("../../../../deploy/prometheus/mwb.rules.yaml");
 
 fn text() -> String {
     let (status, counters) = sample();
-    render(&status, &counters).expect("the sample can be rendered")
+    render(&status, &counters, &policy_sample()).expect("the sample can be rendered")
 }
 
 /// Type by name, from the `# TYPE` lines.
@@ -57,6 +57,8 @@ fn known_figures_are_there_and_unknown_ones_have_no_series() {
         "mwb_notify_events_total{receiver=\"ops\",result=\"refused\"} 1",
         "mwb_wan_draining{wan=\"lte\"} 1",
         "mwb_redirect_losses_total{device=\"wan0\"} 6",
+        "mwb_policy_hits_total{rule=\"voip\"} 12",
+        "mwb_policy_active{rule=\"rule-2\"} 0",
         "mwb_bond_sessions 1",
         "mwb_bond_unanswered_seconds 1.5",
         "mwb_bond_keys_age_seconds{peer=\"server\"} 30",

@@ -23,13 +23,14 @@ use super::change::{self, Request};
 use super::doctor::Report;
 use super::explain::{Explanation, Outcome};
 use super::flows::{FlowList, FlowQuery};
+use super::policy::{PolicyStatus, RuleStatus};
 use super::snapshot::{
     CheckScore, Checks, CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic,
     WanState, WanStatus,
 };
 use super::{Changes, History, HistoryQuery, Listeners, Source, Unavailable, serve};
 use crate::events::Bus;
-use crate::explain::Packet;
+use crate::explain::{Entry, Packet};
 use crate::notify;
 
 /// A source that always says the same, or that it cannot.
@@ -44,7 +45,7 @@ struct Fixed {
 #[derive(Clone, Debug, PartialEq)]
 enum Asked {
     Flows(FlowQuery),
-    Why(Packet),
+    Why(Packet, Entry),
     Doctor(Duration),
     History(HistoryQuery),
 }
@@ -65,11 +66,15 @@ impl Source for Fixed {
         self.answer.clone().map(|(_, counters)| counters)
     }
 
+    async fn policy(&self) -> Result<PolicyStatus, Unavailable> {
+        self.answer.clone().map(|_| policy_sample())
+    }
+
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
         self.note(Asked::Flows(query), FlowList { open: 3, ..FlowList::default() })
     }
 
-    async fn why(&self, packet: Packet) -> Result<Explanation, Unavailable> {
+    async fn why(&self, packet: Packet, entry: Entry) -> Result<Explanation, Unavailable> {
         let outcome = Outcome {
             said: "it leaves by fiber".to_owned(),
             verdict: "forward".to_owned(),
@@ -85,7 +90,7 @@ impl Source for Fixed {
             steps: Vec::new(),
             would_change: Vec::new(),
         };
-        self.note(Asked::Why(packet), explanation)
+        self.note(Asked::Why(packet, entry), explanation)
     }
 
     async fn doctor(&self, watch: Duration) -> Result<Report, Unavailable> {
@@ -157,6 +162,27 @@ fn start(answer: Result<(Status, Vec<CounterRow>), Unavailable>) -> Server {
     let asked = Arc::clone(&source.asked);
     let task = tokio::spawn(serve(listeners, source, None));
     Server { socket, bus, arriving, asked, task, _folder: folder }
+}
+
+/// Two rules, one of which counts.
+fn policy_sample() -> PolicyStatus {
+    let voip = RuleStatus {
+        name: "voip".to_owned(),
+        matches: "protocol: udp, port: 5060".to_owned(),
+        action: "use: fiber".to_owned(),
+        active: true,
+        wans: vec!["fiber".to_owned()],
+        hits: 12,
+        ..RuleStatus::default()
+    };
+    let night = RuleStatus {
+        name: "rule-2".to_owned(),
+        time: Some("{from: \"22:00\", to: \"06:00\"}".to_owned()),
+        action: "use: block".to_owned(),
+        changes_in_minutes: Some(90),
+        ..RuleStatus::default()
+    };
+    PolicyStatus { rules: vec![voip, night] }
 }
 
 /// Two WANs, one well, one without a device.

@@ -6,6 +6,7 @@ use super::super::client::{get, get_any};
 use super::super::explain::Explanation;
 use super::super::flows::{FlowList, FlowQuery, Protocol, Sort, TcpState};
 use super::{Asked, sample, start};
+use crate::explain::Entry;
 
 #[tokio::test]
 async fn flows_are_asked_for_as_the_query_says() {
@@ -37,6 +38,33 @@ async fn why_is_asked_about_the_packet_as_it_was_understood() {
     let body = get(&server.socket, path).await.expect("an answer");
     let answer: Explanation = serde_json::from_str(&body).expect("an explanation");
     assert_eq!(answer.packet, "tcp 192.0.2.10:1 203.0.113.5:443");
+}
+
+#[tokio::test]
+async fn why_is_asked_with_what_is_known_of_how_the_packet_comes() {
+    let server = start(Ok(sample()));
+    let asked = "/v1/why?packet=udp+192.0.2.10:1+203.0.113.5:443";
+    let path = format!("{asked}&lan=lan0&mac=02:00:00:00:00:01&dscp=ef&mark=0x10");
+    get(&server.socket, &path).await.expect("an answer");
+    let entry = Entry {
+        lan: Some("lan0".to_owned()),
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        dscp: Some(46),
+        mark: Some(16),
+    };
+    let seen = server.asked.lock().expect("nobody panics with it").clone();
+    let packet = "udp 192.0.2.10:1 203.0.113.5:443".parse().expect("a packet");
+    assert_eq!(seen, [Asked::Why(packet, entry)]);
+    for (query, message) in [
+        ("lan=lan9", "`lan9` is no LAN port; there are lan0"),
+        ("dscp=64", "a code point like ef"),
+        ("mac=02", "a MAC like 02:00:00:00:00:01"),
+        ("mark=ef", "a mark like 0x10"),
+    ] {
+        let wrong = get(&server.socket, &format!("{asked}&{query}")).await;
+        let error = wrong.expect_err(query).to_string();
+        assert!(error.contains(message), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -122,9 +122,16 @@ async fn an_unknown_route_lists_those_that_exist() {
 async fn a_source_that_cannot_answer_gives_its_reason() {
     let server = start(Err(Unavailable("the maps cannot be read".to_owned())));
     let why = "/v1/why?packet=udp+192.0.2.10:1+203.0.113.5:2";
-    for route in
-        ["/v1/status", "/v1/wans", "/v1/counters", "/v1/flows", "/v1/doctor", why, "/metrics"]
-    {
+    for route in [
+        "/v1/status",
+        "/v1/wans",
+        "/v1/policy",
+        "/v1/counters",
+        "/v1/flows",
+        "/v1/doctor",
+        why,
+        "/metrics",
+    ] {
         match get(&server.socket, route).await {
             Err(ClientError::Refused { status, message }) => {
                 assert_eq!(status, 503, "{route}");

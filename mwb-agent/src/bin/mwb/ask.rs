@@ -12,6 +12,7 @@ use mwb_agent::api::doctor::{Report, Severity};
 use mwb_agent::api::explain::{Explanation, WhyQuery};
 use mwb_agent::api::flows::FlowList;
 use mwb_agent::api::past::{History, HistoryQuery};
+use mwb_agent::api::policy::PolicyStatus;
 use mwb_agent::api::snapshot::{CounterRow, Status, WanStatus};
 use mwb_agent::dataplane::measure_runs;
 use mwb_agent::events::Event;
@@ -20,8 +21,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::{Command, Format};
-use crate::{bond, diagnosis, exit, flows, show, told};
+use crate::cli::{Command, Entry, Format};
+use crate::{bond, diagnosis, exit, flows, policy, show, told};
 
 /// How many events `mwb status` shows.
 const LATEST_EVENTS: usize = 5;
@@ -40,6 +41,10 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
             let shown = |bond: &Option<BondStatus>| bond::show(bond.as_ref(), style);
             read(socket, "/v1/bond", format, shown).await
         }
+        Command::Policy(format) => {
+            let shown = |status: &PolicyStatus| policy::table(status, style);
+            read(socket, "/v1/policy", format, shown).await
+        }
         Command::Counters(format) => {
             let counters = |rows: &Vec<CounterRow>| show::counters(rows);
             read(socket, "/v1/counters", format, counters).await
@@ -48,8 +53,16 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
             let path = with_query("/v1/flows", &filter.query())?;
             read(socket, &path, format, |list: &FlowList| flows::table(list, style)).await
         }
-        Command::Why { packet, format } => {
-            let path = with_query("/v1/why", &WhyQuery { packet: packet.join(" ") })?;
+        Command::Why { packet, entry, format } => {
+            let Entry { lan, mac, dscp, mark } = entry;
+            let query = WhyQuery {
+                packet: packet.join(" "),
+                lan: lan.clone(),
+                mac: mac.clone(),
+                dscp: dscp.clone(),
+                mark: mark.clone(),
+            };
+            let path = with_query("/v1/why", &query)?;
             read(socket, &path, format, |answer: &Explanation| flows::why(answer, style)).await
         }
         Command::Doctor { seconds, all, format } => {

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Wans(Format),
     /// Sessions of the bond and their paths
     Bond(Format),
+    /// Policy rules, where they lead and how often they matched
+    Policy(Format),
     /// Packets by what became of them and why
     Counters(Format),
     /// Open flows, the largest first
@@ -47,6 +49,8 @@ pub(crate) enum Command {
         /// `tcp 192.0.2.10:1234 203.0.113.5:443`, or a flow as `mwb flows` shows it
         #[arg(required = true, value_name = "PACKET")]
         packet: Vec<String>,
+        #[command(flatten)]
+        entry: Entry,
         #[command(flatten)]
         format: Format,
     },
@@ -143,6 +147,23 @@ pub(crate) struct Format {
     /// Print the agent's JSON as it is
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How a packet comes in: policy rules may ask for it.
+#[derive(Args)]
+pub(crate) struct Entry {
+    /// LAN port that it comes in through; else the one whose subnet the source is in
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) lan: Option<String>,
+    /// Its source MAC
+    #[arg(long, value_name = "MAC")]
+    pub(crate) mac: Option<String>,
+    /// Its code point, like ef or 46; else 0
+    #[arg(long, value_name = "DSCP")]
+    pub(crate) dscp: Option<String>,
+    /// Its firewall mark, like 0x10; else none
+    #[arg(long, value_name = "MARK")]
+    pub(crate) mark: Option<String>,
 }
 
 /// Which flows.

@@ -9,6 +9,7 @@ mod cli;
 mod diagnosis;
 mod flows;
 mod keys;
+mod policy;
 mod show;
 mod table;
 mod told;

@@ -55,9 +55,14 @@ fn least_health(key: &str, value: &str) -> String {
 
 /// The file in which a key means something.
 fn base(key: &str, value: &str) -> String {
+    let rule = |rule: &str| format!("{BASE}policy: {{rules: [{rule}]}}\n");
     let is_in = |section: &str| key == section || key.starts_with(&format!("{section}."));
     match (key, value) {
         ("role", "server") => LEAST_SERVER.to_owned(),
+        ("policy.rules[].use.priority", _) => rule("{use: {priority: 0}}"),
+        ("policy.rules[].balance" | "policy.rules[].fallback", _) => rule("{use: fiber}"),
+        _ if is_in("policy.rules[].time") => rule("{time: {}, use: block}"),
+        _ if is_in("policy") => rule("{use: block}"),
         _ if is_in("classes") => least_classes("auto"),
         _ if is_in("fec") => least_classes("auto, repair: fec"),
         ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND.to_owned(),

@@ -4,6 +4,7 @@
 mod docs;
 mod ends;
 mod fec;
+mod policy;
 mod properties;
 mod valid;
 mod wrong;

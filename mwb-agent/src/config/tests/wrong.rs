@@ -192,7 +192,7 @@ fn forwards_of_one_wan_must_not_overlap_and_must_fit_the_port_table() {
 #[test]
 fn a_wrong_section_is_refused_at_the_place() {
     let rows: &[Row] = &[
-        ("policy: {}", "6:1", "`policy` is not in this version", "remove it"),
+        ("interfaces: []", "6:1", "`interfaces` is not in this version", "remove it"),
         ("bond: {}", "6:1", "bond: it has no effect: `mode` is `steer`", "write `mode: bond`"),
         ("server: {}", "6:1", "no effect: `role` is `gateway`", "write `role: server`"),
         ("balanse: adaptive", "6:1", "unknown key `balanse`", "did you mean `balance`?"),

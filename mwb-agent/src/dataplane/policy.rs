@@ -1,0 +1,212 @@
+//! Policy rules: written as a difference into the bank of tables that is not in use, which
+//! then takes over; single destinations into the one that is. Must not know: names of
+//! rules, and why an outlet leads where it does.
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, IterableMap as _, MapData, MapError};
+use ipnet::IpNet;
+use mwb_common::maps::{Family, Selection, names};
+use mwb_common::policy::{
+    Image, Policed4, Policed6, Policy, PolicyKey, PolicyPlaces, PolicyRule, PolicyState, Rule,
+    RuleBits, SPACE_BITS, TooMuch, Write,
+};
+
+use super::DataPlane;
+use super::error::Error;
+use super::maps::take;
+use super::tables::table;
+
+/// Handles of the tables, and what they say.
+pub(super) struct PolicyTables {
+    state: Array<MapData, PolicyState>,
+    places: Array<MapData, PolicyPlaces>,
+    keys: HashMap<MapData, PolicyKey, u16>,
+    prefixes4: LpmTrie<MapData, Policed4, u16>,
+    prefixes6: LpmTrie<MapData, Policed6, u16>,
+    sets: Array<MapData, RuleBits>,
+    rules: Array<MapData, PolicyRule>,
+    /// `None`: not read yet, or a write has failed halfway.
+    policy: Option<Policy>,
+}
+
+impl PolicyTables {
+    pub(super) fn take(object: &mut aya::Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            state: take(object, names::POLICY)?,
+            places: take(object, names::POLICY_PLACES)?,
+            keys: take(object, names::POLICY_KEYS)?,
+            prefixes4: take(object, names::POLICY_PREFIXES4)?,
+            prefixes6: take(object, names::POLICY_PREFIXES6)?,
+            sets: take(object, names::POLICY_SETS)?,
+            rules: take(object, names::POLICY_RULES)?,
+            policy: None,
+        })
+    }
+
+    /// Works out a change and makes it. What a failure leaves in the bank that is not in
+    /// use is read again before the next one.
+    fn change(
+        &mut self,
+        of: impl FnOnce(&mut Policy) -> Result<Vec<Write>, TooMuch>,
+    ) -> Result<(), Error> {
+        let mut policy = match self.policy.take() {
+            Some(policy) => policy,
+            None => Policy::found(self.read()?),
+        };
+        match of(&mut policy) {
+            Ok(writes) => writes.iter().try_for_each(|write| self.write(write))?,
+            Err(refused) => {
+                self.policy = Some(policy);
+                return Err(refused.into());
+            }
+        }
+        self.policy = Some(policy);
+        Ok(())
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), Error> {
+        let (name, result) = match write {
+            Write::Set { entry, bits } => (names::POLICY_SETS, self.sets.set(*entry, **bits, 0)),
+            Write::Places { entry, places } => {
+                (names::POLICY_PLACES, self.places.set(*entry, *places, 0))
+            }
+            Write::Key { key, set: Some(set) } => {
+                (names::POLICY_KEYS, self.keys.insert(key, set, 0))
+            }
+            Write::Key { key, set: None } => (names::POLICY_KEYS, self.keys.remove(key)),
+            Write::Prefix4 { space, address, length, set } => {
+                let data = Policed4 { space: *space, address: *address };
+                let key = Key::new(SPACE_BITS + u32::from(*length), data);
+                (names::POLICY_PREFIXES4, put(&mut self.prefixes4, &key, *set))
+            }
+            Write::Prefix6 { space, address, length, set } => {
+                let data = Policed6 { space: *space, address: *address };
+                let key = Key::new(SPACE_BITS + u32::from(*length), data);
+                (names::POLICY_PREFIXES6, put(&mut self.prefixes6, &key, *set))
+            }
+            Write::Rule { entry, rule } => (names::POLICY_RULES, self.rules.set(*entry, *rule, 0)),
+            Write::State(state) => (names::POLICY, self.state.set(0, *state, 0)),
+        };
+        result.map_err(Error::map(name))
+    }
+
+    /// What the tables say: what an agent before us has left.
+    fn read(&self) -> Result<Image, Error> {
+        let mut image = Image::default();
+        table::<u32, RuleBits>(self.sets.map(), names::POLICY_SETS, 1)?.for_each(
+            |&entry, values| {
+                for bits in values.iter().filter(|bits| **bits != RuleBits::NONE) {
+                    image.note(&Write::Set { entry, bits: Box::new(*bits) });
+                }
+            },
+        )?;
+        table::<u32, PolicyPlaces>(self.places.map(), names::POLICY_PLACES, 1)?.for_each(
+            |&entry, values| {
+                for places in values {
+                    image.note(&Write::Places { entry, places: *places });
+                }
+            },
+        )?;
+        table::<u32, PolicyRule>(self.rules.map(), names::POLICY_RULES, 1)?.for_each(
+            |&entry, values| {
+                for rule in values {
+                    image.note(&Write::Rule { entry, rule: *rule });
+                }
+            },
+        )?;
+        for entry in self.keys.iter() {
+            let (key, set) = entry.map_err(Error::map(names::POLICY_KEYS))?;
+            image.note(&Write::Key { key, set: Some(set) });
+        }
+        for entry in self.prefixes4.iter() {
+            let (key, set) = entry.map_err(Error::map(names::POLICY_PREFIXES4))?;
+            let Policed4 { space, address } = key.data();
+            let length = length(key.prefix_len());
+            image.note(&Write::Prefix4 { space, address, length, set: Some(set) });
+        }
+        for entry in self.prefixes6.iter() {
+            let (key, set) = entry.map_err(Error::map(names::POLICY_PREFIXES6))?;
+            let Policed6 { space, address } = key.data();
+            let length = length(key.prefix_len());
+            image.note(&Write::Prefix6 { space, address, length, set: Some(set) });
+        }
+        image.note(&Write::State(self.state()?));
+        Ok(image)
+    }
+
+    fn state(&self) -> Result<PolicyState, Error> {
+        self.state.get(&0, 0).map_err(Error::map(names::POLICY))
+    }
+}
+
+/// Of an address alone.
+fn length(bits: u32) -> u8 {
+    u8::try_from(bits.saturating_sub(SPACE_BITS)).unwrap_or(u8::MAX)
+}
+
+fn put<K: aya::Pod>(
+    trie: &mut LpmTrie<MapData, K, u16>,
+    key: &Key<K>,
+    set: Option<u16>,
+) -> Result<(), MapError> {
+    match set {
+        Some(set) => trie.insert(key, set, 0),
+        None => trie.remove(key),
+    }
+}
+
+impl DataPlane {
+    /// Makes these the policy rules, in their order, for flows that are opened from now
+    /// on; a packet meets the old ones or the new ones. Only what differs is written.
+    ///
+    /// # Errors
+    /// When it is more than the tables hold ([`Error::Policy`]; those before stay), or the
+    /// kernel refuses a read or a write (those before stay too).
+    pub fn set_policy(&mut self, rules: &[Rule]) -> Result<(), Error> {
+        // What nobody asks need not be read.
+        if rules.is_empty() && self.policy.policy.is_none() && self.policy.state()?.words == 0 {
+            return Ok(());
+        }
+        self.policy.change(|policy| policy.set_rules(rules))
+    }
+
+    /// Adds a destination to a rule, by its index among those of the last
+    /// [`DataPlane::set_policy`]. Takes a few writes. One that the rule has already counts
+    /// twice, until it is removed twice.
+    ///
+    /// # Errors
+    /// As above, and when the rule is for any destination or not there.
+    pub fn insert_policy_destination(&mut self, rule: usize, net: IpNet) -> Result<(), Error> {
+        self.policy.change(|policy| policy.insert_destination(rule, net))
+    }
+
+    /// Takes a destination from a rule. That it has none such is no error.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn remove_policy_destination(&mut self, rule: usize, net: IpNet) -> Result<(), Error> {
+        self.policy.change(|policy| policy.remove_destination(rule, net))
+    }
+
+    /// Reads the path choice of an outlet for a family.
+    ///
+    /// # Errors
+    /// When there is no such outlet, or the kernel refuses to read.
+    pub fn outlet(&self, outlet: u8, family: Family) -> Result<Selection, Error> {
+        self.settings.selection(outlet, family)
+    }
+
+    /// Writes the path choice of an outlet for a family, in one update. Outlet 0 counts
+    /// where no rule says another.
+    ///
+    /// # Errors
+    /// When there is no such outlet, or the kernel refuses the write.
+    pub fn set_outlet(
+        &mut self,
+        outlet: u8,
+        family: Family,
+        selection: &Selection,
+    ) -> Result<(), Error> {
+        self.settings.set_selection(outlet, family, selection)
+    }
+}

@@ -1,0 +1,110 @@
+//! Policy rules as they stand in the kernel's tables, and what an agent finds of them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use mwb_common::policy::{
+    Action, Asked, OUTLETS, POLICY_RULES, PolicyRule, Properties, Rule, TooMuch, action,
+};
+
+use super::testing::{in_network, maps_alone};
+use super::*;
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+fn to(nets: &[&str], action: Action) -> Rule {
+    let destinations = Some(nets.iter().map(|text| net(text)).collect());
+    Rule { destinations, ..Rule::any(action) }
+}
+
+fn asked(destination: &str) -> Asked {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let packet = Properties { protocol: 17, port: 443, ..Properties::default() };
+    Asked { source: address("192.0.2.9"), destination: address(destination), packet }
+}
+
+/// What the kernel's tables say, read from them.
+fn found(plane: &DataPlane, destination: &str) -> Option<PolicyRule> {
+    plane.policy.read().expect("a read").first(&asked(destination))
+}
+
+fn by(outlet: u8) -> Option<PolicyRule> {
+    Some(PolicyRule { action: action::OUTLET, outlet, hits: 0 })
+}
+
+#[test]
+fn the_tables_say_what_was_asked_for_last() {
+    in_network("the_tables_say_what_was_asked_for_last", || {
+        let mut plane = maps_alone("policy");
+        let first = [
+            to(&["203.0.113.7/32"], Action::Outlet(1)),
+            to(&["203.0.113.0/24", "2001:db8:ff::/48"], Action::Outlet(2)),
+        ];
+        plane.set_policy(&first).expect("room");
+        assert_eq!(found(&plane, "203.0.113.7"), by(1));
+        assert_eq!(found(&plane, "203.0.113.8"), by(2));
+        assert_eq!(found(&plane, "2001:db8:ff::1"), by(2));
+        assert_eq!(found(&plane, "198.51.100.1"), None);
+        plane.set_policy(&[to(&["198.51.100.0/24"], Action::Outlet(3))]).expect("room");
+        assert_eq!(found(&plane, "203.0.113.7"), None);
+        assert_eq!(found(&plane, "198.51.100.1"), by(3));
+        plane.insert_policy_destination(0, net("203.0.113.7/32")).expect("room");
+        assert_eq!(found(&plane, "203.0.113.7"), by(3));
+        plane.remove_policy_destination(0, net("203.0.113.7/32")).expect("a write");
+        assert_eq!(found(&plane, "203.0.113.7"), None);
+        plane.set_policy(&[]).expect("a write");
+        assert_eq!(found(&plane, "198.51.100.1"), None);
+    });
+}
+
+#[test]
+fn an_agent_that_finds_rules_replaces_them_whole() {
+    in_network("an_agent_that_finds_rules_replaces_them_whole", || {
+        let mut plane = maps_alone("policy");
+        plane.set_policy(&[to(&["203.0.113.7/32"], Action::Outlet(1))]).expect("room");
+        plane.set_policy(&[to(&["203.0.113.8/32"], Action::Outlet(2))]).expect("room");
+        // As after a start: only the tables know.
+        plane.policy.policy = None;
+        let refused = plane.insert_policy_destination(0, net("203.0.113.9/32"));
+        assert!(matches!(refused, Err(Error::Policy(TooMuch::NoDestinations { rule: 0 }))));
+        plane.set_policy(&[to(&["203.0.113.9/32"], Action::Outlet(3))]).expect("room");
+        for (last, expected) in [(7, None), (8, None), (9, by(3))] {
+            assert_eq!(found(&plane, &format!("203.0.113.{last}")), expected, "{last}");
+        }
+    });
+}
+
+#[test]
+fn rules_that_do_not_fit_leave_those_before() {
+    in_network("rules_that_do_not_fit_leave_those_before", || {
+        let mut plane = maps_alone("policy");
+        plane.set_policy(&[to(&["203.0.113.7/32"], Action::Outlet(1))]).expect("room");
+        let many = vec![Rule::any(Action::Block); POLICY_RULES + 1];
+        let refused = plane.set_policy(&many);
+        assert!(matches!(refused, Err(Error::Policy(TooMuch::Rules { .. }))), "{refused:?}");
+        assert_eq!(found(&plane, "203.0.113.7"), by(1));
+    });
+}
+
+#[test]
+fn every_outlet_has_a_selection_of_its_own_and_others_are_refused() {
+    in_network("every_outlet_has_a_selection_of_its_own_and_others_are_refused", || {
+        let mut plane = maps_alone("policy");
+        let selection = |path| {
+            let share = mwb_common::select::Share { path, weight: 1 };
+            mwb_common::select::compile(&[share], &[path], 0)
+        };
+        let last = u8::try_from(OUTLETS - 1).expect("a small number");
+        for (outlet, path) in [(0, 1), (1, 2), (last, 3)] {
+            plane.set_outlet(outlet, Family::V6, &selection(path)).expect("a write");
+        }
+        assert_eq!(plane.selection(Family::V6).expect("a read"), selection(1));
+        assert_eq!(plane.outlet(1, Family::V6).expect("a read"), selection(2));
+        assert_eq!(plane.outlet(last, Family::V6).expect("a read"), selection(3));
+        assert!(!plane.outlet(1, Family::V4).expect("a read").has(2));
+        let refused = plane.set_outlet(last + 1, Family::V4, &selection(1));
+        assert!(matches!(refused, Err(Error::Outlet(_))), "{refused:?}");
+    });
+}

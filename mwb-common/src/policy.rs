@@ -1,0 +1,318 @@
+//! Policy: which rule a new flow falls under, by bit vectors (T. V. Lakshman, D.
+//! Stiliadis, SIGCOMM 1998). Each property of a packet gives the set of rules that it
+//! satisfies there; the lowest bit that all sets share is the first rule that matches.
+//! So the time is bounded by the number of properties, not by what the rules say.
+//!
+//! The tables are there twice, in two *banks*: the agent writes the one that is not in
+//! use and then switches, so that no packet meets half a change.
+//!
+//! Must not know: names of rules, WANs or devices, and what an outlet leads to.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::maps::Family;
+
+#[cfg(not(target_arch = "bpf"))]
+mod bank;
+#[cfg(not(target_arch = "bpf"))]
+mod compile;
+mod matching;
+#[cfg(not(target_arch = "bpf"))]
+mod prefixes;
+#[cfg(not(target_arch = "bpf"))]
+mod rows;
+#[cfg(not(target_arch = "bpf"))]
+mod rule;
+#[cfg(not(target_arch = "bpf"))]
+mod tables;
+#[cfg(all(test, not(target_arch = "bpf")))]
+mod tests;
+#[cfg(not(target_arch = "bpf"))]
+mod write;
+
+#[cfg(not(target_arch = "bpf"))]
+pub use bank::Image;
+#[cfg(not(target_arch = "bpf"))]
+pub use compile::Policy;
+pub use matching::{Properties, Tables, first_rule, has_ports};
+#[cfg(not(target_arch = "bpf"))]
+pub use rule::{Action, Asked, Mark, Rule, first_match};
+#[cfg(not(target_arch = "bpf"))]
+pub use write::{TooMuch, Write};
+
+/// Rules that there may be. One with several marks counts once for each of them.
+pub const POLICY_RULES: usize = 1_024;
+/// Words of a set of rules.
+pub const RULE_WORDS: usize = POLICY_RULES / 64;
+/// Copies of the tables.
+pub const POLICY_BANKS: usize = 2;
+/// Different sets of rules that a bank may have; a power of two.
+pub const POLICY_SETS: usize = 8_192;
+/// Prefixes of each address family, of both banks and sides.
+pub const POLICY_PREFIXES: usize = 131_072;
+/// Devices and MACs that rules name, of both banks.
+pub const POLICY_KEYS: usize = 8_192;
+/// Rules' counters.
+pub const POLICY_HITS: usize = POLICY_RULES;
+/// Outlets, with the one that counts where no rule says another: 0.
+pub const OUTLETS: usize = 64;
+/// Entries of the table of selections.
+pub const SELECTION_ENTRIES: usize = OUTLETS * 2;
+
+/// Where an outlet's selection is, and its cursor.
+#[inline(always)]
+#[must_use]
+pub const fn selection_index(outlet: u8, family: Family) -> u32 {
+    outlet as u32 * 2 + family as u32
+}
+
+/// A set of rules, by number: rule `n` is bit `n % 64` of word `n / 64`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct RuleBits {
+    /// The words.
+    pub words: [u64; RULE_WORDS],
+}
+
+impl RuleBits {
+    /// No rule.
+    pub const NONE: Self = Self { words: [0; RULE_WORDS] };
+
+    /// Whether a rule is in it.
+    #[must_use]
+    pub const fn has(&self, rule: usize) -> bool {
+        rule < POLICY_RULES && self.words[rule / 64] >> (rule % 64) & 1 != 0
+    }
+
+    /// Puts a rule into it.
+    pub const fn add(&mut self, rule: usize) {
+        if rule < POLICY_RULES {
+            self.words[rule / 64] |= 1 << (rule % 64);
+        }
+    }
+
+    /// Takes a rule out of it.
+    pub const fn remove(&mut self, rule: usize) {
+        if rule < POLICY_RULES {
+            self.words[rule / 64] &= !(1 << (rule % 64));
+        }
+    }
+
+    /// Keeps what `other` has too, in the first `words`; says whether anything is left.
+    #[inline(always)]
+    pub fn keep(&mut self, other: &Self, words: u32) -> bool {
+        let mut left = 0;
+        let mut word = 0;
+        while word < RULE_WORDS && (word as u32) < words {
+            let kept = self.words[word] & other.words[word];
+            self.words[word] = kept;
+            left |= kept;
+            word += 1;
+        }
+        left != 0
+    }
+
+    /// The first rule in the first `words`.
+    #[inline(always)]
+    #[must_use]
+    pub fn first(&self, words: u32) -> Option<u32> {
+        let mut word = 0;
+        while word < RULE_WORDS && (word as u32) < words {
+            let bits = self.words[word];
+            if bits != 0 {
+                return Some(word as u32 * 64 + lowest(bits));
+            }
+            word += 1;
+        }
+        None
+    }
+}
+
+/// Number of the lowest bit that is set; by hand, because BPF has no instruction for it
+/// and LLVM would look it up in a table that is in no map. By the masks of odd places,
+/// odd pairs and so on.
+#[inline(always)]
+const fn lowest(bits: u64) -> u32 {
+    let bit = bits & bits.wrapping_neg();
+    (bit & 0xaaaa_aaaa_aaaa_aaaa != 0) as u32
+        | ((bit & 0xcccc_cccc_cccc_cccc != 0) as u32) << 1
+        | ((bit & 0xf0f0_f0f0_f0f0_f0f0 != 0) as u32) << 2
+        | ((bit & 0xff00_ff00_ff00_ff00 != 0) as u32) << 3
+        | ((bit & 0xffff_0000_ffff_0000 != 0) as u32) << 4
+        | ((bit & 0xffff_ffff_0000_0000 != 0) as u32) << 5
+}
+
+/// Values of [`PolicyRule::action`].
+pub mod action {
+    /// No rule.
+    pub const NONE: u8 = 0;
+    /// As if no rule matched.
+    pub const DEFAULT: u8 = 1;
+    /// By [`super::PolicyRule::outlet`].
+    pub const OUTLET: u8 = 2;
+    /// Dropped.
+    pub const BLOCK: u8 = 3;
+}
+
+/// What a rule wants.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PolicyRule {
+    /// One of [`action`].
+    pub action: u8,
+    /// The outlet of [`action::OUTLET`], from 1; else 0.
+    pub outlet: u8,
+    /// Where it is counted, below [`POLICY_HITS`].
+    pub hits: u16,
+}
+
+/// What is in use.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PolicyState {
+    /// The bank.
+    pub bank: u32,
+    /// Words of its sets that can have a bit; 0 = there are no rules.
+    pub words: u32,
+}
+
+/// Numbers of sets, four to an entry; see [`place`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PolicyPlaces {
+    /// The numbers.
+    pub sets: [u16; PLACES_PER_ENTRY],
+}
+
+/// Numbers in one entry.
+pub const PLACES_PER_ENTRY: usize = 4;
+/// Entries of all places of both banks.
+pub const PLACE_ENTRIES: usize = POLICY_BANKS * place::ALL as usize / PLACES_PER_ENTRY;
+
+/// Where in a bank the set of a property's value stands.
+pub mod place {
+    /// By source port.
+    pub const SOURCE_PORT: u32 = 0;
+    /// By destination port.
+    pub const PORT: u32 = SOURCE_PORT + (1 << 16);
+    /// By IP protocol.
+    pub const PROTOCOL: u32 = PORT + (1 << 16);
+    /// By differentiated services code point (RFC 2474).
+    pub const DSCP: u32 = PROTOCOL + (1 << 8);
+    /// By byte of the mark, 256 for each, the lowest first.
+    pub const MARK: u32 = DSCP + (1 << 6);
+    /// Packets without a source port.
+    pub const NO_SOURCE_PORT: u32 = MARK + 4 * (1 << 8);
+    /// Packets without a destination port.
+    pub const NO_PORT: u32 = NO_SOURCE_PORT + 1;
+    /// Devices that no rule names.
+    pub const OTHER_DEVICE: u32 = NO_SOURCE_PORT + 2;
+    /// MACs that no rule names.
+    pub const OTHER_MAC: u32 = NO_SOURCE_PORT + 3;
+    /// The rules that count at this time.
+    pub const ACTIVE: u32 = NO_SOURCE_PORT + 4;
+    /// How many there are, in whole entries.
+    pub const ALL: u32 = NO_SOURCE_PORT + 8;
+}
+
+/// Values of [`PolicyKey::kind`].
+pub mod kind {
+    /// An interface index, in the first four bytes.
+    pub const DEVICE: u8 = 1;
+    /// A MAC.
+    pub const MAC: u8 = 2;
+}
+
+/// A value that is looked up by hash.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct PolicyKey {
+    /// What it is.
+    pub bytes: [u8; 6],
+    /// One of [`kind`].
+    pub kind: u8,
+    /// The bank.
+    pub bank: u8,
+}
+
+impl PolicyKey {
+    /// Of an interface index.
+    #[inline(always)]
+    #[must_use]
+    pub const fn device(ifindex: u32, bank: u8) -> Self {
+        let [a, b, c, d] = ifindex.to_ne_bytes();
+        Self { bytes: [a, b, c, d, 0, 0], kind: kind::DEVICE, bank }
+    }
+
+    /// Of a MAC.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mac(mac: [u8; 6], bank: u8) -> Self {
+        Self { bytes: mac, kind: kind::MAC, bank }
+    }
+}
+
+/// Which end's address is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Side {
+    /// The source.
+    Source = 0,
+    /// The destination.
+    Destination = 1,
+}
+
+/// An IPv4 address in the prefix table, behind the [`space`] that it is of, which
+/// counts as [`SPACE_BITS`] more bits of every prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Policed4 {
+    /// See [`space`].
+    pub space: u32,
+    /// The address.
+    pub address: [u8; 4],
+}
+
+/// The same for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Policed6 {
+    /// See [`space`].
+    pub space: u32,
+    /// The address.
+    pub address: [u8; 16],
+}
+
+/// Bits of a prefix before the address.
+pub const SPACE_BITS: u32 = 32;
+
+/// The part of the prefix tables that has one side of one bank.
+#[inline(always)]
+#[must_use]
+pub const fn space(bank: u32, side: Side) -> u32 {
+    bank * 2 + side as u32
+}
+
+const _: () = {
+    assert!(size_of::<RuleBits>() == 128);
+    assert!(size_of::<PolicyRule>() == 4);
+    assert!(size_of::<PolicyState>() == 8);
+    assert!(size_of::<PolicyPlaces>() == 8);
+    assert!(size_of::<PolicyKey>() == 8);
+    assert!(size_of::<Policed4>() == 8);
+    assert!(size_of::<Policed6>() == 20);
+    assert!(size_of::<Properties>() == 20);
+    assert!((place::ALL as usize).is_multiple_of(PLACES_PER_ENTRY));
+};
+
+/// Has types taken for keys or values of maps.
+#[cfg(feature = "aya")]
+macro_rules! of_maps {
+    ($($type:ty),+) => {
+        // SAFETY: `bytemuck::Pod` is derived for each: plain data without padding.
+        $(unsafe impl aya::Pod for $type {})+
+    };
+}
+
+#[cfg(feature = "aya")]
+of_maps!(RuleBits, PolicyRule, PolicyState, PolicyPlaces, PolicyKey, Policed4, Policed6);

@@ -1,0 +1,105 @@
+//! From the sets of a packet's properties to the first rule that matches: the same code
+//! in the kernel and on the host. Must not know: where tables are.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Side, place};
+use crate::nat::protocol;
+
+/// What a rule may ask of a packet, besides its addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Properties {
+    /// Index of the device it came in through.
+    pub ifindex: u32,
+    /// Firewall mark; 0 in XDP, which has none.
+    pub mark: u32,
+    /// Source port, host byte order.
+    pub source_port: u16,
+    /// Destination port, host byte order.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Differentiated services code point.
+    pub dscp: u8,
+    /// Source MAC.
+    pub mac: [u8; 6],
+}
+
+/// Whether packets of a protocol have ports that a rule can ask for.
+#[inline(always)]
+#[must_use]
+pub const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+}
+
+/// The tables of a bank, and the rules that are still in question.
+pub trait Tables {
+    /// The set of the packet's address on that side.
+    fn prefix(&mut self, side: Side) -> u16;
+    /// The set at a [`place`].
+    fn place(&mut self, place: u32) -> u16;
+    /// The set of a device, if a rule names it.
+    fn device(&mut self, ifindex: u32) -> Option<u16>;
+    /// The set of a MAC, if a rule names it.
+    fn mac(&mut self, mac: [u8; 6]) -> Option<u16>;
+    /// Begins with the rules of a set; says whether there are any.
+    fn begin(&mut self, set: u16) -> bool;
+    /// Goes on with those that are in this set too; says whether any is left.
+    fn narrow(&mut self, set: u16) -> bool;
+    /// The first of those that are left.
+    fn first(&self) -> Option<u32>;
+}
+
+/// The first rule that matches a packet, if one does.
+#[inline(always)]
+pub fn first_rule<T: Tables>(tables: &mut T, packet: &Properties) -> Option<u32> {
+    let active = tables.place(place::ACTIVE);
+    if !tables.begin(active) {
+        return None;
+    }
+    // What tells rules apart best comes first: most packets match none.
+    let destination = tables.prefix(Side::Destination);
+    if !tables.narrow(destination) {
+        return None;
+    }
+    let source = tables.prefix(Side::Source);
+    if !tables.narrow(source) {
+        return None;
+    }
+    let (source_port, port) = if has_ports(packet.protocol) {
+        (place::SOURCE_PORT + packet.source_port as u32, place::PORT + packet.port as u32)
+    } else {
+        (place::NO_SOURCE_PORT, place::NO_PORT)
+    };
+    let set = tables.place(port);
+    if !tables.narrow(set) {
+        return None;
+    }
+    let set = tables.place(source_port);
+    tables.narrow(set);
+    let set = tables.place(place::PROTOCOL + packet.protocol as u32);
+    tables.narrow(set);
+    let set = tables.place(place::DSCP + (packet.dscp & 63) as u32);
+    tables.narrow(set);
+    let [a, b, c, d] = packet.mark.to_le_bytes();
+    let set = tables.place(place::MARK + a as u32);
+    tables.narrow(set);
+    let set = tables.place(place::MARK + 256 + b as u32);
+    tables.narrow(set);
+    let set = tables.place(place::MARK + 512 + c as u32);
+    tables.narrow(set);
+    let set = tables.place(place::MARK + 768 + d as u32);
+    tables.narrow(set);
+    let set = match tables.device(packet.ifindex) {
+        Some(set) => set,
+        None => tables.place(place::OTHER_DEVICE),
+    };
+    tables.narrow(set);
+    let set = match tables.mac(packet.mac) {
+        Some(set) => set,
+        None => tables.place(place::OTHER_MAC),
+    };
+    tables.narrow(set);
+    tables.first()
+}

@@ -1,0 +1,227 @@
+//! From rules to what the tables of a bank must say. Must not know: numbers of sets,
+//! what a bank says now.
+
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use ipnet::IpNet;
+
+use super::prefixes::{Prefixes, key};
+use super::{
+    Action, Mark, POLICY_HITS, POLICY_KEYS, POLICY_PREFIXES, POLICY_RULES, PolicyKey, PolicyRule,
+    Rule, RuleBits, TooMuch, action, kind, place,
+};
+
+/// A rule with one mark at most, as the tables have it.
+pub(super) struct Row<'a> {
+    rule: &'a Rule,
+    mark: Option<Mark>,
+}
+
+/// Places that say one set: the first and the last.
+pub(super) type Run = (u32, u32, RuleBits);
+
+/// What the tables of a bank must say.
+#[derive(Clone, Debug)]
+pub(super) struct Contents {
+    /// Of ports first: there are many, and what comes first keeps its numbers.
+    pub(super) runs: Vec<Run>,
+    pub(super) keys: BTreeMap<(u8, [u8; 6]), RuleBits>,
+    /// By side.
+    pub(super) prefixes4: [Prefixes<4>; 2],
+    pub(super) prefixes6: [Prefixes<16>; 2],
+    pub(super) rules: Vec<PolicyRule>,
+    /// First row of each rule, and how many it has.
+    pub(super) rows: Vec<(u16, u16)>,
+    /// Rows that are for any destination.
+    pub(super) any_destination: RuleBits,
+}
+
+impl Contents {
+    pub(super) fn of(rules: &[Rule]) -> Result<Self, TooMuch> {
+        let (mut rows, mut places) = (Vec::new(), Vec::new());
+        for (number, rule) in rules.iter().enumerate() {
+            if !rule.is_valid() {
+                return Err(TooMuch::Outlet { rule: number });
+            }
+            if usize::from(rule.hits) >= POLICY_HITS {
+                return Err(TooMuch::Hits { rule: number });
+            }
+            let first = rows.len();
+            match &rule.marks {
+                None => rows.push(Row { rule, mark: None }),
+                Some(marks) => {
+                    rows.extend(marks.iter().map(|mark| Row { rule, mark: Some(*mark) }));
+                }
+            }
+            let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+            places.push((number(first), number(rows.len() - first)));
+        }
+        if rows.len() > POLICY_RULES {
+            return Err(TooMuch::Rules { count: rows.len() });
+        }
+        let contents = Self {
+            runs: runs(&rows),
+            keys: keys(&rows)?,
+            prefixes4: [
+                prefixes(&rows, |rule| &rule.sources, v4),
+                prefixes(&rows, |rule| &rule.destinations, v4),
+            ],
+            prefixes6: [
+                prefixes(&rows, |rule| &rule.sources, v6),
+                prefixes(&rows, |rule| &rule.destinations, v6),
+            ],
+            rules: rows.iter().map(|row| wanted(row.rule)).collect(),
+            rows: places,
+            any_destination: which(&rows, |row| row.rule.destinations.is_none()),
+        };
+        contents.fits(0)?;
+        Ok(contents)
+    }
+
+    /// Whether the prefix tables have room for it and `more`, with as much in the other
+    /// bank.
+    pub(super) fn fits(&self, more: usize) -> Result<(), TooMuch> {
+        let [a, b] = &self.prefixes4;
+        let [c, d] = &self.prefixes6;
+        let count = (a.len() + b.len()).max(c.len() + d.len()) + more;
+        if count > POLICY_PREFIXES / 2 { Err(TooMuch::Prefixes { count }) } else { Ok(()) }
+    }
+}
+
+fn wanted(rule: &Rule) -> PolicyRule {
+    let (action, outlet) = match rule.action {
+        Action::Default => (action::DEFAULT, 0),
+        Action::Outlet(outlet) => (action::OUTLET, outlet),
+        Action::Block => (action::BLOCK, 0),
+    };
+    PolicyRule { action, outlet, hits: rule.hits }
+}
+
+/// Rows by whether they are asked for something.
+fn which(rows: &[Row<'_>], is: impl Fn(&Row<'_>) -> bool) -> RuleBits {
+    let mut bits = RuleBits::NONE;
+    rows.iter().enumerate().filter(|(_, row)| is(row)).for_each(|(number, _)| bits.add(number));
+    bits
+}
+
+fn runs(rows: &[Row<'_>]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    ports(rows, place::SOURCE_PORT, |rule| rule.source_ports.as_deref(), &mut runs);
+    ports(rows, place::PORT, |rule| rule.ports.as_deref(), &mut runs);
+    values(rows, place::PROTOCOL, 256, &mut runs, |row, value| {
+        row.rule.protocols.as_ref().is_none_or(|list| list.contains(&value))
+    });
+    values(rows, place::DSCP, 64, &mut runs, |row, value| {
+        row.rule.dscp.as_ref().is_none_or(|list| list.contains(&value))
+    });
+    for byte in 0..4_u32 {
+        values(rows, place::MARK + byte * 256, 256, &mut runs, |row, value| {
+            let at = |word: u32| (word >> (byte * 8)).to_le_bytes()[0];
+            row.mark.is_none_or(|mark| (value ^ at(mark.value)) & at(mark.mask) == 0)
+        });
+    }
+    for (place, bits) in [
+        (place::NO_SOURCE_PORT, which(rows, |row| row.rule.source_ports.is_none())),
+        (place::NO_PORT, which(rows, |row| row.rule.ports.is_none())),
+        (place::OTHER_DEVICE, which(rows, |row| row.rule.devices.is_none())),
+        (place::OTHER_MAC, which(rows, |row| row.rule.macs.is_none())),
+        (place::ACTIVE, which(rows, |row| row.rule.active)),
+    ] {
+        runs.push((place, place, bits));
+    }
+    runs
+}
+
+/// Cuts the ports where a range begins or ends.
+fn ports<'a>(
+    rows: &[Row<'a>],
+    place: u32,
+    of: impl Fn(&'a Rule) -> Option<&'a [(u16, u16)]>,
+    runs: &mut Vec<Run>,
+) {
+    let mut cuts: BTreeMap<u32, Vec<(usize, bool)>> = BTreeMap::new();
+    cuts.insert(0, Vec::new());
+    let mut bits = RuleBits::NONE;
+    for (number, row) in rows.iter().enumerate() {
+        let Some(ranges) = of(row.rule) else {
+            bits.add(number);
+            continue;
+        };
+        for &(first, last) in ranges.iter().filter(|(first, last)| first <= last) {
+            cuts.entry(u32::from(first)).or_default().push((number, true));
+            cuts.entry(u32::from(last) + 1).or_default().push((number, false));
+        }
+    }
+    // How many ranges of a row are open: they may overlap.
+    let mut open = vec![0_u32; rows.len()];
+    let ends: Vec<u32> = cuts.keys().skip(1).copied().chain([1 << 16]).collect();
+    for ((first, changes), end) in cuts.iter().zip(ends) {
+        for &(number, opens) in changes {
+            let Some(open) = open.get_mut(number) else { continue };
+            if opens {
+                *open += 1;
+            } else {
+                *open -= 1;
+            }
+            if *open == 0 { bits.remove(number) } else { bits.add(number) }
+        }
+        if *first < end {
+            runs.push((place + first, place + end - 1, bits));
+        }
+    }
+}
+
+fn values(
+    rows: &[Row<'_>],
+    place: u32,
+    count: u32,
+    runs: &mut Vec<Run>,
+    is: impl Fn(&Row<'_>, u8) -> bool,
+) {
+    for (value, place) in (0..=u8::MAX).zip(place..place + count) {
+        runs.push((place, place, which(rows, |row| is(row, value))));
+    }
+}
+
+fn keys(rows: &[Row<'_>]) -> Result<BTreeMap<(u8, [u8; 6]), RuleBits>, TooMuch> {
+    let mut keys = BTreeMap::new();
+    let any_device = which(rows, |row| row.rule.devices.is_none());
+    let any_mac = which(rows, |row| row.rule.macs.is_none());
+    for (number, row) in rows.iter().enumerate() {
+        for device in row.rule.devices.iter().flatten() {
+            let bytes = PolicyKey::device(*device, 0).bytes;
+            keys.entry((kind::DEVICE, bytes)).or_insert(any_device).add(number);
+        }
+        for mac in row.rule.macs.iter().flatten() {
+            keys.entry((kind::MAC, *mac)).or_insert(any_mac).add(number);
+        }
+    }
+    let count = keys.len();
+    if count > POLICY_KEYS / 2 { Err(TooMuch::Keys { count }) } else { Ok(keys) }
+}
+
+fn prefixes<const N: usize>(
+    rows: &[Row<'_>],
+    of: fn(&Rule) -> &Option<Vec<IpNet>>,
+    octets: impl Fn(&IpNet) -> Option<[u8; N]>,
+) -> Prefixes<N> {
+    let mut prefixes = Prefixes::new(which(rows, |row| of(row.rule).is_none()));
+    for (number, row) in (0..).zip(rows) {
+        for net in of(row.rule).iter().flatten() {
+            if let Some(address) = octets(net) {
+                prefixes.add(key(address, net.prefix_len()), number);
+            }
+        }
+    }
+    prefixes
+}
+
+pub(super) fn v4(net: &IpNet) -> Option<[u8; 4]> {
+    if let IpNet::V4(net) = net { Some(net.addr().octets()) } else { None }
+}
+
+pub(super) fn v6(net: &IpNet) -> Option<[u8; 16]> {
+    if let IpNet::V6(net) = net { Some(net.addr().octets()) } else { None }
+}

@@ -1,0 +1,144 @@
+//! What is written to the tables, one entry at a time, and why rules cannot be compiled.
+//! Must not know: maps.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use super::{
+    OUTLETS, POLICY_HITS, POLICY_KEYS, POLICY_PREFIXES, POLICY_RULES, POLICY_SETS, PolicyKey,
+    PolicyPlaces, PolicyRule, PolicyState, RuleBits,
+};
+
+/// One write to one table. Those of a change are to be done in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A set of rules.
+    Set {
+        /// Its entry.
+        entry: u32,
+        /// The rules.
+        bits: Box<RuleBits>,
+    },
+    /// Four numbers of sets.
+    Places {
+        /// Their entry.
+        entry: u32,
+        /// The numbers.
+        places: PolicyPlaces,
+    },
+    /// The set of a device or MAC.
+    Key {
+        /// Which.
+        key: PolicyKey,
+        /// `None`: no rule names it any more.
+        set: Option<u16>,
+    },
+    /// The set of an IPv4 prefix.
+    Prefix4 {
+        /// See [`super::space`].
+        space: u32,
+        /// Network address.
+        address: [u8; 4],
+        /// In bits.
+        length: u8,
+        /// `None`: no rule names it any more.
+        set: Option<u16>,
+    },
+    /// The set of an IPv6 prefix.
+    Prefix6 {
+        /// See [`super::space`].
+        space: u32,
+        /// Network address.
+        address: [u8; 16],
+        /// In bits.
+        length: u8,
+        /// `None`: no rule names it any more.
+        set: Option<u16>,
+    },
+    /// What a rule wants.
+    Rule {
+        /// Its entry.
+        entry: u32,
+        /// What.
+        rule: PolicyRule,
+    },
+    /// What is in use from now on.
+    State(PolicyState),
+}
+
+/// Why rules cannot be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMuch {
+    /// More rules than there may be, marks counted.
+    Rules {
+        /// How many.
+        count: usize,
+    },
+    /// More different sets than there is room for.
+    Sets {
+        /// How many.
+        count: usize,
+    },
+    /// More prefixes of one family.
+    Prefixes {
+        /// How many.
+        count: usize,
+    },
+    /// More devices and MACs.
+    Keys {
+        /// How many.
+        count: usize,
+    },
+    /// An outlet that there is not.
+    Outlet {
+        /// Index of the rule.
+        rule: usize,
+    },
+    /// A counter that there is not.
+    Hits {
+        /// Index of the rule.
+        rule: usize,
+    },
+    /// A destination of a rule that is not there, or that is for any destination.
+    NoDestinations {
+        /// Index of the rule.
+        rule: usize,
+    },
+}
+
+impl fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rules { count } => write!(
+                f,
+                "{count} policy rules (each mark of a rule counts): there may be {POLICY_RULES}"
+            ),
+            Self::Sets { count } => write!(
+                f,
+                "policy rules that differ in {count} ways: the tables hold {POLICY_SETS}; name \
+                 fewer prefixes or ports of their own"
+            ),
+            Self::Prefixes { count } => write!(
+                f,
+                "policy rules that name {count} prefixes: the tables hold {}; name larger ones",
+                POLICY_PREFIXES / 2
+            ),
+            Self::Keys { count } => write!(
+                f,
+                "policy rules that name {count} devices and MACs: the tables hold {}",
+                POLICY_KEYS / 2
+            ),
+            Self::Outlet { rule } => {
+                write!(f, "policy rule {rule} has an outlet that is not in 1..{OUTLETS}")
+            }
+            Self::Hits { rule } => {
+                write!(f, "policy rule {rule} has a counter that is not below {POLICY_HITS}")
+            }
+            Self::NoDestinations { rule } => {
+                write!(f, "policy rule {rule} is not there, or is for any destination")
+            }
+        }
+    }
+}
+
+impl core::error::Error for TooMuch {}

@@ -122,6 +122,5 @@ fn no_client_is_kept_out(scene: &mut BondScene) -> Result<()> {
     let refused = handshakes(scene, End::Server, "bad_noise")? - refused;
     println!("{sent} sent, {limited} not given to the agent, {refused} refused by it");
     ensure!(limited > sent / 2 && refused > 0, "{sent} sent: {limited} limited, {refused} refused");
-    ensure!(limited + refused <= sent, "{sent} sent: {limited} limited, {refused} refused");
     lives_on(scene)
 }

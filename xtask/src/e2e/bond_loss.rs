@@ -81,11 +81,12 @@ fn losses_are_shown(scene: &mut BondScene) -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    all_are_counted(scene)
+    // Once no packet is on its way.
+    let what = "what is counted as lost is what the links have dropped";
+    wait_until(what, Duration::from_secs(5), || all_are_counted(scene)).map(drop)
 }
 
-/// Without traffic, what is counted as lost becomes what the links have dropped.
-fn all_are_counted(scene: &BondScene) -> Result<()> {
+fn all_are_counted(scene: &BondScene) -> Result<bool> {
     for end in End::BOTH {
         let shown = paths(scene, end)?;
         for wan in 0..PATHS {
@@ -100,7 +101,7 @@ fn all_are_counted(scene: &BondScene) -> Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The paths as `mwb bond --json` shows them.

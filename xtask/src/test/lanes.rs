@@ -45,14 +45,17 @@ pub(super) fn run(cases: Vec<Case>, lanes: usize, report: &mut Report) {
     }
 }
 
-/// The second run of a test that has failed beside others: a failure has both reasons, and
-/// anything else is counted as what passes only alone.
+/// The second run of a test that has failed beside others: if it passes, it is counted as one
+/// that does so only alone; if not, both reasons are told.
 fn judge_again(mut ran: Ran, before: String, report: &mut Report) -> Ran {
-    if let Verdict::Failed(why) = &mut ran.outcome.result {
-        *why = format!("beside others:\n{before}\n\nalone:\n{why}");
-    } else {
-        report.note_only_alone(&ran.outcome.name, before);
-    }
+    let again = match &ran.outcome.result {
+        Verdict::Passed => {
+            report.note_only_alone(&ran.outcome.name, before);
+            return ran;
+        }
+        Verdict::Failed(why) | Verdict::Skipped(why) => why,
+    };
+    ran.outcome.result = Verdict::Failed(format!("beside others:\n{before}\n\nalone:\n{again}"));
     ran
 }
 

@@ -18,7 +18,8 @@ impl Report {
     /// Prints and keeps them.
     pub(crate) fn add(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
         for outcome in outcomes {
-            println!("{}", line(&outcome));
+            let alone = self.only_alone.iter().any(|(name, _)| *name == outcome.name);
+            println!("{}{}", line(&outcome), if alone { ": only alone" } else { "" });
             self.outcomes.push(outcome);
         }
     }

@@ -45,8 +45,8 @@ pub use error::{ConfigError, Position};
 pub use fec::Fec;
 pub use health::{Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp};
 pub use history::History;
-pub use notify::{Notify, Receiver, ToldBy};
 pub use hours::{Hours, Moment};
+pub use notify::{Notify, Receiver, ToldBy};
 pub use policy::{Fallback, Outlet, Policy, PolicyAction, PolicyMatch, PolicyRule, show_mac};
 pub use terms::{parse_dscp, parse_mac};
 

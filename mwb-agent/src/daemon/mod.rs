@@ -42,6 +42,7 @@ mod left;
 mod live_tests;
 mod look;
 mod own_routes;
+mod own_rules;
 mod past;
 mod policy;
 mod ports;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::control::Control;
+use super::own_rules::kernel_rules;
 use crate::config::{Config, Gateway, Role};
 use crate::events::{Bus, EventKind};
 use crate::net::{Device, Requests, Snapshot, Tables, WanTable, Wanted};
@@ -61,7 +62,14 @@ impl OwnRoutes {
 
 fn of_control(control: &Control, network: &Snapshot) -> Wanted {
     let wans = control.wans.iter().map(|wan| (wan.path, wan.state.is_usable()));
-    wanted(&control.config, &wans.collect::<Vec<_>>(), network)
+    let config = &control.config;
+    let path = |name: &str| {
+        let mut wans = control.wans.iter().zip(&config.wans);
+        wans.find(|(_, configured)| configured.name == name).map(|(wan, _)| wan.path)
+    };
+    let is_active = |index| control.policies.is_active(index);
+    let rules = kernel_rules(&config.policy, path, is_active);
+    Wanted { rules, ..wanted(config, &wans.collect::<Vec<_>>(), network) }
 }
 
 /// What should be there. `wans` says of each WAN its path id and whether it is usable.
@@ -102,7 +110,6 @@ fn wanted(config: &Config, wans: &[(u8, bool)], network: &Snapshot) -> Wanted {
     apart.retain(|subnet| is_apart(subnet, config, network));
     apart.sort();
     apart.dedup();
-    // Nothing is led there by rule yet but sockets and addresses.
     Wanted { wans: tables, apart, rules: Vec::new() }
 }
 
@@ -165,7 +172,16 @@ async fn keep(requests: Requests, mut wanted: watch::Receiver<Wanted>, bus: Bus)
                 }
                 told = None;
             }
-            Err(error) => tell(&bus, &mut told, error.to_string()),
+            Err(error) => {
+                // Without the rules that were handed in, those for sockets still stand.
+                if !now.rules.is_empty() {
+                    let least = Wanted { rules: Vec::new(), ..now };
+                    if let Err(error) = Tables::ensure(&requests, &least).await {
+                        tracing::debug!(%error, "nor without rules of the policy");
+                    }
+                }
+                tell(&bus, &mut told, error.to_string());
+            }
         }
     }
 }

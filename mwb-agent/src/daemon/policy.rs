@@ -79,6 +79,11 @@ impl Policies {
         self.facts.ports = ports;
     }
 
+    /// Whether the rule of that place counts at this minute.
+    pub(super) fn is_active(&self, index: usize) -> bool {
+        self.facts.active.get(index).copied().unwrap_or(false)
+    }
+
     /// Which rules count at this minute.
     fn look_at_clock(&mut self, rules: &[PolicyRule]) {
         let now = clock::moment();

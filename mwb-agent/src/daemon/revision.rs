@@ -6,7 +6,11 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::revision_bond::{self, Ends};
+use super::revision_health;
+use crate::config::units::{show_duration, show_rate};
+use crate::config::{
     Api, Capacity, Config, Failover, Forward, Gateway, Lan, Nat, Policy, PolicyRule, Timeouts, Wan,
+};
 
 /// The differences between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

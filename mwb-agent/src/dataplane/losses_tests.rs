@@ -57,8 +57,13 @@ fn steer(plane: &mut DataPlane, ifindex: u32) {
     plane.set_liveness(&Liveness { alive_until: [u64::MAX; PATH_SLOTS] }).expect("a write");
     let mut ranking = [0; MAX_PATHS];
     ranking[0] = 1;
-    let selection =
-        Selection { slots: [1; SLOTS], ranking, index: index::COUNTER, reserved: [0; 3], targets: 1 };
+    let selection = Selection {
+        slots: [1; SLOTS],
+        ranking,
+        index: index::COUNTER,
+        reserved: [0; 3],
+        targets: 1,
+    };
     plane.set_selection(Family::V4, &selection).expect("a write");
     plane.set_prefixes(&[], &[]).expect("a write");
 }

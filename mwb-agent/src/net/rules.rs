@@ -42,6 +42,8 @@ const ADDRESSES_END: u32 = 7_740;
 const FIRST: u32 = 7_750;
 /// A rule that is there only to see what the kernel makes of it.
 const TRIAL: u32 = *PRIORITIES.end();
+/// The main table (`RT_TABLE_MAIN`).
+const MAIN: u32 = 254;
 /// Longest prefix of the main table that is no better knowledge than a default route.
 pub(super) const HALVES: u32 = 1;
 /// A rule that is handed in: what of all traffic it is for, and what becomes of that. What
@@ -81,6 +83,8 @@ pub enum KernelAction {
         /// it goes on to the next rules, and in the end by the main table.
         strict: bool,
     },
+    /// It goes by the main table, whatever the next rules say.
+    Main,
     /// It is refused, and the sender told.
     #[default]
     Unreachable,
@@ -197,6 +201,7 @@ fn steps(rule: &KernelRule, wanted: &Wanted) -> Vec<Then> {
                 paths.iter().filter(is_usable).map(|path| Then::Table(number(*path))).collect();
             (tables, strict.then_some(Then::Unreachable))
         }
+        KernelAction::Main => (Vec::new(), Some(Then::Table(MAIN))),
         KernelAction::Unreachable => (Vec::new(), Some(Then::Unreachable)),
         KernelAction::Blackhole => (Vec::new(), Some(Then::Blackhole)),
     };

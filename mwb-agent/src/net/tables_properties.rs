@@ -56,6 +56,7 @@ fn action() -> impl Strategy<Value = KernelAction> {
     prop_oneof![
         (proptest::collection::vec(1_u8..6, 0..4), any::<bool>())
             .prop_map(|(paths, strict)| KernelAction::Tables { paths, strict }),
+        Just(KernelAction::Main),
         Just(KernelAction::Unreachable),
         Just(KernelAction::Blackhole),
     ]

@@ -6,12 +6,12 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, bonded, play},
     checks,
 };
 use crate::lab::{
-    Family, LabSpec,
+    Family, LabSpec, LinkSpec, Loss, Shape,
     address::{
         HOST4, HOST6, INNER_GATEWAY4, INNER_GATEWAY6, INNER_SERVER4, INNER_SERVER6, SERVER4,
     },
@@ -24,6 +24,7 @@ const SUITES: [&str; 3] = ["chacha20poly1305", "siphash", "crc32"];
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![bonded(
+        Lane::Together,
         "a_ping_crosses_a_bond",
         || LabSpec::direct(1),
         |config| config,
@@ -32,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
     for family in Family::BOTH {
         for suite in SUITES {
             let name = format!("all_traffic_crosses_a_bond_of_{suite}_over_ip{family:?}");
-            cases.push(Case::new(&name.to_lowercase(), move || {
+            cases.push(Case::new(Lane::Together, &name.to_lowercase(), move || {
                 let scene = BondScene::new(LabSpec::direct(2), |config| {
                     config.over(family).with_suite(suite)
                 })?;
@@ -41,18 +42,24 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.push(bonded(
+        Lane::Together,
         "the_ends_of_a_bond_reach_each_other_and_the_internet",
         || LabSpec::direct(2),
         |config| config,
         the_ends_reach_each_other,
     ));
-    cases.push(Case::new("an_address_of_no_client_is_unreachable_and_asked_for_once", || {
-        let scene = BondScene::new(LabSpec::direct(2), |config| {
-            config.with_server("server.clients.0.prefixes.2", "2001:db8:a::/52")
-        })?;
-        play(scene, |scene| what_is_nobodys_is_unreachable(scene))
-    }));
+    cases.push(Case::new(
+        Lane::Together,
+        "an_address_of_no_client_is_unreachable_and_asked_for_once",
+        || {
+            let scene = BondScene::new(LabSpec::direct(2), |config| {
+                config.with_server("server.clients.0.prefixes.2", "2001:db8:a::/52")
+            })?;
+            play(scene, |scene| what_is_nobodys_is_unreachable(scene))
+        },
+    ));
     cases.push(bonded(
+        Lane::Together,
         "all_traffic_crosses_a_bond_from_a_lan_port_in_tcx",
         || LabSpec::direct(2),
         |config| {
@@ -66,13 +73,30 @@ pub(super) fn cases() -> Vec<Case> {
         },
     ));
     for paths in [2, 3, 8] {
-        cases.push(Case::new(&format!("datagrams_arrive_once_over_{paths}_paths"), move || {
-            let scene = BondScene::new(LabSpec::direct(paths), |config| {
-                config.with_gateway("balance", "round_robin")
-            })?;
-            play(scene, |scene| all_paths_carry(scene, paths))
-        }));
+        cases.push(Case::new(
+            Lane::Alone,
+            &format!("tcp_and_datagrams_are_whole_over_{paths}_paths"),
+            move || {
+                let scene = BondScene::new(LabSpec::direct(paths), |config| {
+                    config.with_gateway("balance", "round_robin")
+                })?;
+                play(scene, |scene| all_paths_carry(scene, paths))
+            },
+        ));
     }
+    cases.push(Case::new(Lane::Together, "transfers_by_a_good_and_a_bad_link_are_whole", || {
+        let link = |rate, delay, loss| {
+            let link = LinkSpec::new(rate, Duration::from_millis(delay)).with_loss(loss);
+            Shape { up: link.clone(), down: link, ..Shape::default() }
+        };
+        let spec = LabSpec::shaped([
+            link(30_000_000, 30, Loss::None),
+            link(10_000_000, 80, Loss::Random(0.01)),
+        ]);
+        // Up and down at the same time.
+        let scene = BondScene::new(spec, |config| config)?;
+        play(scene, |scene| checks::transfers_are_whole(&scene.lab, 2 << 20))
+    }));
     cases
 }
 
@@ -99,6 +123,11 @@ fn all_traffic_crosses(scene: &mut BondScene) -> Result<()> {
     for to in checks::FAMILIES {
         scene.datagrams_arrive_once(to, 1000)?;
     }
+    nothing_is_wrong(scene)
+}
+
+/// Neither end has refused anything of the other.
+fn nothing_is_wrong(scene: &BondScene) -> Result<()> {
     for end in End::BOTH {
         for wrong in ["bad_check", "bond_malformed", "unknown_session", "replayed", "inner_source"]
         {
@@ -159,6 +188,28 @@ fn all_paths_carry(scene: &mut BondScene, paths: usize) -> Result<()> {
         for (wan, (after, before)) in sent(scene, end)?.into_iter().zip(before).enumerate() {
             let carried = after - before;
             ensure!(carried * 10 >= share * 9, "WAN {wan} carried {carried} from the {end:?}");
+        }
+    }
+    tcp_is_whole(scene, paths)?;
+    nothing_is_wrong(scene)
+}
+
+/// Both ways, by all paths.
+fn tcp_is_whole(scene: &BondScene, paths: usize) -> Result<()> {
+    const BYTES: u64 = 3 << 20;
+    let data = |end: End| -> Result<Vec<u64>> {
+        let bytes = (0..paths).map(|wan| Ok(scene.path(end, wan)?.state.sent_bytes));
+        bytes.collect()
+    };
+    let before = End::BOTH.map(data);
+    checks::transfers_are_whole(&scene.lab, BYTES)?;
+    checks::downloads_are_whole(&scene.lab, BYTES)?;
+    for (end, before) in End::BOTH.into_iter().zip(before) {
+        // Of both families.
+        let least = 2 * BYTES / paths as u64 / 2;
+        for (wan, (after, before)) in data(end)?.into_iter().zip(before?).enumerate() {
+            let carried = after - before;
+            ensure!(carried > least, "WAN {wan} carried {carried} bytes of TCP from the {end:?}");
         }
     }
     Ok(())

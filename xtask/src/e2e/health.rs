@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case,
+    Case, Lane,
     scene::{Hook, Scene, play},
 };
 use crate::lab::{
@@ -45,7 +45,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn case(name: &str, test: fn(&mut Scene) -> Result<()>) -> Case {
-    Case::new(name, move || {
+    Case::new(Lane::Together, name, move || {
         play(Scene::new(Hook::Xdp, LabSpec::direct(2), GatewayConfig::watching_gateways)?, test)
     })
 }

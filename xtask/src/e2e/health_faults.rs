@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case,
+    Case, Lane,
     scene::{Hook, Scene, play},
 };
 use crate::lab::{
@@ -34,14 +34,14 @@ fn soon() -> Duration {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![
-        Case::new("a_wan_that_is_full_is_not_down", || {
+        Case::new(Lane::Alone, "a_wan_that_is_full_is_not_down", || {
             let link = LinkSpec::new(20_000_000, Duration::from_millis(20));
             let shapes = [Shape::both(&link), Shape::both(&link)];
             play(Scene::new(Hook::Xdp, LabSpec::shaped(shapes), ranked)?, a_full_wan)
         }),
-        case("a_dead_target_beside_traffic_is_no_dead_wan", a_dead_target),
-        case("webhooks_get_each_event_once_over_an_outage_of_theirs", webhooks),
-        case("the_past_of_a_wan_is_kept_over_a_restart", the_past),
+        case(Lane::Together, "a_dead_target_beside_traffic_is_no_dead_wan", a_dead_target),
+        case(Lane::Together, "webhooks_get_each_event_once_over_an_outage_of_theirs", webhooks),
+        case(Lane::Together, "the_past_of_a_wan_is_kept_over_a_restart", the_past),
     ];
     for (cut, name) in [
         (Cut::Way(Direction::Up), "upwards"),
@@ -56,8 +56,12 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn case(name: &str, test: impl Fn(&mut Scene) -> Result<()> + Send + Sync + 'static) -> Case {
-    Case::new(name, move || {
+fn case(
+    lane: Lane,
+    name: &str,
+    test: impl Fn(&mut Scene) -> Result<()> + Send + Sync + 'static,
+) -> Case {
+    Case::new(lane, name, move || {
         play(Scene::new(Hook::Xdp, LabSpec::relayed(2), ranked)?, |scene| test(scene))
     })
 }

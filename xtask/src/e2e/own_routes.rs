@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, play as play_bond},
     scene::{Scene, both_hooks},
 };
@@ -23,29 +23,35 @@ const SOON: Duration = Duration::from_secs(15);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
+        Lane::Together,
         "what_the_gateway_sends_by_a_wan_leaves_by_it",
         || LabSpec::direct(2),
         |config| config.with("balance", "failover"),
         |scene| sent_by_a_wan_leaves_by_it(&scene.lab),
     );
     cases.extend(both_hooks(
+        Lane::Together,
         "own_routes_leave_nothing_behind",
         || LabSpec::direct(2),
         |config| config,
         own_routes_leave_nothing_behind,
     ));
-    cases.push(Case::new("what_a_bonds_gateway_sends_by_a_wan_leaves_by_it", || {
-        let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
-        play_bond(scene, |scene| {
-            sent_by_a_wan_leaves_by_it(&scene.lab)?;
-            // What names no WAN goes into the bond, as before.
-            for (to, family) in [(NET4.to_string(), "-4"), (NET6.to_string(), "-6")] {
-                let way = scene.lab.gw().run("ip", [family, "route", "get", &to])?;
-                ensure!(way.contains("dev mwb0"), "{way}");
-            }
-            scene.datagrams_arrive_once(NET4.into(), 200)
-        })
-    }));
+    cases.push(Case::new(
+        Lane::Together,
+        "what_a_bonds_gateway_sends_by_a_wan_leaves_by_it",
+        || {
+            let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
+            play_bond(scene, |scene| {
+                sent_by_a_wan_leaves_by_it(&scene.lab)?;
+                // What names no WAN goes into the bond, as before.
+                for (to, family) in [(NET4.to_string(), "-4"), (NET6.to_string(), "-6")] {
+                    let way = scene.lab.gw().run("ip", [family, "route", "get", &to])?;
+                    ensure!(way.contains("dev mwb0"), "{way}");
+                }
+                scene.datagrams_arrive_once(NET4.into(), 200)
+            })
+        },
+    ));
     cases
 }
 

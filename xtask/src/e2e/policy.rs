@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use socket2::SockRef;
 
 use super::{
-    Case,
+    Case, Lane,
     change::{Load, reload},
     checks,
     explain::json,
@@ -35,7 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
         // Without a rule everything goes by the first WAN.
         let plain: fn(GatewayConfig) -> GatewayConfig =
             |config| config.with("balance", "failover").with("wans.1.priority", 1);
-        cases.extend(both_hooks(name, || LabSpec::direct(2), plain, test));
+        cases.extend(both_hooks(Lane::Together, name, || LabSpec::direct(2), plain, test));
     };
     add("each_key_of_a_policy_rule_steers_flows", each_key_steers as fn(&mut Scene) -> Result<()>);
     add("flows_of_a_policy_rule_fall_back_or_wait", flows_fall_back_or_wait);

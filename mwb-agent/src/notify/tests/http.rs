@@ -94,7 +94,7 @@ async fn serve(
     let (status, after) = match answer {
         Answer::Status(status) => (status, String::new()),
         Answer::Later(status, after) => (status, format!("Retry-After: {}\r\n", after.as_secs())),
-        Answer::Lost | Answer::LostAnswer => return reset(stream.get_ref()),
+        Answer::Lost | Answer::LostAfter => return reset(stream.get_ref()),
         Answer::Never => std::future::pending().await,
     };
     let head = format!("HTTP/1.1 {status} x\r\n{after}Content-Length: 0\r\n\r\n");

@@ -108,7 +108,7 @@ enum Answer {
     /// The connection breaks before it has the request.
     Lost,
     /// The connection breaks after it has it.
-    LostAnswer,
+    LostAfter,
     Never,
 }
 
@@ -177,7 +177,7 @@ impl Post for Fake {
         match answer {
             Answer::Status(status) => Ok(Reply { status, retry_after: None }),
             Answer::Later(status, after) => Ok(Reply { status, retry_after: Some(after) }),
-            Answer::Lost | Answer::LostAnswer => Err("connection reset".to_owned()),
+            Answer::Lost | Answer::LostAfter => Err("connection reset".to_owned()),
             Answer::Never => std::future::pending().await,
         }
     }

@@ -27,7 +27,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::Status(500)),
         1 => Just(Answer::Later(429, Duration::from_secs(3))),
         1 => Just(Answer::Lost),
-        1 => Just(Answer::LostAnswer),
+        1 => Just(Answer::LostAfter),
         1 => Just(Answer::Never),
     ]
 }
@@ -82,7 +82,7 @@ impl Post for Mortal {
         match answer {
             Answer::Status(status) => Ok(Reply { status, retry_after: None }),
             Answer::Later(status, after) => Ok(Reply { status, retry_after: Some(after) }),
-            Answer::Lost | Answer::LostAnswer => Err("connection reset".to_owned()),
+            Answer::Lost | Answer::LostAfter => Err("connection reset".to_owned()),
             Answer::Never => std::future::pending().await,
         }
     }

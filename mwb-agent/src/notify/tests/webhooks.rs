@@ -81,7 +81,7 @@ async fn two_hundred_events_come_exactly_once_and_in_order_to_a_webhook_that_mis
         0 | 1 => Answer::Status(500),
         2 => Answer::Later(429, Duration::ZERO),
         3 => Answer::Lost,
-        4 => Answer::LostAnswer,
+        4 => Answer::LostAfter,
         _ => Answer::Status(204),
     });
     publish(&bus, 100);
@@ -126,7 +126,7 @@ async fn a_notifier_that_is_restarted_again_and_again_tells_everything_once() {
     let mut number = numbers(0x9e37_79b9);
     let listening = server.listen(move || match number() % 4 {
         0 => Answer::Status(503),
-        1 => Answer::LostAnswer,
+        1 => Answer::LostAfter,
         _ => Answer::Status(200),
     });
     let mut pauses = numbers(7);

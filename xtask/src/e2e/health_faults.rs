@@ -49,6 +49,7 @@ pub(super) fn cases() -> Vec<Case> {
         (Cut::Uplink, "behind_the_provider"),
     ] {
         cases.push(case(
+            Lane::Alone,
             &format!("a_cut_{name}_under_traffic_is_found_within_a_second"),
             move |scene| a_cut_under_traffic(scene, cut),
         ));

@@ -106,9 +106,7 @@ pub(crate) fn choose(
 /// Whether a path has slots in an outlet's selection.
 #[inline(always)]
 pub(crate) fn is_target(outlet: u8, family: Family, path: u8) -> bool {
-    SELECTIONS
-        .get(selection_index(outlet, family))
-        .is_some_and(|selection| selection.targets >> (opaque(path).wrapping_sub(1) & 31) & 1 != 0)
+    SELECTIONS.get(selection_index(outlet, family)).is_some_and(|selection| selection.has(path))
 }
 
 /// Whether what was chosen so stands: it does if it had no choice; else only in

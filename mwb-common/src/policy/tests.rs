@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::maps::{Choice, MappingKey, OUTLET_VIA};
 
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
@@ -364,6 +365,28 @@ fn without_rules_nothing_is_asked() {
     let writes = policy.set_rules(&[]).expect("room");
     assert!(matches!(writes[..], [Write::State(PolicyState { words: 0, .. })]), "{writes:?}");
     assert_eq!(policy.image().first(&samples()[0]), None);
+}
+
+#[test]
+fn a_choice_keeps_slot_and_outlet_apart() {
+    for outlet in [0, 1, 63] {
+        for slot in [0, 1, 1_023] {
+            let choice = Choice { place: Choice::place_of(outlet, slot), ..Choice::default() };
+            assert_eq!((choice.outlet(), u32::from(choice.slot())), (outlet, slot));
+        }
+    }
+    // Of a running counter or a hash the low bits count.
+    let choice = Choice { place: Choice::place_of(5, u32::MAX), ..Choice::default() };
+    assert_eq!((choice.outlet(), choice.slot()), (5, 1_023));
+}
+
+#[test]
+fn a_mapping_is_of_a_path_or_of_an_outlet() {
+    let of = |via| MappingKey { via, ..MappingKey::default() };
+    assert_eq!((of(0).path(), of(0).outlet()), (0, 0));
+    assert_eq!((of(32).path(), of(32).outlet()), (32, 0));
+    assert_eq!((of(OUTLET_VIA + 1).path(), of(OUTLET_VIA + 1).outlet()), (0, 1));
+    assert_eq!((of(OUTLET_VIA + 63).path(), of(OUTLET_VIA + 63).outlet()), (0, 63));
 }
 
 #[test]

@@ -12,11 +12,13 @@ use mwb_agent::api::change::{self, Change, Done, Refusal, Request};
 use mwb_agent::api::doctor::{Area, Finding, Report, Severity};
 use mwb_agent::api::explain::{Explanation, Outcome};
 use mwb_agent::api::flows::{FlowList, FlowQuery};
+use mwb_agent::api::past::{History, HistoryQuery};
 use mwb_agent::api::policy::{PolicyStatus, RuleStatus};
 use mwb_agent::api::snapshot::{CounterRow, FailoverStatus, NatStatus, Status};
 use mwb_agent::api::{Changes, Listeners, Source, Unavailable, client, serve};
 use mwb_agent::events::{Bus, EventKind};
 use mwb_agent::explain::{Entry, Packet};
+use mwb_agent::notify;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
@@ -63,7 +65,22 @@ impl Source for Small {
             failover: FailoverStatus::default(),
             redirect_losses: BTreeMap::new(),
             bond: None,
+            notify: notify::Status::default(),
         })
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<History, Unavailable> {
+        let chart = format!("{} for {} s\n", query.wan, query.seconds.unwrap_or_default());
+        Ok(History { chart, ..History::default() })
+    }
+
+    async fn notified(&self) -> Result<notify::Status, Unavailable> {
+        let ops = notify::ReceiverStatus { name: "ops".to_owned(), ..Default::default() };
+        Ok(notify::Status { receivers: vec![ops], ..notify::Status::default() })
+    }
+
+    async fn test_receiver(&self, name: &str) -> Result<notify::Tested, String> {
+        Err(format!("there is no receiver `{name}`"))
     }
 
     async fn counters(&self) -> Result<Vec<CounterRow>, Unavailable> {

@@ -26,7 +26,7 @@ pub(super) struct PolicyTables {
     sets: Array<MapData, RuleBits>,
     rules: Array<MapData, PolicyRule>,
     /// `None`: not read yet, or a write has failed halfway.
-    policy: Option<Policy>,
+    pub(super) policy: Option<Policy>,
 }
 
 impl PolicyTables {
@@ -91,7 +91,7 @@ impl PolicyTables {
     }
 
     /// What the tables say: what an agent before us has left.
-    fn read(&self) -> Result<Image, Error> {
+    pub(super) fn read(&self) -> Result<Image, Error> {
         let mut image = Image::default();
         table::<u32, RuleBits>(self.sets.map(), names::POLICY_SETS, 1)?.for_each(
             |&entry, values| {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::LabSpec;
@@ -18,10 +18,15 @@ const GROUP: &str = "nogroup";
 pub(super) fn cases() -> Vec<Case> {
     // Who may connect has nothing to do with hooks; what attaching needs has.
     let mut cases = vec![
-        Case::new("changes_over_tcp_need_the_token", changes_need_the_token),
-        Case::new("the_socket_belongs_to_its_group", the_socket_belongs_to_its_group),
+        Case::new(Lane::Together, "changes_over_tcp_need_the_token", changes_need_the_token),
+        Case::new(
+            Lane::Together,
+            "the_socket_belongs_to_its_group",
+            the_socket_belongs_to_its_group,
+        ),
     ];
     cases.extend(both_hooks(
+        Lane::Together,
         "the_agent_has_four_rights_and_no_more",
         || LabSpec::direct(2),
         |config| config,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     frames::{self, Injector},
     scene::{Scene, both_hooks},
 };
@@ -23,10 +23,26 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |name, spec, test| cases.extend(both_hooks(name, spec, |config| config, test));
-    add("offered_is_delivered_plus_counted", || LabSpec::direct(2), offered_is_accounted_for);
-    add("each_bad_packet_is_counted_under_its_reason", || LabSpec::direct(1), bad_packets);
-    add("checksums_are_right_and_nothing_inside_leaks", || LabSpec::relayed(2), audited);
+    let mut add =
+        |lane, name, spec, test| cases.extend(both_hooks(lane, name, spec, |config| config, test));
+    add(
+        Lane::Alone,
+        "offered_is_delivered_plus_counted",
+        || LabSpec::direct(2),
+        offered_is_accounted_for,
+    );
+    add(
+        Lane::Together,
+        "each_bad_packet_is_counted_under_its_reason",
+        || LabSpec::direct(1),
+        bad_packets,
+    );
+    add(
+        Lane::Together,
+        "checksums_are_right_and_nothing_inside_leaks",
+        || LabSpec::relayed(2),
+        audited,
+    );
     cases
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
@@ -18,12 +18,16 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |name, test| {
-        cases.extend(both_hooks(name, || LabSpec::direct(2), |config| config, test));
+    let mut add = |lane, name, test| {
+        cases.extend(both_hooks(lane, name, || LabSpec::direct(2), |config| config, test));
     };
-    add("traffic_goes_on_when_the_agent_is_killed", traffic_goes_on_when_the_agent_is_killed);
-    add("flows_go_on_over_a_restart_of_the_agent", flows_go_on_over_a_restart);
-    add("a_detached_gateway_forwards_no_more", a_detached_gateway_forwards_no_more);
+    add(
+        Lane::Alone,
+        "traffic_goes_on_when_the_agent_is_killed",
+        traffic_goes_on_when_the_agent_is_killed,
+    );
+    add(Lane::Together, "flows_go_on_over_a_restart_of_the_agent", flows_go_on_over_a_restart);
+    add(Lane::Together, "a_detached_gateway_forwards_no_more", a_detached_gateway_forwards_no_more);
     cases
 }
 

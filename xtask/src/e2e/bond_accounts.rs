@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use mwb_common::reason::Reason;
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, bonded},
     checks,
 };
@@ -31,6 +31,7 @@ const TAKEN: [Reason; 4] =
 
 pub(super) fn cases() -> Vec<Case> {
     vec![bonded(
+        Lane::Alone,
         "every_packet_of_eight_lossy_paths_is_accounted_for",
         || LabSpec::direct(PATHS),
         |config| config.with_gateway("balance", "round_robin"),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_cuts::{Cut, during},
     bond_scene::{BondScene, End, play},
 };
@@ -32,23 +32,27 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (cut, name) in Cut::ALL {
         let name = format!("what_is_sent_again_loses_nothing_at_{name}");
-        cases.push(Case::new(&name, move || {
+        cases.push(Case::new(Lane::Alone, &name, move || {
             let scene = BondScene::new(LabSpec::relayed(2), again)?;
             play(scene, |scene| loses_nothing_at(scene, cut))
         }));
     }
     for (name, end) in [("gateways", End::Gateway), ("servers", End::Server)] {
         let name = format!("what_is_sent_again_loses_nothing_when_the_{name}_agent_restarts");
-        cases.push(Case::new(&name, move || {
+        cases.push(Case::new(Lane::Alone, &name, move || {
             let scene = BondScene::new(LabSpec::relayed(2), again)?;
             play(scene, |scene| loses_nothing_at_a_restart(scene, end))
         }));
     }
-    cases.push(Case::new("what_is_sent_again_loses_nothing_by_a_link_that_loses", || {
-        // Or nothing goes by the link that loses.
-        let both = |config| again(config).with_gateway("balance", "round_robin");
-        play(BondScene::new(one_loses(), both)?, loses_nothing_by_a_lossy_link)
-    }));
+    cases.push(Case::new(
+        Lane::Alone,
+        "what_is_sent_again_loses_nothing_by_a_link_that_loses",
+        || {
+            // Or nothing goes by the link that loses.
+            let both = |config| again(config).with_gateway("balance", "round_robin");
+            play(BondScene::new(one_loses(), both)?, loses_nothing_by_a_lossy_link)
+        },
+    ));
     cases
 }
 

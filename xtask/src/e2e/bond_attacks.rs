@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_attacker::{Attacker, Expected, counted_while, lives_on},
     bond_scene::{BondScene, End, bonded, play},
     packets,
@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (suite, check) in [("chacha20poly1305", 16), ("siphash", 8), ("crc32", 8)] {
         let name = format!("a_flipped_bit_anywhere_in_a_packet_of_{suite}_is_refused");
-        cases.push(Case::new(&name, move || {
+        cases.push(Case::new(Lane::Together, &name, move || {
             let scene = BondScene::new(LabSpec::direct(1), |config| config.with_suite(suite))?;
             play(scene, |scene| flipped_bits_are_refused(scene, FIELDS + check))
         }));
@@ -34,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         let spec = || LabSpec::direct(2);
         // All goes by the first WAN, so that it is known where.
         cases.push(bonded(
+            Lane::Together,
             name,
             spec,
             |config| config.with_gateway("balance", "failover").with_gateway("wans.1.priority", 1),

@@ -8,7 +8,7 @@ use etherparse::{LaxSlicedPacket, TransportSlice};
 use mwb_common::wire::Kind;
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, play},
     checks,
 };
@@ -23,7 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         .into_iter()
         .map(|family| {
             let name = format!("nothing_of_what_is_inside_a_bond_is_seen_over_ip{family:?}");
-            Case::new(&name.to_lowercase(), move || {
+            Case::new(Lane::Together, &name.to_lowercase(), move || {
                 let scene = BondScene::new(LabSpec::direct(2), |config| config.over(family))?;
                 play(scene, |scene| nothing_is_seen(scene, family))
             })

@@ -11,7 +11,7 @@ use mwb_common::reason::Reason;
 use serde_json::json;
 
 use super::{
-    Case,
+    Case, Lane,
     bond_cuts::{Cut, EVERY, NOISE, during},
     bond_scene::{BondScene, End, play},
 };
@@ -35,13 +35,13 @@ pub(super) fn cases() -> Vec<Case> {
     for (cut, name) in Cut::ALL {
         for (agents, after) in [(true, ""), (false, "_after_both_agents_were_killed")] {
             let name = format!("what_is_sent_twice_loses_nothing_at_{name}{after}");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(Lane::Alone, &name, move || {
                 let scene = BondScene::new(LabSpec::relayed(2), twice)?;
                 play(scene, |scene| loses_nothing(scene, cut, agents))
             }));
         }
     }
-    cases.push(Case::new("only_what_a_rule_names_is_sent_twice", || {
+    cases.push(Case::new(Lane::Alone, "only_what_a_rule_names_is_sent_twice", || {
         play(BondScene::new(LabSpec::relayed(2), twice)?, only_what_a_rule_names)
     }));
     cases

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, play},
 };
 use crate::lab::{
@@ -71,7 +71,7 @@ pub(super) fn cases() -> Vec<Case> {
     for (cut, name) in Cut::ALL {
         for (agents, after) in [(true, ""), (false, "_after_both_agents_were_killed")] {
             let name = format!("streams_in_a_bond_survive_{name}{after}");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(Lane::Alone, &name, move || {
                 let scene = BondScene::new(LabSpec::relayed(2), |config| config)?;
                 play(scene, |scene| streams_survive(scene, cut, agents))
             }));

@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{
-    Case,
+    Case, Lane,
     bond_attacker::{Attacker, PATIENCE, lives_on, sessions},
     bond_restarts::{EVERY, keys, keys_are_new, soon, streams, went_on},
     bond_scene::{BondScene, End, bonded, play},
@@ -34,34 +34,49 @@ const HANDSHAKE: u8 = 0x16;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    cases.push(Case::new("a_client_with_a_strange_key_is_refused_and_told", || {
-        refused(
-            |config, lab_key| {
-                config.with_gateway("bond.private_key_file", lab_key.file.to_string_lossy())
-            },
-            "unknown",
-        )
-    }));
-    cases.push(Case::new("a_server_with_a_strange_key_is_never_believed", || {
+    cases.push(Case::new(
+        Lane::Together,
+        "a_client_with_a_strange_key_is_refused_and_told",
+        || {
+            refused(
+                |config, lab_key| {
+                    config.with_gateway("bond.private_key_file", lab_key.file.to_string_lossy())
+                },
+                "unknown",
+            )
+        },
+    ));
+    cases.push(Case::new(Lane::Together, "a_server_with_a_strange_key_is_never_believed", || {
         refused(
             |config, lab_key| config.with_gateway("bond.server_public_key", lab_key.public.clone()),
             "",
         )
     }));
-    cases.push(Case::new("a_suite_that_the_server_was_not_asked_for_is_refused", || {
-        refused(|config, _| config.with_gateway("bond.suite", "crc32"), "suite")
-    }));
-    let mut add =
-        |name, test| cases.push(bonded(name, || LabSpec::direct(2), |config| config, test));
-    add("handshakes_that_were_recorded_make_nothing", recorded_handshakes_make_nothing);
-    add("a_flood_of_handshakes_costs_a_session_nothing", a_flood_costs_nothing);
-    cases.push(Case::new("a_clock_that_was_set_back_is_told_and_costs_nothing", || {
-        if !is_guest() {
-            return skip("the clock of this machine is not a test's to set; a test VM's is");
-        }
-        let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
-        play(scene, a_clock_goes_back)
-    }));
+    cases.push(Case::new(
+        Lane::Together,
+        "a_suite_that_the_server_was_not_asked_for_is_refused",
+        || refused(|config, _| config.with_gateway("bond.suite", "crc32"), "suite"),
+    ));
+    let mut add = |lane, name, test| {
+        cases.push(bonded(lane, name, || LabSpec::direct(2), |config| config, test))
+    };
+    add(
+        Lane::Together,
+        "handshakes_that_were_recorded_make_nothing",
+        recorded_handshakes_make_nothing,
+    );
+    add(Lane::Alone, "a_flood_of_handshakes_costs_a_session_nothing", a_flood_costs_nothing);
+    cases.push(Case::new(
+        Lane::Alone,
+        "a_clock_that_was_set_back_is_told_and_costs_nothing",
+        || {
+            if !is_guest() {
+                return skip("the clock of this machine is not a test's to set; a test VM's is");
+            }
+            let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
+            play(scene, a_clock_goes_back)
+        },
+    ));
     cases
 }
 

@@ -11,7 +11,7 @@ use mwb_common::{maps::bond_path_flag, reason::Reason};
 use serde_json::Value;
 
 use super::{
-    Case,
+    Case, Lane,
     bond_cuts::{Cut, EVERY, NOISE, during},
     bond_scene::{BondScene, End, play},
 };
@@ -28,7 +28,7 @@ const FEW: std::ops::RangeInclusive<u64> = 8..=24;
 const MONTH: f64 = 30.0 * 86_400.0;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case::new("a_metered_path_is_probed_seldom_until_it_is_needed", || {
+    vec![Case::new(Lane::Alone, "a_metered_path_is_probed_seldom_until_it_is_needed", || {
         let scene = BondScene::launched(
             LabSpec::relayed(2),
             |_| Ok(()),

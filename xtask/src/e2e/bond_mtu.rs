@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, play},
     checks,
 };
@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
         let name = format!("paths_of_1400_and_1500_bytes_lose_nothing_over_ip{family:?}");
-        cases.push(Case::new(&name.to_lowercase(), move || {
+        cases.push(Case::new(Lane::Together, &name.to_lowercase(), move || {
             let scene = BondScene::prepared(LabSpec::direct(2), narrow, |config| {
                 config.over(family).with_gateway("balance", "round_robin")
             })?;

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, bonded},
     checks,
 };
@@ -24,12 +24,14 @@ const RATE: u64 = 30_000_000;
 pub(super) fn cases() -> Vec<Case> {
     vec![
         bonded(
+            Lane::Alone,
             "packets_by_paths_of_unlike_length_come_in_order",
             unlike,
             in_turn,
             packets_come_in_order,
         ),
         bonded(
+            Lane::Alone,
             "packets_come_as_they_do_when_both_agents_were_killed",
             unlike,
             in_turn,

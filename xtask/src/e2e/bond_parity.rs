@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Case,
+    Case, Lane,
     bond_again::{every, is_whole, one_loses, repaired, stream},
     bond_cuts::{Cut, during},
     bond_scene::{BondScene, End, play},
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |name: &str, configure: fn(BondConfig) -> BondConfig, check: Check| {
-        Case::new(name, move || play(BondScene::new(one_loses(), configure)?, check))
+        Case::new(Lane::Alone, name, move || play(BondScene::new(one_loses(), configure)?, check))
     };
     vec![
         case("parity_gives_back_what_a_link_loses", parity, gives_back),

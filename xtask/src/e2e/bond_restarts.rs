@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, bonded, play},
     checks, is_whole,
 };
@@ -30,13 +30,14 @@ pub(super) fn cases() -> Vec<Case> {
         for killed in [false, true] {
             let how = if killed { "was_killed" } else { "was_stopped" };
             let name = format!("streams_go_on_while_{name}_{how}_and_comes_back");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(Lane::Alone, &name, move || {
                 let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
                 play(scene, |scene| streams_go_on(scene, who, killed))
             }));
         }
     }
     cases.push(bonded(
+        Lane::Alone,
         "streams_go_on_while_a_nat_in_between_forgets_them",
         || LabSpec::direct(1),
         |config| config,
@@ -44,6 +45,7 @@ pub(super) fn cases() -> Vec<Case> {
     ));
     if is_whole() {
         cases.push(bonded(
+            Lane::Alone,
             "keys_are_renewed_after_two_minutes_under_a_stream",
             || LabSpec::direct(2),
             |config| config,
@@ -51,7 +53,7 @@ pub(super) fn cases() -> Vec<Case> {
         ));
         for (name, end) in [("gateways", End::Gateway), ("servers", End::Server)] {
             let name = format!("streams_outlive_the_keys_while_the_{name}_agent_is_dead");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(Lane::Alone, &name, move || {
                 let scene = BondScene::new(LabSpec::direct(2), |config| config)?;
                 play(scene, |scene| streams_outlive_the_keys(scene, end))
             }));

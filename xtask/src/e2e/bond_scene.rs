@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::{Case, scene::evidence};
+use super::{Case, Lane, scene::evidence};
 use crate::lab::{
     Agent, BondConfig, BondTables, Gateway, Lab, LabSpec, PathView, Server,
     address::{HOST6, SERVER4},
@@ -190,10 +190,11 @@ pub(super) fn play(
 
 /// A case in a bond with the settings of [`BondConfig::new`] but for `configure`.
 pub(super) fn bonded(
+    lane: Lane,
     name: &str,
     spec: fn() -> LabSpec,
     configure: fn(BondConfig) -> BondConfig,
     test: fn(&mut BondScene) -> Result<()>,
 ) -> Case {
-    Case::new(name, move || play(BondScene::new(spec(), configure)?, test))
+    Case::new(lane, name, move || play(BondScene::new(spec(), configure)?, test))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, play},
     checks,
 };
@@ -24,10 +24,10 @@ const GAIN: f64 = 1.2;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case::new("one_flow_is_faster_than_any_link", || {
+        Case::new(Lane::Alone, "one_flow_is_faster_than_any_link", || {
             play(scene([20, 20])?, |scene| one_flow_is_faster(scene, GAIN, SECONDS))
         }),
-        Case::new("one_flow_is_faster_than_any_link_where_one_is_far_longer", || {
+        Case::new(Lane::Alone, "one_flow_is_faster_than_any_link_where_one_is_far_longer", || {
             play(scene([10, 60])?, |scene| one_flow_is_faster(scene, GAIN, 2 * SECONDS))
         }),
     ]

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     bond_scene::{BondScene, End, bonded, play},
     checks,
 };
@@ -24,6 +24,7 @@ const SUITES: [&str; 3] = ["chacha20poly1305", "siphash", "crc32"];
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![bonded(
+        Lane::Together,
         "a_ping_crosses_a_bond",
         || LabSpec::direct(1),
         |config| config,
@@ -32,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
     for family in Family::BOTH {
         for suite in SUITES {
             let name = format!("all_traffic_crosses_a_bond_of_{suite}_over_ip{family:?}");
-            cases.push(Case::new(&name.to_lowercase(), move || {
+            cases.push(Case::new(Lane::Together, &name.to_lowercase(), move || {
                 let scene = BondScene::new(LabSpec::direct(2), |config| {
                     config.over(family).with_suite(suite)
                 })?;
@@ -41,18 +42,24 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.push(bonded(
+        Lane::Together,
         "the_ends_of_a_bond_reach_each_other_and_the_internet",
         || LabSpec::direct(2),
         |config| config,
         the_ends_reach_each_other,
     ));
-    cases.push(Case::new("an_address_of_no_client_is_unreachable_and_asked_for_once", || {
-        let scene = BondScene::new(LabSpec::direct(2), |config| {
-            config.with_server("server.clients.0.prefixes.2", "2001:db8:a::/52")
-        })?;
-        play(scene, |scene| what_is_nobodys_is_unreachable(scene))
-    }));
+    cases.push(Case::new(
+        Lane::Together,
+        "an_address_of_no_client_is_unreachable_and_asked_for_once",
+        || {
+            let scene = BondScene::new(LabSpec::direct(2), |config| {
+                config.with_server("server.clients.0.prefixes.2", "2001:db8:a::/52")
+            })?;
+            play(scene, |scene| what_is_nobodys_is_unreachable(scene))
+        },
+    ));
     cases.push(bonded(
+        Lane::Together,
         "all_traffic_crosses_a_bond_from_a_lan_port_in_tcx",
         || LabSpec::direct(2),
         |config| {
@@ -66,12 +73,16 @@ pub(super) fn cases() -> Vec<Case> {
         },
     ));
     for paths in [2, 3, 8] {
-        cases.push(Case::new(&format!("datagrams_arrive_once_over_{paths}_paths"), move || {
-            let scene = BondScene::new(LabSpec::direct(paths), |config| {
-                config.with_gateway("balance", "round_robin")
-            })?;
-            play(scene, |scene| all_paths_carry(scene, paths))
-        }));
+        cases.push(Case::new(
+            Lane::Alone,
+            &format!("datagrams_arrive_once_over_{paths}_paths"),
+            move || {
+                let scene = BondScene::new(LabSpec::direct(paths), |config| {
+                    config.with_gateway("balance", "round_robin")
+                })?;
+                play(scene, |scene| all_paths_carry(scene, paths))
+            },
+        ));
     }
     cases
 }

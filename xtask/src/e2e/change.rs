@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Scene, both_hooks},
 };
 use crate::{
@@ -36,14 +36,22 @@ const OTHER_AGENT: &str = "MWB_TEST_OTHER_AGENT";
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add =
-        |name, spec, configure, test| cases.extend(both_hooks(name, spec, configure, test));
+    let mut add = |lane, name, spec, configure, test| {
+        cases.extend(both_hooks(lane, name, spec, configure, test))
+    };
     let two: fn() -> LabSpec = || LabSpec::direct(2);
     let same: fn(GatewayConfig) -> GatewayConfig = |config| config;
-    add("an_upgrade_costs_no_packet_of_1000_flows", two, same, an_upgrade_costs_nothing);
-    add("what_is_applied_on_trial_goes_back_by_itself", two, same, a_trial_goes_back);
-    add("a_wrong_file_changes_nothing", two, same, a_wrong_file_changes_nothing);
     add(
+        Lane::Alone,
+        "an_upgrade_costs_no_packet_of_1000_flows",
+        two,
+        same,
+        an_upgrade_costs_nothing,
+    );
+    add(Lane::Alone, "what_is_applied_on_trial_goes_back_by_itself", two, same, a_trial_goes_back);
+    add(Lane::Together, "a_wrong_file_changes_nothing", two, same, a_wrong_file_changes_nothing);
+    add(
+        Lane::Together,
         "a_data_plane_of_another_layout_is_refused_with_the_way_out",
         || LabSpec::direct(1),
         same,

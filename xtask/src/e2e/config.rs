@@ -5,7 +5,7 @@ use std::{fs, process::Output, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Hook, Scene, play},
 };
 use crate::{
@@ -15,11 +15,19 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case::new("a_bad_configuration_is_refused_with_place_and_fix", bad_configurations),
-        Case::new("a_missing_device_is_named", a_missing_device_is_named),
-        Case::new("hook_auto_takes_tcx_on_veth_and_says_why", hook_auto),
-        Case::new("hooks_can_differ_between_devices", hooks_can_differ),
-        Case::new("the_operators_command_shows_what_the_agent_does", the_operators_command),
+        Case::new(
+            Lane::Together,
+            "a_bad_configuration_is_refused_with_place_and_fix",
+            bad_configurations,
+        ),
+        Case::new(Lane::Together, "a_missing_device_is_named", a_missing_device_is_named),
+        Case::new(Lane::Together, "hook_auto_takes_tcx_on_veth_and_says_why", hook_auto),
+        Case::new(Lane::Together, "hooks_can_differ_between_devices", hooks_can_differ),
+        Case::new(
+            Lane::Together,
+            "the_operators_command_shows_what_the_agent_does",
+            the_operators_command,
+        ),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
@@ -46,6 +46,11 @@ impl Cut {
         (Cut::FarEnd, "a_cut_behind_the_provider"),
     ];
 
+    /// By the kernel's watch of links, which all namespaces share.
+    fn is_told_late(self) -> bool {
+        matches!(self, Cut::Carrier)
+    }
+
     fn apply(self, wan: &Wan, cut: bool) -> Result<()> {
         match self {
             Cut::Carrier => wan.carrier(!cut),
@@ -60,8 +65,10 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (cut, name) in Cut::ALL {
         for hook in Hook::BOTH {
+            // Of carriers the kernel tells once in a second, whosever they are.
+            let lane = if cut.is_told_late() { Lane::Alone } else { Lane::Together };
             let name = format!("new_connections_survive_{name}_and_come_back_by_{hook}");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(lane, &name, move || {
                 let scene = Scene::new(hook, LabSpec::relayed(2), |config| {
                     config
                         .with("balance", "failover")
@@ -73,22 +80,24 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(both_hooks(
+        Lane::Together,
         "a_connection_on_a_dead_wan_is_reset_at_once",
         || LabSpec::relayed(2),
         |config| config.with("balance", "failover").with("wans.1.priority", 1),
         a_connection_on_a_dead_wan_is_reset,
     ));
     cases.extend(both_hooks(
+        Lane::Together,
         "a_datagram_flow_moves_to_the_living_wan",
         || LabSpec::relayed(2),
         |config| config.with("balance", "failover").with("wans.1.priority", 1),
         a_datagram_flow_moves,
     ));
-    cases.push(Case::new("the_last_path_is_never_killed", || {
+    cases.push(Case::new(Lane::Together, "the_last_path_is_never_killed", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::relayed(2), |config| config)?;
         play(scene, the_last_path_is_never_killed)
     }));
-    cases.push(Case::new("a_flow_spread_over_wans_leaves_the_cut_one", || {
+    cases.push(Case::new(Lane::Together, "a_flow_spread_over_wans_leaves_the_cut_one", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::relayed(3), |config| {
             config.with("balance", "round_robin")
         })?;

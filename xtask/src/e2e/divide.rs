@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, test| {
         cases.extend(both_hooks(
+            Lane::Together,
             name,
             || LabSpec::relayed(1),
             GatewayConfig::watching_gateways,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Case, checks, packets,
+    Case, Lane, checks, packets,
     port::Port,
     scene::{Hook, Scene, play},
 };
@@ -24,18 +24,20 @@ const ROOM: u64 = 128;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |name: &str,
+    let mut add = |lane: Lane,
+                   name: &str,
                    configure: fn(GatewayConfig) -> GatewayConfig,
                    test: fn(&mut Scene, Hook) -> Result<()>| {
         for hook in Hook::BOTH {
-            cases.push(Case::new(&format!("{name}_by_{hook}"), move || {
+            cases.push(Case::new(lane, &format!("{name}_by_{hook}"), move || {
                 let scene = Scene::new(hook, LabSpec::direct(2), configure)?;
                 play(scene, |scene| test(scene, hook))
             }));
         }
     };
-    add("mwb_doctor_finds_what_is_wrong", |config| config, the_doctor_finds_it);
+    add(Lane::Alone, "mwb_doctor_finds_what_is_wrong", |config| config, the_doctor_finds_it);
     add(
+        Lane::Together,
         "mwb_doctor_tells_how_full_tables_are",
         |config| config.watching_gateways().with("nat.flows", ROOM),
         tables_fill_up,

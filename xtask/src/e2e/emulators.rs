@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Case, skip};
+use super::{Case, Lane, skip};
 use crate::lab::{
     Direction, Lab, LabSpec, LinkSpec, Loss, Namespace, Shape,
     address::{provider4, wan4},
@@ -17,8 +17,8 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case::new("netem_and_the_relay_do_the_same", netem_and_the_relay_do_the_same),
-        Case::new("hosts_pace_with_fq", hosts_pace_with_fq),
+        Case::new(Lane::Alone, "netem_and_the_relay_do_the_same", netem_and_the_relay_do_the_same),
+        Case::new(Lane::Together, "hosts_pace_with_fq", hosts_pace_with_fq),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     packets::{self, Packet, flag},
     port::{Port, host_of},
     scene::{Scene, both_hooks},
@@ -27,11 +27,18 @@ use crate::lab::{
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, test| {
-        cases.extend(both_hooks(name, || LabSpec::direct(1), |config| config, test));
+        cases.extend(both_hooks(
+            Lane::Together,
+            name,
+            || LabSpec::direct(1),
+            |config| config,
+            test,
+        ));
     };
     add("a_closed_port_far_away_refuses_the_client", a_closed_port_refuses);
     add("traceroute_shows_every_hop", traceroute_shows_every_hop);
     cases.extend(both_hooks(
+        Lane::Together,
         "errors_quote_what_each_side_knows",
         || LabSpec::direct(1),
         GatewayConfig::watching_gateways,

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, configure: fn(GatewayConfig) -> GatewayConfig, test| {
-        cases.extend(both_hooks(name, || LabSpec::direct(2), configure, test));
+        cases.extend(both_hooks(Lane::Together, name, || LabSpec::direct(2), configure, test));
     };
     add("mwb_flows_shows_the_flows_there_are", |config| config, flows_are_shown);
     add(

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
@@ -42,6 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
         for hook in Hook::BOTH {
             let verb = word.split('(').next().unwrap_or(word);
             cases.push(Case::new(
+                Lane::Together,
                 &format!("flows_{verb}_when_a_better_wan_is_back_by_{hook}"),
                 move || {
                     let scene = Scene::new(hook, LabSpec::direct(2), |config| {
@@ -57,12 +58,14 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(both_hooks(
+        Lane::Together,
         "the_operator_sends_traffic_elsewhere",
         || LabSpec::direct(2),
         ranked,
         the_operator_decides,
     ));
     cases.extend(both_hooks(
+        Lane::Together,
         "a_flapping_wan_is_held_down_longer_each_time",
         || LabSpec::direct(2),
         |config| ranked(config).with("failover.hold_down_max", "4s"),

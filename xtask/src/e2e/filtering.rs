@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     scene::{Hook, Scene, play},
 };
 use crate::lab::{
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
     for (word, dependence, may_send) in FILTERINGS {
         for hook in Hook::BOTH {
             let name = format!("filtering_is_{word}_by_{hook}");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(Lane::Together, &name, move || {
                 // Two WANs, both in use: an endpoint must not be seen as two.
                 let scene = Scene::new(hook, LabSpec::direct(2), |config| {
                     config.with("nat.filtering", word).with("balance", "round_robin")

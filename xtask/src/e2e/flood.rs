@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     packets::{self, flag},
     port::Port,
     scene::{Scene, both_hooks},
@@ -38,6 +38,7 @@ const ROOM: u64 = 1536;
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
+        Lane::Alone,
         "a_flood_from_a_wan_takes_no_memory_and_no_flow",
         || LabSpec::direct(1),
         |config| config,

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case,
+    Case, Lane,
     packets::{self, Packet, flag},
     port::Port,
     scene::{Scene, both_hooks},
@@ -66,6 +66,7 @@ impl List {
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
+        Lane::Together,
         "a_forward_is_answered_by_the_wan_it_came_by",
         || LabSpec::direct(2),
         |config| {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     packets::{self, Packet},
     port::{Port, host_of},
     scene::{Scene, both_hooks},
@@ -22,6 +22,7 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
+        Lane::Together,
         "large_datagrams_pass_in_fragments",
         || LabSpec::relayed(1),
         |config| config,
@@ -29,6 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
     );
     let mut add = |name, test| {
         cases.extend(both_hooks(
+            Lane::Together,
             name,
             || LabSpec::direct(2),
             |config| config.watching_gateways().with("balance", "round_robin"),
@@ -38,6 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
     add("fragments_pass_in_any_order", fragments_pass_in_any_order);
     add("fragments_without_a_first_one_are_dropped_and_counted", orphans_are_counted);
     cases.extend(both_hooks(
+        Lane::Alone,
         "fragments_that_wait_leave_room_for_others",
         || LabSpec::direct(1),
         GatewayConfig::watching_gateways,

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Case,
+    Case, Lane,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
@@ -24,12 +24,14 @@ const PEER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
+        Lane::Together,
         "two_hosts_meet_by_their_outside_endpoints",
         || LabSpec::direct(1),
         |config| config,
         two_hosts_meet,
     );
     cases.extend(both_hooks(
+        Lane::Together,
         "two_hosts_on_different_wans_meet",
         || LabSpec::direct(2),
         |config| {
@@ -38,6 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
         hosts_on_different_wans_meet,
     ));
     cases.extend(both_hooks(
+        Lane::Together,
         "a_host_reaches_a_port_forward_from_the_lan",
         || LabSpec::direct(2),
         |config| {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use socket2::SockRef;
 
 use super::{
-    Case, checks, packets,
+    Case, Lane, checks, packets,
     port::Port,
     scene::{Scene, both_hooks},
 };
@@ -30,7 +30,13 @@ const FIRST_NAT_PORT: u16 = 10_000;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, test| {
-        cases.extend(both_hooks(name, || LabSpec::direct(2), |config| config, test));
+        cases.extend(both_hooks(
+            Lane::Together,
+            name,
+            || LabSpec::direct(2),
+            |config| config,
+            test,
+        ));
     };
     add("the_gateways_own_traffic_works_beside_nat", own_traffic_works);
     add("an_unresolved_neighbour_costs_no_packet", an_unresolved_neighbour_costs_no_packet);
@@ -39,12 +45,14 @@ pub(super) fn cases() -> Vec<Case> {
     add("the_lan_reaches_the_gateway_and_the_providers", the_lan_reaches_everything_near);
     // By tcx with offloads, as in a container: checksums are left to the device.
     cases.extend(both_hooks(
+        Lane::Together,
         "an_answer_about_a_connection_reaches_who_opens_or_accepts_it",
         || LabSpec::direct(1),
         |config| config.with("nat.ports", "10000-10003"),
         answers_about_connections,
     ));
     cases.extend(both_hooks(
+        Lane::Together,
         "exhausted_ports_are_refused_and_counted",
         || LabSpec::direct(1),
         |config| config.with("nat.ports", "10000-10003"),

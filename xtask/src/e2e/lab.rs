@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Case, checks, skip};
+use super::{Case, Lane, checks, skip};
 use crate::lab::{
     Direction, KernelGateway, KernelRouting, Lab, LabSpec, LinkSpec, Loss, Process, Shape,
     address::{provider4, wan4},
@@ -28,18 +28,34 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        Case::new("a_link_measures_as_it_is_set", a_link_measures_as_it_is_set),
-        Case::new("a_blackhole_swallows_one_direction", a_blackhole_swallows_one_direction),
-        Case::new("a_lost_carrier_comes_back", a_lost_carrier_comes_back),
-        Case::new("a_killed_relay_cuts_its_link_alone", a_killed_relay_cuts_its_link_alone),
-        Case::new("plain_linux_carries_all_traffic", plain_linux_carries_all_traffic),
-        Case::new("plain_linux_carries_all_through_relays", plain_linux_carries_all_through_relays),
-        Case::new("plain_linux_leaks_nothing", plain_linux_leaks_nothing),
-        Case::new("labs_side_by_side_do_not_disturb_each_other", labs_side_by_side),
-        Case::new("a_lab_goes_when_it_is_dropped", a_lab_goes_when_it_is_dropped),
-        Case::new("a_lab_goes_after_a_panic", || goes_after(Some("panic"), None)),
-        Case::new("a_lab_goes_after_an_interrupt", || goes_after(None, Some(Signal::SIGINT))),
-        Case::new("a_lab_goes_after_a_kill", || goes_after(None, Some(Signal::SIGKILL))),
+        Case::new(Lane::Alone, "a_link_measures_as_it_is_set", a_link_measures_as_it_is_set),
+        Case::new(
+            Lane::Together,
+            "a_blackhole_swallows_one_direction",
+            a_blackhole_swallows_one_direction,
+        ),
+        Case::new(Lane::Alone, "a_lost_carrier_comes_back", a_lost_carrier_comes_back),
+        Case::new(
+            Lane::Together,
+            "a_killed_relay_cuts_its_link_alone",
+            a_killed_relay_cuts_its_link_alone,
+        ),
+        Case::new(Lane::Alone, "plain_linux_carries_all_traffic", plain_linux_carries_all_traffic),
+        Case::new(
+            Lane::Alone,
+            "plain_linux_carries_all_through_relays",
+            plain_linux_carries_all_through_relays,
+        ),
+        Case::new(Lane::Together, "plain_linux_leaks_nothing", plain_linux_leaks_nothing),
+        Case::new(Lane::Together, "labs_side_by_side_do_not_disturb_each_other", labs_side_by_side),
+        Case::new(Lane::Together, "a_lab_goes_when_it_is_dropped", a_lab_goes_when_it_is_dropped),
+        Case::new(Lane::Together, "a_lab_goes_after_a_panic", || goes_after(Some("panic"), None)),
+        Case::new(Lane::Together, "a_lab_goes_after_an_interrupt", || {
+            goes_after(None, Some(Signal::SIGINT))
+        }),
+        Case::new(Lane::Together, "a_lab_goes_after_a_kill", || {
+            goes_after(None, Some(Signal::SIGKILL))
+        }),
     ]
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Case, is_whole,
+    Case, Lane, is_whole,
     packets::{self, ICMP, Packet, TCP, UDP, flag},
     port::Port,
     scene::{Hook, Scene, both_hooks, play},
@@ -29,12 +29,14 @@ const PEER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
+        Lane::Alone,
         "65000_mappings_work_at_once_on_one_address",
         || LabSpec::direct(1),
         GatewayConfig::watching_gateways,
         many_mappings_work_at_once,
     );
     cases.extend(both_hooks(
+        Lane::Together,
         "a_host_has_as_many_mappings_as_it_may",
         || LabSpec::direct(1),
         |config| {
@@ -47,6 +49,7 @@ pub(super) fn cases() -> Vec<Case> {
     ));
     for hook in Hook::BOTH {
         cases.push(Case::new(
+            Lane::Alone,
             &format!("flows_that_come_and_go_leave_nothing_by_{hook}"),
             move || {
                 let flows = if is_whole() { FLOWS } else { FLOWS / 100 };

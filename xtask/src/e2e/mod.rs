@@ -10,11 +10,13 @@
 //!                                                                       2001:db8:ff::1
 //! ```
 //! Every test builds the lab it needs and names it in one sentence. A test that
-//! runs with both hooks has a name for each.
+//! runs with both hooks has a name for each. Each says whether it may run beside
+//! others ([`Lane`]).
 
 mod access;
 mod accounts;
 mod agent;
+mod apart;
 mod bond_accounts;
 mod bond_again;
 mod bond_attacker;
@@ -70,6 +72,8 @@ use std::{ffi::OsString, fmt, process::ExitCode, time::Instant};
 
 use anyhow::{Error, Result};
 
+pub use self::apart::Ran;
+
 use crate::lab::exit_code;
 use crate::outcome::{Outcome, Verdict};
 
@@ -84,15 +88,34 @@ pub(crate) fn is_whole() -> bool {
     std::env::var(WHOLE).is_ok_and(|value| value == "1")
 }
 
+/// Whether a test may run beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// It may: what it proves does not depend on how soon it gets a processor, within
+    /// seconds, and it uses nothing that another lab has as well.
+    Together,
+    /// It may not: it measures rates, delays, silences of less than a second or memory, it
+    /// must not lose a packet of a fast stream, or it uses what all labs of a machine share.
+    /// Whoever is not sure says this.
+    Alone,
+}
+
 /// One test.
 pub struct Case {
     name: String,
+    lane: Lane,
     run: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
 impl Case {
-    fn new(name: &str, run: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
-        Self { name: format!("{PREFIX}{name}"), run: Box::new(run) }
+    fn new(lane: Lane, name: &str, run: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        Self { name: format!("{PREFIX}{name}"), lane, run: Box::new(run) }
+    }
+
+    /// Whether it may run beside others.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Its name, with [`PREFIX`].
@@ -182,12 +205,17 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// Becomes the process that a test needs to come to a bad end, if the command
-/// line asks for it.
+/// Becomes the process that runs a test, or one that a test needs to come to a bad end, if
+/// the command line asks for it.
 #[must_use]
 pub fn helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let _program = arguments.next();
-    (arguments.next()? == lab::VICTIM).then(|| exit_code(&lab::victim()))
+    let result = match arguments.next()?.to_str()? {
+        lab::VICTIM => lab::victim(),
+        apart::COMMAND => apart::main(arguments),
+        _ => return None,
+    };
+    Some(exit_code(&result))
 }
 
 /// Why a test cannot run here.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     errors::{any, socket},
     packets::{self, Packet, flag},
     port::Port,
@@ -38,14 +38,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |name, test| {
-        cases.extend(both_hooks(name, || LabSpec::direct(1), |config| config, test));
+    let mut add = |lane, name, test| {
+        cases.extend(both_hooks(lane, name, || LabSpec::direct(1), |config| config, test));
     };
-    add("a_small_link_behind_the_provider_is_found_out", a_small_link_far_away_is_found_out);
-    add("a_small_wan_is_found_out_and_answered_by_the_gateway", a_small_wan_is_found_out);
-    add("a_small_lan_is_found_out_from_outside", a_small_lan_is_found_out);
-    add("mss_is_clamped_to_the_wan_both_ways", mss_is_clamped);
-    add("answers_to_what_is_too_big_are_limited_in_rate", answers_are_limited);
+    add(
+        Lane::Together,
+        "a_small_link_behind_the_provider_is_found_out",
+        a_small_link_far_away_is_found_out,
+    );
+    add(
+        Lane::Together,
+        "a_small_wan_is_found_out_and_answered_by_the_gateway",
+        a_small_wan_is_found_out,
+    );
+    add(Lane::Together, "a_small_lan_is_found_out_from_outside", a_small_lan_is_found_out);
+    add(Lane::Together, "mss_is_clamped_to_the_wan_both_ways", mss_is_clamped);
+    add(Lane::Alone, "answers_to_what_is_too_big_are_limited_in_rate", answers_are_limited);
     cases
 }
 

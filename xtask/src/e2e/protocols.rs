@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     packets::{self, flag},
     port::{Port, host_of},
     scene::{Scene, both_hooks},
@@ -34,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, test| {
         cases.extend(both_hooks(
+            Lane::Together,
             name,
             || LabSpec::direct(1),
             GatewayConfig::watching_gateways,

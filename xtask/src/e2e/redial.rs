@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case,
+    Case, Lane,
     change::reload,
     port::host_of,
     scene::{Hook, Scene, play},
@@ -80,7 +80,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, redial) in REDIALS {
         for hook in Hook::BOTH {
-            cases.push(Case::new(&format!("{name}_by_{hook}"), move || {
+            cases.push(Case::new(Lane::Together, &format!("{name}_by_{hook}"), move || {
                 let scene = Scene::new(hook, LabSpec::direct(1), |config| config)?;
                 play(scene, |scene| nothing_leaves_with_the_old_one(scene, &redial))
             }));

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case,
+    Case, Lane,
     change::{Load, PATIENCE, reload},
     checks,
     scene::{Scene, both_hooks},
@@ -25,6 +25,7 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
+        Lane::Alone,
         "a_reload_costs_no_packet_of_1000_flows",
         || LabSpec::direct(3),
         |config| config.without("wans.2"),

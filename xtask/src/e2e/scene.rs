@@ -4,7 +4,7 @@ use std::{fmt, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::Case;
+use super::{Case, Lane};
 use crate::lab::{Agent, Gateway, GatewayConfig, Lab, LabSpec};
 
 /// How the gateway's programs are attached.
@@ -159,6 +159,7 @@ pub(super) fn play(scene: Scene, test: impl FnOnce(&mut Scene) -> Result<()>) ->
 /// A case for each hook, in a plain lab of `wans` WANs and with the
 /// configuration of [`GatewayConfig::new`] but for `configure`.
 pub(super) fn both_hooks(
+    lane: Lane,
     name: &str,
     spec: fn() -> LabSpec,
     configure: fn(GatewayConfig) -> GatewayConfig,
@@ -167,7 +168,7 @@ pub(super) fn both_hooks(
     Hook::BOTH
         .into_iter()
         .map(|hook| {
-            Case::new(&format!("{name}_by_{hook}"), move || {
+            Case::new(lane, &format!("{name}_by_{hook}"), move || {
                 play(Scene::new(hook, spec(), configure)?, test)
             })
         })

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
@@ -28,7 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         // time in twelve, 3,000 never.
         for (mode, flows) in [("weighted", 300), ("per_flow", 3000)] {
             let name = format!("flows_spread_by_weight_in_mode_{mode}_by_{hook}");
-            cases.push(Case::new(&name, move || {
+            cases.push(Case::new(Lane::Together, &name, move || {
                 let scene = Scene::new(hook, LabSpec::direct(3), |config| {
                     let config = config.with("balance", mode);
                     (0..3).fold(config, |config, index| {
@@ -39,38 +39,42 @@ pub(super) fn cases() -> Vec<Case> {
             }));
         }
     }
-    cases.push(Case::new("flows_spread_evenly_in_mode_round_robin", || {
+    cases.push(Case::new(Lane::Together, "flows_spread_evenly_in_mode_round_robin", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::direct(4), |config| {
             config.with("balance", "round_robin").with("wans.0.weight", 1000)
         })?;
         play(scene, |scene| flows_spread(scene, 300, [25; 4]))
     }));
-    cases.push(Case::new("flows_take_the_quickest_link_in_mode_least_latency", || {
-        let shapes = [60, 10, 30].map(|delay| {
-            let link = LinkSpec { delay: Duration::from_millis(delay), ..LinkSpec::default() };
-            Shape { up: link, ..Shape::default() }
-        });
-        let scene = Scene::new(Hook::Xdp, LabSpec::shaped(shapes), |config| {
-            config.with("balance", "least_latency")
-        })?;
-        play(scene, |scene| {
-            scene.gateway.wait_for_status(
-                "the round trips are known",
-                Duration::from_secs(5),
-                |status| status.wans.iter().all(|wan| wan.rtt_ms.is_some_and(|rtt| rtt > 5.0)),
-            )?;
-            // The choice waits a moment before it leaves a link for a quicker one.
-            let server = EchoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
-            wait_until("all new flows take the quickest link", Duration::from_secs(5), || {
-                let used = checks::spread(&scene.lab, server.address(), 10)?;
-                ensure!(used == [0, 10, 0], "flows a WAN: {used:?}");
-                Ok(true)
+    cases.push(Case::new(
+        Lane::Alone,
+        "flows_take_the_quickest_link_in_mode_least_latency",
+        || {
+            let shapes = [60, 10, 30].map(|delay| {
+                let link = LinkSpec { delay: Duration::from_millis(delay), ..LinkSpec::default() };
+                Shape { up: link, ..Shape::default() }
+            });
+            let scene = Scene::new(Hook::Xdp, LabSpec::shaped(shapes), |config| {
+                config.with("balance", "least_latency")
             })?;
-            drop(server);
-            flows_go_to(scene, 1)
-        })
-    }));
-    cases.push(Case::new("flows_take_the_best_priority_in_mode_failover", || {
+            play(scene, |scene| {
+                scene.gateway.wait_for_status(
+                    "the round trips are known",
+                    Duration::from_secs(5),
+                    |status| status.wans.iter().all(|wan| wan.rtt_ms.is_some_and(|rtt| rtt > 5.0)),
+                )?;
+                // The choice waits a moment before it leaves a link for a quicker one.
+                let server = EchoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7))?;
+                wait_until("all new flows take the quickest link", Duration::from_secs(5), || {
+                    let used = checks::spread(&scene.lab, server.address(), 10)?;
+                    ensure!(used == [0, 10, 0], "flows a WAN: {used:?}");
+                    Ok(true)
+                })?;
+                drop(server);
+                flows_go_to(scene, 1)
+            })
+        },
+    ));
+    cases.push(Case::new(Lane::Together, "flows_take_the_best_priority_in_mode_failover", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::direct(3), |config| {
             let config = config.with("balance", "failover");
             config
@@ -80,7 +84,7 @@ pub(super) fn cases() -> Vec<Case> {
         })?;
         play(scene, |scene| flows_go_to(scene, 2))
     }));
-    cases.push(Case::new("flows_avoid_a_busy_link_in_mode_least_used", || {
+    cases.push(Case::new(Lane::Alone, "flows_avoid_a_busy_link_in_mode_least_used", || {
         let scene = Scene::new(Hook::Xdp, LabSpec::direct(2), |config| {
             let config = config.with("balance", "least_used");
             let capacity = serde_json::json!({"up": "50mbit", "down": "50mbit"});
@@ -88,7 +92,7 @@ pub(super) fn cases() -> Vec<Case> {
         })?;
         play(scene, flows_avoid_a_busy_link)
     }));
-    cases.push(Case::new("flows_avoid_a_bad_link_in_mode_adaptive", || {
+    cases.push(Case::new(Lane::Alone, "flows_avoid_a_bad_link_in_mode_adaptive", || {
         let bad = LinkSpec { delay: Duration::from_millis(120), ..LinkSpec::default() };
         let shapes = [Shape { up: bad, ..Shape::default() }, Shape::default()];
         let scene = Scene::new(Hook::Xdp, LabSpec::shaped(shapes), |config| {
@@ -105,6 +109,7 @@ pub(super) fn cases() -> Vec<Case> {
         })
     }));
     cases.extend(both_hooks(
+        Lane::Together,
         "an_inside_endpoint_keeps_its_outside_endpoint",
         || LabSpec::direct(3),
         |config| config.with("balance", "round_robin"),

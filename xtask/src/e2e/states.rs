@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{
-    Case,
+    Case, Lane,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
@@ -26,6 +26,7 @@ const ESTABLISHED: Duration = Duration::from_secs(8);
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
+        Lane::Together,
         "a_connection_is_remembered_by_its_state",
         || LabSpec::direct(1),
         |config| {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, checks, packets,
+    Case, Lane, checks, packets,
     port::{Port, host_of},
     scene::{Scene, both_hooks},
 };
@@ -13,6 +13,7 @@ use crate::lab::{GatewayConfig, LabSpec, address::NET4, wait_until};
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
+        Lane::Together,
         "frames_with_a_priority_tag_pass",
         || LabSpec::direct(1),
         GatewayConfig::watching_gateways,

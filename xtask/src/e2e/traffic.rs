@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{
-    Case, checks,
+    Case, Lane, checks,
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::LabSpec;
@@ -14,12 +14,14 @@ pub(super) const MODES: [&str; 7] =
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
+        Lane::Alone,
         "numbered_datagrams_arrive_once",
         || LabSpec::direct(3),
         |config| config,
         |scene| checks::datagrams_arrive_once(&scene.lab, 10_000),
     );
     cases.extend(both_hooks(
+        Lane::Together,
         "traffic_passes_a_relayed_link",
         || LabSpec::relayed(2),
         |config| config,
@@ -32,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
     for mode in MODES {
         for hook in Hook::BOTH {
             cases.push(Case::new(
+                Lane::Alone,
                 &format!("all_traffic_passes_in_mode_{mode}_by_{hook}"),
                 move || {
                     let scene = Scene::new(hook, LabSpec::direct(3), |config| {

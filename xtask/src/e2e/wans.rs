@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use super::{
-    Case,
+    Case, Lane,
     change::reload,
     checks,
     packets::Packet,
@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = both_hooks(
+        Lane::Together,
         "a_wan_that_was_pulled_out_works_when_it_is_back",
         || LabSpec::direct(2),
         |config| config.with("balance", "failover").with("wans.1.priority", 1),
@@ -42,7 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
                    spec: fn() -> LabSpec,
                    test: fn(&mut Scene) -> Result<()>| {
         for hook in Hook::BOTH {
-            cases.push(Case::new(&format!("{name}_by_{hook}"), move || {
+            cases.push(Case::new(Lane::Together, &format!("{name}_by_{hook}"), move || {
                 play(Scene::prepared(hook, spec(), prepare, configure)?, test)
             }));
         }
@@ -90,47 +91,58 @@ pub(super) fn cases() -> Vec<Case> {
 /// Packets enter the other end of a veth straight away until somebody puts a
 /// queueing discipline in the way, and from then on all pass through that.
 fn a_peer_is_entered() -> Case {
-    Case::new("a_veth_is_passed_over_only_while_nothing_would_miss_it_by_tcx", || {
-        let scene = Scene::new(Hook::Tcx, LabSpec::direct(1), GatewayConfig::watching_gateways)?;
-        play(scene, |scene| {
-            let server = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4, 7)))?;
-            let mut stream = EchoStream::connect(scene.lab.host(), server.address(), PATIENCE)?;
-            let sent = |scene: &Scene, stream: &mut EchoStream| -> Result<[u64; 2]> {
-                let before = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
-                for _ in 0..MANY {
-                    stream.exchange(b"by which way?")?;
+    Case::new(
+        Lane::Together,
+        "a_veth_is_passed_over_only_while_nothing_would_miss_it_by_tcx",
+        || {
+            let scene =
+                Scene::new(Hook::Tcx, LabSpec::direct(1), GatewayConfig::watching_gateways)?;
+            play(scene, |scene| {
+                let server = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4, 7)))?;
+                let mut stream = EchoStream::connect(scene.lab.host(), server.address(), PATIENCE)?;
+                let sent = |scene: &Scene, stream: &mut EchoStream| -> Result<[u64; 2]> {
+                    let before = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
+                    for _ in 0..MANY {
+                        stream.exchange(b"by which way?")?;
+                    }
+                    let after = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
+                    Ok([after[0] - before[0], after[1] - before[1]])
+                };
+                // Programs of clsact are in the way themselves (docs/KERNELS.md).
+                let status = scene.gateway.api().status()?;
+                let mode = status.wans[0].hook_mode.as_deref();
+                let has_tcx = has_tcx(&kernel_release()?)?;
+                ensure!(mode == Some(if has_tcx { "tcx" } else { "clsact" }), "{mode:?}");
+                if !has_tcx {
+                    is_told(scene, false)?;
+                    let queued = sent(scene, &mut stream)?;
+                    ensure!(
+                        queued.iter().all(|&sent| sent >= MANY),
+                        "{queued:?} were sent by devices"
+                    );
+                    return Ok(());
                 }
-                let after = [transmitted(scene, "wan0")?, transmitted(scene, "lan0")?];
-                Ok([after[0] - before[0], after[1] - before[1]])
-            };
-            // Programs of clsact are in the way themselves (docs/KERNELS.md).
-            let status = scene.gateway.api().status()?;
-            let mode = status.wans[0].hook_mode.as_deref();
-            let has_tcx = has_tcx(&kernel_release()?)?;
-            ensure!(mode == Some(if has_tcx { "tcx" } else { "clsact" }), "{mode:?}");
-            if !has_tcx {
+                is_told(scene, true)?;
+                let direct = sent(scene, &mut stream)?;
+                ensure!(
+                    direct.iter().all(|&sent| sent < MANY / 2),
+                    "{direct:?} were sent by devices"
+                );
+                scene.lab.gw().tc("qdisc add dev wan0 root pfifo limit 1000\n\
+                               qdisc add dev lan0 clsact\n")?;
                 is_told(scene, false)?;
                 let queued = sent(scene, &mut stream)?;
                 ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
-                return Ok(());
-            }
-            is_told(scene, true)?;
-            let direct = sent(scene, &mut stream)?;
-            ensure!(direct.iter().all(|&sent| sent < MANY / 2), "{direct:?} were sent by devices");
-            scene.lab.gw().tc("qdisc add dev wan0 root pfifo limit 1000\n\
-                               qdisc add dev lan0 clsact\n")?;
-            is_told(scene, false)?;
-            let queued = sent(scene, &mut stream)?;
-            ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
-            scene.lab.gw().tc("qdisc del dev wan0 root\nqdisc del dev lan0 clsact\n")?;
-            is_told(scene, true)?;
-            reload(scene, scene.config.clone().with("redirect_peer", "off"))?;
-            is_told(scene, false)?;
-            let queued = sent(scene, &mut stream)?;
-            ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
-            Ok(())
-        })
-    })
+                scene.lab.gw().tc("qdisc del dev wan0 root\nqdisc del dev lan0 clsact\n")?;
+                is_told(scene, true)?;
+                reload(scene, scene.config.clone().with("redirect_peer", "off"))?;
+                is_told(scene, false)?;
+                let queued = sent(scene, &mut stream)?;
+                ensure!(queued.iter().all(|&sent| sent >= MANY), "{queued:?} were sent by devices");
+                Ok(())
+            })
+        },
+    )
 }
 
 /// TCX came with Linux 6.6.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Case,
+    Case, Lane,
     change::reload,
     checks,
     explain::json,
@@ -26,6 +26,7 @@ const FLOWS: usize = 12;
 
 pub(super) fn cases() -> Vec<Case> {
     both_hooks(
+        Lane::Together,
         "mwb_why_says_what_then_happens",
         || LabSpec::direct(2),
         |config| config,

@@ -2,11 +2,11 @@
 //! count as the last line.
 
 mod checks;
+mod lanes;
 pub(crate) mod libtest;
 pub(crate) mod report;
 
 use std::process::ExitCode;
-use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -32,6 +32,10 @@ pub struct Args {
     /// Leave out the tests in the network lab, and those in VMs.
     #[arg(long)]
     no_e2e: bool,
+    /// So many tests of the lab at once, of those that may run beside others; 1: each
+    /// alone, in their order. Without it, half as many again as there are processors.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    lanes: Option<u8>,
 }
 
 /// First part of the names of [`checks::ALL`].
@@ -129,7 +133,7 @@ fn run(args: &Args, record: &Record, report: &mut Report) {
     }
 }
 
-/// Runs the lab's tests one at a time: they measure rates and gaps.
+/// Runs the lab's tests.
 fn run_lab(args: &Args, report: &mut Report) {
     let mut cases: Vec<Case> = e2e::cases();
     cases.retain(|case| args.only.wants(case.name()));
@@ -140,9 +144,7 @@ fn run_lab(args: &Args, report: &mut Report) {
     if let Err(error) = build::artifacts() {
         return report.add_failure("build", &error);
     }
-    for case in cases {
-        report.add([case.outcome()]);
-    }
+    lanes::run(cases, args.lanes.map_or_else(lanes::usual, usize::from), report);
 }
 
 /// Builds every test, and with them the agent and its objects: the same
@@ -183,29 +185,26 @@ fn run_binaries(args: &Args, binaries: &[TestBinary], report: &mut Report) {
     }
 }
 
+/// An executable in shares of its tests, one for each worker: in each process one test runs
+/// at a time, as those want that give their thread another network namespace.
 fn run_at_once(work: Vec<(TestBinary, Vec<String>)>, report: &mut Report) {
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(work.len());
-    let queue = Mutex::new(work.into_iter());
-    let (sender, done) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            let (queue, sender) = (&queue, sender.clone());
-            scope.spawn(move || {
-                loop {
-                    let next = queue.lock().map(|mut work| work.next());
-                    let Ok(Some((binary, tests))) = next else { break };
-                    let result = libtest::run(&binary, &tests);
-                    if sender.send((binary, result)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        for (binary, result) in done {
-            add_result(&binary, result, report);
-        }
-    });
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let share = |(binary, tests): (TestBinary, Vec<String>)| {
+        let shares = shares(&tests, workers).into_iter();
+        shares.map(move |tests| (binary.clone(), tests))
+    };
+    lanes::at_once(
+        work.into_iter().flat_map(share).collect(),
+        workers,
+        |(binary, tests)| libtest::run(binary, tests),
+        |(binary, _), result| add_result(&binary, result, report),
+    );
+}
+
+/// Every so-many-th of the tests: those that take long stand side by side. None is empty.
+fn shares(tests: &[String], count: usize) -> Vec<Vec<String>> {
+    let share = |first| tests.iter().skip(first).step_by(count).cloned().collect();
+    (0..count.min(tests.len())).map(share).collect()
 }
 
 fn add_result(binary: &TestBinary, result: Result<Vec<Outcome>>, report: &mut Report) {
@@ -263,6 +262,19 @@ mod tests {
         assert!(!only("e2e/").wants_executables());
         assert!(only("nat").wants_executables());
         assert!(Args::default().wants_executables());
+    }
+
+    #[test]
+    fn every_test_is_in_one_share_and_none_is_empty() {
+        let tests: Vec<String> = (0..7).map(|number| number.to_string()).collect();
+        for count in 1..10 {
+            let shares = shares(&tests, count);
+            assert_eq!(shares.len(), count.min(7));
+            let mut all: Vec<String> = shares.concat();
+            all.sort();
+            assert_eq!(all, tests);
+            assert!(shares.iter().all(|share| share.len() >= 7 / count.min(7)), "{shares:?}");
+        }
     }
 
     #[test]

@@ -3,21 +3,40 @@
 
 use std::process::ExitCode;
 
+use crate::e2e::Ran;
 use crate::outcome::{Outcome, Verdict};
 
 /// All outcomes so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     outcomes: Vec<Outcome>,
+    /// Tests that have failed beside others and passed alone: name, and why they failed.
+    only_alone: Vec<(String, String)>,
 }
 
 impl Report {
     /// Prints and keeps them.
     pub(crate) fn add(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
         for outcome in outcomes {
-            println!("{}", line(&outcome));
+            let alone = self.only_alone.iter().any(|(name, _)| *name == outcome.name);
+            println!("{}{}", line(&outcome), if alone { ": only alone" } else { "" });
             self.outcomes.push(outcome);
         }
+    }
+
+    /// Prints and keeps the outcome of a test of the lab, behind what it printed; of one
+    /// that failed that comes at the end.
+    pub(crate) fn add_ran(&mut self, ran: Ran) {
+        let failed = matches!(ran.outcome.result, Verdict::Failed(_));
+        if !ran.printed.is_empty() && !failed {
+            println!("{}", ran.printed);
+        }
+        self.add([ran.outcome]);
+    }
+
+    /// Notes that a test has failed beside others, and why, which did not when it ran alone.
+    pub(crate) fn note_only_alone(&mut self, name: &str, why: String) {
+        self.only_alone.push((name.to_owned(), why));
     }
 
     /// Adds a failure of what comes before the tests.
@@ -33,6 +52,9 @@ impl Report {
             if let Verdict::Failed(why) = &outcome.result {
                 println!("\n---- {} ----\n{}", outcome.name, why.trim_end());
             }
+        }
+        for (name, why) in &self.only_alone {
+            println!("\n---- {name} failed beside others, and not alone ----\n{}", why.trim_end());
         }
         println!("\n{}", self.count());
         if self.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -58,8 +80,13 @@ impl Report {
                 Verdict::Skipped(_) => skipped += 1,
             }
         }
-        let tail = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
-        format!("{passed} passed, {failed} failed{tail}")
+        let mut text = format!("{passed} passed, {failed} failed");
+        for (count, word) in [(skipped, "skipped"), (self.only_alone.len(), "only alone")] {
+            if count > 0 {
+                text += &format!(", {count} {word}");
+            }
+        }
+        text
     }
 }
 
@@ -81,7 +108,7 @@ mod tests {
             .iter()
             .map(|result| Outcome { name: "n".into(), result: result.clone(), seconds: 0.0 })
             .collect();
-        Report { outcomes }
+        Report { outcomes, ..Report::default() }
     }
 
     #[test]

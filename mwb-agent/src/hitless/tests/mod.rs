@@ -4,6 +4,7 @@
 //! double and die; and what has to hold of it whatever happens.
 
 mod fixed;
+mod memory;
 mod receiver;
 mod scenario;
 mod sender;

@@ -201,6 +201,14 @@ impl Receiver {
         !self.stalls && self.agent.as_ref().is_some_and(|agent| !self.ring.is_empty() || due(agent))
     }
 
+    /// Bytes that the agent holds.
+    pub(super) fn held(&self) -> usize {
+        self.agent.as_ref().map_or(0, |agent| {
+            let ahead: usize = agent.reorder.statistics().map(|(_, held)| held.bytes).sum();
+            ahead + agent.decoder.statistics().memory
+        })
+    }
+
     /// The agent takes what there is and does what is due. Says what it gives back, and what
     /// it tells the far end.
     pub(super) fn turn(&mut self, now: u64) -> (Vec<Back>, Vec<Ack>) {

@@ -145,6 +145,12 @@ impl Sender {
             || self.next_due().is_some_and(|at| at <= now)
     }
 
+    /// Bytes that the agent holds.
+    pub(super) fn held(&self) -> usize {
+        let blocks: usize = self.encoders.values().map(|encoder| encoder.statistics().memory).sum();
+        self.resend.statistics().held_bytes + blocks
+    }
+
     /// When the agent looks again.
     pub(super) fn next_due(&self) -> Option<u64> {
         let looks = (self.resend.statistics().held > 0).then_some(self.looked + LOOK);

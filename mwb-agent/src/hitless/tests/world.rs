@@ -83,6 +83,8 @@ pub(super) struct World {
     pub(super) came: BTreeSet<Place>,
     /// Parity that was sent.
     pub(super) parity: Vec<(Place, Vec<u8>)>,
+    /// Most bytes that the agent of each end held after a turn, the sender's first.
+    pub(super) held: [usize; 2],
 }
 
 /// An IPv4 packet, as far as anybody looks, of no other bytes than any other.
@@ -115,6 +117,7 @@ impl World {
             arrived: BTreeSet::new(),
             came: BTreeSet::new(),
             parity: Vec::new(),
+            held: [0; 2],
             scenario: scenario.clone(),
         };
         world.plan();
@@ -201,6 +204,7 @@ impl World {
                         let at = self.frame(0);
                         self.at(at, Event::ToSend(what));
                     }
+                    self.held[0] = self.held[0].max(self.sender.held());
                 }
                 let next = self.next_turn();
                 if next < self.end {
@@ -210,6 +214,7 @@ impl World {
             Event::ReceiverTurn => {
                 if self.receiver.is_due(self.now) {
                     let (back, acks) = self.receiver.turn(self.now);
+                    self.held[1] = self.held[1].max(self.receiver.held());
                     self.give_back(back);
                     acks.into_iter().for_each(|ack| self.tell(ack));
                 }

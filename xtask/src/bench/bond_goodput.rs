@@ -19,7 +19,7 @@ use super::{
 use crate::lab::{
     BondConfig, BondTables, Direction, Gateway, Lab, LabSpec, LinkSpec, Loss, Server, Shape,
     address::NET4,
-    traffic::{Bulk, Transport, download},
+    traffic::{Bulk, Transport, download, upload},
     wait_until,
 };
 
@@ -61,16 +61,25 @@ struct Case {
     throttled: Option<u64>,
     /// What repairs losses.
     repair: Option<&'static str>,
+    /// An upload in place of a download.
+    up: bool,
     /// How long the links are there before the first download: by then the ends know what
     /// each carries and loses.
     known: Duration,
 }
 
 /// What nothing special is about.
-const PLAIN: Case =
-    Case { name: "", links: &[], seconds: 4, throttled: None, repair: None, known: Duration::ZERO };
+const PLAIN: Case = Case {
+    name: "",
+    links: &[],
+    seconds: 4,
+    throttled: None,
+    repair: None,
+    up: false,
+    known: Duration::ZERO,
+};
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     Case {
         name: "50/20 + 50/20",
         links: &[Link(50, 20, 0.0), Link(50, 20, 0.0)],
@@ -87,6 +96,13 @@ const CASES: [Case; 7] = [
         name: "30/30 + 10/80, 1 % lost",
         links: &[Link(30, 30, 0.01), Link(10, 80, 0.01)],
         seconds: 6,
+        ..PLAIN
+    },
+    Case {
+        name: "up: 30/30 + 10/80, 1 % lost",
+        links: &[Link(30, 30, 0.01), Link(10, 80, 0.01)],
+        seconds: 6,
+        up: true,
         ..PLAIN
     },
     Case {
@@ -329,7 +345,7 @@ fn measure_all(
 fn measure(case: Case, congestion: Option<&'static str>) -> Result<Measured> {
     let mut bond = Bond::start(&case, congestion)?;
     // First, as a user meets it: nothing is known of the links, and none was ever cut.
-    let all = bond.download(&case)?;
+    let all = bond.carry(&case)?;
     let mut alone = Vec::new();
     for (only, &Link(.., loss)) in case.links.iter().enumerate() {
         if loss >= HOPELESS {
@@ -341,11 +357,13 @@ fn measure(case: Case, congestion: Option<&'static str>) -> Result<Measured> {
         let others = (0..case.links.len()).filter(|&index| index != only);
         others.into_iter().try_for_each(|index| bond.lab.wan(index).carrier(false))?;
         bond.wait_for(1)?;
-        alone.push(bond.download(&case)?);
+        alone.push(bond.carry(&case)?);
     }
     drop(bond);
     let act = |lab: &Lab| case.turn(lab);
-    let mptcp = mptcp::measure(&case.spec(), congestion, case.length(), act)?;
+    // It stands beside downloads.
+    let mptcp =
+        if case.up { None } else { mptcp::measure(&case.spec(), congestion, case.length(), act)? };
     Ok(Measured { case, congestion, alone, bond: all, mptcp: mptcp.as_ref().map(Rates::of) })
 }
 
@@ -395,18 +413,15 @@ impl Bond {
         .with_context(|| format!("{}\n{}", self.gateway.log(), self.server.log()))
     }
 
-    fn download(&self, case: &Case) -> Result<Rates> {
+    fn carry(&self, case: &Case) -> Result<Rates> {
         let Self { lab, congestion, .. } = self;
         let turn = || case.turn(lab);
-        let bulk = download(
-            lab.host(),
-            lab.net(),
-            NET4.into(),
-            Transport::Tcp,
-            *congestion,
-            case.length(),
-            turn,
-        )?;
+        let (client, server, length) = (lab.host(), lab.net(), case.length());
+        let bulk = if case.up {
+            upload(client, server, NET4.into(), Transport::Tcp, *congestion, length, turn)?
+        } else {
+            download(client, server, NET4.into(), Transport::Tcp, *congestion, length, turn)?
+        };
         case.turn_back(lab)?;
         Ok(Rates::of(&bulk))
     }

@@ -27,7 +27,7 @@ pub enum Transport {
     Mptcp,
 }
 
-/// A finished download.
+/// What arrived by a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bulk {
     /// Bytes that arrived.
@@ -69,33 +69,97 @@ pub fn download(
     length: Duration,
     meanwhile: impl FnOnce() -> Result<()> + Send,
 ) -> Result<Bulk> {
-    let listener = server.enter(|| {
-        let socket = socket(address, transport)?;
-        socket.set_reuse_address(true)?;
-        if let Some(name) = congestion {
+    let way = Way { client, server, address, transport, congestion, length, up: false };
+    way.carry(meanwhile)
+}
+
+/// Has `client` send to `server` for so long, else as [`download`].
+///
+/// # Errors
+/// As [`download`].
+pub fn upload(
+    client: &Namespace,
+    server: &Namespace,
+    address: IpAddr,
+    transport: Transport,
+    congestion: Option<&str>,
+    length: Duration,
+    meanwhile: impl FnOnce() -> Result<()> + Send,
+) -> Result<Bulk> {
+    let way = Way { client, server, address, transport, congestion, length, up: true };
+    way.carry(meanwhile)
+}
+
+/// One connection, and which way it carries.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    client: &'a Namespace,
+    server: &'a Namespace,
+    address: IpAddr,
+    transport: Transport,
+    congestion: Option<&'a str>,
+    length: Duration,
+    up: bool,
+}
+
+impl Way<'_> {
+    fn carry(self, meanwhile: impl FnOnce() -> Result<()> + Send) -> Result<Bulk> {
+        let listener = self.listen()?;
+        let to = listener.local_addr()?;
+        thread::scope(|scope| {
+            let far = scope.spawn(|| {
+                let (stream, _) = listener.accept().context("nobody connects")?;
+                self.one_end(stream, !self.up)
+            });
+            let near = scope.spawn(|| self.one_end(self.connect(to)?, self.up));
+            let half = Instant::now() + self.length / 2;
+            let act = scope.spawn(move || {
+                thread::sleep(half.saturating_duration_since(Instant::now()));
+                meanwhile()
+            });
+            let near = near.join().map_err(|_| anyhow!("the client panicked"))??;
+            act.join().map_err(|_| anyhow!("what is done meanwhile panicked"))??;
+            let far = far.join().map_err(|_| anyhow!("the server panicked"))??;
+            near.or(far).context("nobody has received")
+        })
+    }
+
+    fn listen(self) -> Result<TcpListener> {
+        self.server.enter(|| {
+            let socket = self.socket(!self.up)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SockAddr::from(SocketAddr::new(self.address, 0)))?;
+            socket.listen(1)?;
+            // Else it would wait for ever for one who cannot connect.
+            socket.set_read_timeout(Some(2 * PATIENCE))?;
+            Ok(TcpListener::from(socket))
+        })
+    }
+
+    fn connect(self, to: SocketAddr) -> Result<TcpStream> {
+        self.client.enter(|| {
+            let socket = self.socket(self.up)?;
+            socket.connect_timeout(&SockAddr::from(to), PATIENCE).context("no connection")?;
+            Ok(TcpStream::from(socket))
+        })
+    }
+
+    fn socket(self, sends: bool) -> Result<Socket> {
+        let socket = socket(self.address, self.transport)?;
+        if let Some(name) = self.congestion.filter(|_| sends) {
             let set = socket.set_tcp_congestion(name.as_bytes());
             set.with_context(|| format!("the kernel has no congestion control {name}"))?;
         }
-        socket.bind(&SockAddr::from(SocketAddr::new(address, 0)))?;
-        socket.listen(1)?;
-        // Else it would wait for ever for one who cannot connect.
-        socket.set_read_timeout(Some(2 * PATIENCE))?;
-        Ok(TcpListener::from(socket))
-    })?;
-    let to = listener.local_addr()?;
-    thread::scope(|scope| {
-        let sender = scope.spawn(move || send(&listener));
-        let receiver = scope.spawn(move || receive(client, to, transport, length));
-        let half = Instant::now() + length / 2;
-        let act = scope.spawn(move || {
-            thread::sleep(half.saturating_duration_since(Instant::now()));
-            meanwhile()
-        });
-        let bulk = receiver.join().map_err(|_| anyhow!("the receiver panicked"))??;
-        act.join().map_err(|_| anyhow!("what is done meanwhile panicked"))??;
-        sender.join().map_err(|_| anyhow!("the sender panicked"))??;
-        Ok(bulk)
-    })
+        Ok(socket)
+    }
+
+    /// Gives what arrived, if this end receives.
+    fn one_end(self, stream: TcpStream, sends: bool) -> Result<Option<Bulk>> {
+        if sends {
+            return send(stream).map(|()| None);
+        }
+        receive(stream, self.length).map(Some)
+    }
 }
 
 fn socket(address: IpAddr, transport: Transport) -> Result<Socket> {
@@ -109,25 +173,14 @@ fn socket(address: IpAddr, transport: Transport) -> Result<Socket> {
 }
 
 /// Until the other end has enough.
-fn send(listener: &TcpListener) -> Result<()> {
-    let (mut stream, _) = listener.accept().context("nobody connects")?;
+fn send(mut stream: TcpStream) -> Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let piece = vec![0x5a; PIECE];
     while stream.write(&piece).is_ok_and(|written| written > 0) {}
     Ok(())
 }
 
-fn receive(
-    client: &Namespace,
-    to: SocketAddr,
-    transport: Transport,
-    length: Duration,
-) -> Result<Bulk> {
-    let mut stream = client.enter(|| {
-        let socket = socket(to.ip(), transport)?;
-        socket.connect_timeout(&SockAddr::from(to), PATIENCE).context("no connection")?;
-        Ok(TcpStream::from(socket))
-    })?;
+fn receive(mut stream: TcpStream, length: Duration) -> Result<Bulk> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let (start, mut bytes, mut piece) = (Instant::now(), 0, vec![0; PIECE]);
     let mut half = None;
@@ -137,7 +190,7 @@ fn receive(
             Ok(count) => bytes += count as u64,
             // A link that loses half of what it gets may be silent for so long.
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error).context("the download breaks"),
+            Err(error) => return Err(error).context("the connection breaks"),
         }
         if half.is_none() && start.elapsed() >= length / 2 {
             half = Some((bytes, start.elapsed()));

@@ -17,7 +17,7 @@ mod udp;
 mod who;
 
 pub use self::{
-    bulk::{Bulk, Transport, download},
+    bulk::{Bulk, Transport, download, upload},
     duplex::{Course, Duplex, DuplexReport},
     fleet::{Fleet, FleetServers, FlowRecord},
     http::{Download, FileServer, content_hash, curl, fetch},

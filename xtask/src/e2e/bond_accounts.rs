@@ -90,7 +90,7 @@ fn every_packet_is_accounted_for(scene: &mut BondScene) -> Result<()> {
     scene.server.kill()?;
     let before = Books::settled(scene)?;
     for wan in 0..PATHS {
-        lose(&scene.lab, wan)?;
+        lose(&scene.lab, wan, 10 * (wan as u64 + 1))?;
     }
     let count = if is_emulated() { 2_000 } else { 12_000 };
     let (mut there, mut back) = (0, 0);
@@ -145,19 +145,18 @@ fn every_packet_is_accounted_for(scene: &mut BondScene) -> Result<()> {
     Ok(())
 }
 
-/// Lets a provider drop packets of the bond, each WAN another part, and count them.
-fn lose(lab: &Lab, wan: usize) -> Result<()> {
-    let percent = wan + 1;
+/// Lets a provider drop so many of a thousand packets of the bond, and count them.
+pub(super) fn lose(lab: &Lab, wan: usize, part: u64) -> Result<()> {
     lab.isp(wan).nft(&format!(
         "table inet lossy {{\n  counter up {{}}\n  counter down {{}}\n  chain forward {{\n    \
          type filter hook forward priority 0;\n    \
-         iifname \"gw0\" udp dport {BOND_PORT} numgen random mod 100 < {percent} counter name up drop\n    \
-         iifname \"up0\" udp sport {BOND_PORT} numgen random mod 100 < {percent} counter name down drop\n  \
+         iifname \"gw0\" udp dport {BOND_PORT} numgen random mod 1000 < {part} counter name up drop\n    \
+         iifname \"up0\" udp sport {BOND_PORT} numgen random mod 1000 < {part} counter name down drop\n  \
          }}\n}}\n"
     ))
 }
 
-fn dropped(lab: &Lab, wan: usize, direction: Direction) -> Result<u64> {
+pub(super) fn dropped(lab: &Lab, wan: usize, direction: Direction) -> Result<u64> {
     let name = match direction {
         Direction::Up => "up",
         Direction::Down => "down",

@@ -135,7 +135,7 @@ fn refused(
 }
 
 /// What `/v1/bond` of an end counts of handshakes under a name.
-fn handshakes(scene: &BondScene, end: End, name: &str) -> Result<u64> {
+pub(super) fn handshakes(scene: &BondScene, end: End, name: &str) -> Result<u64> {
     let api = match end {
         End::Gateway => scene.gateway.api(),
         End::Server => scene.server.api(),
@@ -302,7 +302,7 @@ fn a_flood_costs_nothing(scene: &mut BondScene) -> Result<()> {
 }
 
 /// Messages for the server's agent, given to it or not.
-fn messages(scene: &BondScene) -> Result<u64> {
+pub(super) fn messages(scene: &BondScene) -> Result<u64> {
     Ok(scene.counted(End::Server, "bond_message")?
         + scene.counted(End::Server, "message_limited")?)
 }

@@ -14,13 +14,15 @@ use super::{
     checks,
 };
 use crate::lab::{
-    Family, Lab, LabSpec,
-    traffic::{UdpServer, UdpStream, ping},
+    BondConfig, Family, Lab, LabSpec,
+    traffic::{EchoServer, FileServer, UdpServer, UdpStream, curl, ping, transfer},
     wait_until,
 };
 
 /// MTU of the narrow link, from the IP header on.
 const NARROW: u32 = 1400;
+/// The same where all are narrower than IPv6 needs.
+const NARROWEST: u32 = 1200;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -33,13 +35,48 @@ pub(super) fn cases() -> Vec<Case> {
             play(scene, lengths_are_found)
         }));
     }
+    cases.push(Case::new(Lane::Together, "paths_of_1200_bytes_alone_carry_ipv4", || {
+        let prepare = |lab: &Lab| (0..2).try_for_each(|wan| shrink(lab, wan, NARROWEST));
+        let configure = |config: BondConfig| config.with_gateway("balance", "round_robin");
+        let scene = BondScene::prepared(LabSpec::direct(2), prepare, configure)?;
+        play(scene, ipv4_fits)
+    }));
     cases
 }
 
 /// Makes the second provider's link to the Internet narrow: neither end sees that.
 fn narrow(lab: &Lab) -> Result<()> {
-    lab.isp(1).ip(&format!("link set up0 mtu {NARROW}\n"))?;
-    lab.net().ip(&format!("link set isp1 mtu {NARROW}\n"))
+    shrink(lab, 1, NARROW)
+}
+
+fn shrink(lab: &Lab, wan: usize, mtu: u32) -> Result<()> {
+    lab.isp(wan).ip(&format!("link set up0 mtu {mtu}\n"))?;
+    lab.net().ip(&format!("link set isp{wan} mtu {mtu}\n"))
+}
+
+/// No path takes what any of IPv6 has to fit: IPv4 goes on with shorter packets.
+fn ipv4_fits(scene: &mut BondScene) -> Result<()> {
+    for end in End::BOTH {
+        wait_until("the session takes what its paths do", Duration::from_secs(30), || {
+            let inner = inner(scene, end)?;
+            ensure!((NARROWEST - 100..NARROWEST).contains(&inner), "the {end:?}: {inner} bytes");
+            Ok(true)
+        })?;
+    }
+    let to = checks::FAMILIES[0];
+    let inner = inner(scene, End::Gateway)?;
+    longest_pass(scene, to, inner)?;
+    too_long_is_answered(scene, to, inner)?;
+    // Divided by the sender's own kernel, there and back.
+    let server = UdpServer::start(scene.lab.net(), SocketAddr::new(to, 8))?;
+    let stream = UdpStream { size: 3000, ..UdpStream::new(200, Duration::from_millis(1)) };
+    let report = stream.run(scene.lab.host(), &server)?;
+    let back = report.back.context("echoes were asked for")?;
+    ensure!(report.there.lost + back.lost == 0, "in pieces: {report:?}");
+    let echo = EchoServer::start(scene.lab.net(), SocketAddr::new(to, 7))?;
+    transfer(scene.lab.host(), echo.address(), 5 << 20)?;
+    let files = FileServer::start(scene.lab.net(), SocketAddr::new(to, 80))?;
+    curl(scene.lab.host(), &files.url(5 << 20), &[])?.expect_content(5 << 20)
 }
 
 fn lengths_are_found(scene: &mut BondScene) -> Result<()> {
@@ -54,19 +91,24 @@ fn lengths_are_found(scene: &mut BondScene) -> Result<()> {
     }
     let inner = inner(scene, End::Gateway)?;
     for to in checks::FAMILIES {
-        let headers = if to.is_ipv4() { 20 } else { 40 };
-        // The longest that pass whole, and by round robin go by both.
-        let server = UdpServer::start(scene.lab.net(), SocketAddr::new(to, 7))?;
-        let size = usize::try_from(inner)? - headers - 8;
-        let stream = UdpStream { size, ..UdpStream::new(1000, Duration::from_millis(1)) };
-        let report = stream.run(scene.lab.host(), &server)?;
-        let back = report.back.context("echoes were asked for")?;
-        ensure!(report.there.lost + back.lost == 0, "{to}, {size} bytes: {report:?}");
+        longest_pass(scene, to, inner)?;
         too_long_is_answered(scene, to, inner)?;
     }
     // TCP finds its own length: by its MSS, and in either direction.
     checks::transfers_are_whole(&scene.lab, 5 << 20)?;
     checks::downloads_are_whole(&scene.lab, 5 << 20)
+}
+
+/// Datagrams of the greatest length pass whole, and by round robin go by all paths.
+fn longest_pass(scene: &BondScene, to: IpAddr, inner: u32) -> Result<()> {
+    let headers = if to.is_ipv4() { 20 } else { 40 };
+    let server = UdpServer::start(scene.lab.net(), SocketAddr::new(to, 7))?;
+    let size = usize::try_from(inner)? - headers - 8;
+    let stream = UdpStream { size, ..UdpStream::new(1000, Duration::from_millis(1)) };
+    let report = stream.run(scene.lab.host(), &server)?;
+    let back = report.back.context("echoes were asked for")?;
+    ensure!(report.there.lost + back.lost == 0, "{to}, {size} bytes: {report:?}");
+    Ok(())
 }
 
 /// The longest inner packet that an end's session takes.

@@ -11,7 +11,7 @@ use super::{
     checks,
 };
 use crate::lab::{
-    Family, LabSpec,
+    Family, LabSpec, LinkSpec, Loss, Shape,
     address::{
         HOST4, HOST6, INNER_GATEWAY4, INNER_GATEWAY6, INNER_SERVER4, INNER_SERVER6, SERVER4,
     },
@@ -75,7 +75,7 @@ pub(super) fn cases() -> Vec<Case> {
     for paths in [2, 3, 8] {
         cases.push(Case::new(
             Lane::Alone,
-            &format!("datagrams_arrive_once_over_{paths}_paths"),
+            &format!("tcp_and_datagrams_are_whole_over_{paths}_paths"),
             move || {
                 let scene = BondScene::new(LabSpec::direct(paths), |config| {
                     config.with_gateway("balance", "round_robin")
@@ -84,6 +84,19 @@ pub(super) fn cases() -> Vec<Case> {
             },
         ));
     }
+    cases.push(Case::new(Lane::Together, "transfers_by_a_good_and_a_bad_link_are_whole", || {
+        let link = |rate, delay, loss| {
+            let link = LinkSpec::new(rate, Duration::from_millis(delay)).with_loss(loss);
+            Shape { up: link.clone(), down: link, ..Shape::default() }
+        };
+        let spec = LabSpec::shaped([
+            link(30_000_000, 30, Loss::None),
+            link(10_000_000, 80, Loss::Random(0.01)),
+        ]);
+        // Up and down at the same time.
+        let scene = BondScene::new(spec, |config| config)?;
+        play(scene, |scene| checks::transfers_are_whole(&scene.lab, 2 << 20))
+    }));
     cases
 }
 
@@ -110,6 +123,11 @@ fn all_traffic_crosses(scene: &mut BondScene) -> Result<()> {
     for to in checks::FAMILIES {
         scene.datagrams_arrive_once(to, 1000)?;
     }
+    nothing_is_wrong(scene)
+}
+
+/// Neither end has refused anything of the other.
+fn nothing_is_wrong(scene: &BondScene) -> Result<()> {
     for end in End::BOTH {
         for wrong in ["bad_check", "bond_malformed", "unknown_session", "replayed", "inner_source"]
         {
@@ -170,6 +188,28 @@ fn all_paths_carry(scene: &mut BondScene, paths: usize) -> Result<()> {
         for (wan, (after, before)) in sent(scene, end)?.into_iter().zip(before).enumerate() {
             let carried = after - before;
             ensure!(carried * 10 >= share * 9, "WAN {wan} carried {carried} from the {end:?}");
+        }
+    }
+    tcp_is_whole(scene, paths)?;
+    nothing_is_wrong(scene)
+}
+
+/// Both ways, by all paths.
+fn tcp_is_whole(scene: &BondScene, paths: usize) -> Result<()> {
+    const BYTES: u64 = 3 << 20;
+    let data = |end: End| -> Result<Vec<u64>> {
+        let bytes = (0..paths).map(|wan| Ok(scene.path(end, wan)?.state.sent_bytes));
+        bytes.collect()
+    };
+    let before = End::BOTH.map(data);
+    checks::transfers_are_whole(&scene.lab, BYTES)?;
+    checks::downloads_are_whole(&scene.lab, BYTES)?;
+    for (end, before) in End::BOTH.into_iter().zip(before) {
+        // Of both families.
+        let least = 2 * BYTES / paths as u64 / 2;
+        for (wan, (after, before)) in data(end)?.into_iter().zip(before?).enumerate() {
+            let carried = after - before;
+            ensure!(carried > least, "WAN {wan} carried {carried} bytes of TCP from the {end:?}");
         }
     }
     Ok(())

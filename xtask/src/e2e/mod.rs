@@ -24,13 +24,18 @@ mod bond_attacks;
 mod bond_audit;
 mod bond_classes;
 mod bond_cuts;
+mod bond_floods;
 mod bond_handshakes;
+mod bond_leaves;
+mod bond_loss;
 mod bond_metered;
 mod bond_mtu;
 mod bond_order;
 mod bond_parity;
 mod bond_restarts;
 mod bond_scene;
+mod bond_shares;
+mod bond_small;
 mod bond_stripe;
 mod bond_traffic;
 mod change;
@@ -194,7 +199,12 @@ pub fn cases() -> Vec<Case> {
         bond_classes::cases(),
         bond_metered::cases(),
         bond_restarts::cases(),
+        bond_leaves::cases(),
+        bond_shares::cases(),
+        bond_loss::cases(),
+        bond_small::cases(),
         bond_handshakes::cases(),
+        bond_floods::cases(),
         bond_attacks::cases(),
         bond_audit::cases(),
         bond_mtu::cases(),

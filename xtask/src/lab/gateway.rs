@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Lab, agent::Agent, config::AgentConfig, is_emulated};
+use super::{Lab, agent::Agent, config::AgentConfig};
 
-/// How long an agent may take until it answers and its WANs are up. An emulated
-/// machine puts a dozen programs before its verifier, on cores that others may use too.
+/// How long an agent may take until it answers and its WANs are up: it puts a dozen
+/// programs before the verifier, on processors that others use too.
 #[must_use]
 pub fn start_limit() -> Duration {
-    Duration::from_secs(if is_emulated() { 60 } else { 20 })
+    Duration::from_secs(60)
 }
 
 /// Configuration of a steering gateway, as [`AgentConfig::new`] makes it.

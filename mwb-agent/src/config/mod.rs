@@ -20,6 +20,7 @@ mod error;
 mod fec;
 mod forwards;
 mod health;
+mod health_read;
 mod history;
 mod hours;
 mod names;
@@ -32,6 +33,7 @@ mod read;
 mod reader;
 mod role;
 mod schema;
+mod schema_health;
 mod schema_policy;
 mod terms;
 #[cfg(test)]

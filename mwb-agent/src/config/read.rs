@@ -8,7 +8,7 @@ use super::classes::read_classes;
 use super::ends::{read_bond, read_server};
 use super::fec::read_fec;
 use super::forwards::check_room;
-use super::health::read_health;
+use super::health_read::read_health;
 use super::history::read_history;
 use super::notify::read_notify;
 use super::policy_read::{World, read_policy};

@@ -98,11 +98,11 @@ mod tests {
         assert_eq!(
             table(&status, &PLAIN),
             "\
-RULE    MATCHES                       DOES                        NOW               LEAVES BY        HITS
-voip    protocol: udp, port: 5060     use: fiber                  counts            fiber           1,234
+RULE    MATCHES                        DOES                        NOW               LEAVES BY        HITS
+voip    protocol: udp, port: 5060      use: fiber                  counts            fiber           1,234
 rule-2  everything, time: {days: mon}  use: block                  counts in 1h 30m  -                   0
-c       everything                    use: dsl                    counts            lte (fallback)      0
-d       everything                    use: dsl, fallback: strict  counts            none                0
+c       everything                     use: dsl                    counts            lte (fallback)      0
+d       everything                     use: dsl, fallback: strict  counts            none                0
 "
         );
     }

@@ -12,18 +12,38 @@ use crate::health::plan::{Echo, Kind, Plan, Question, Way};
 /// # Errors
 /// What cannot be asked so, and why: a file with certificates that is not there.
 pub(super) fn plans(config: &Config) -> Result<Vec<Plan>, String> {
-    let of = |wan: &Wan| {
-        let wrong =
-            |error: &dyn std::fmt::Display| format!("the checks of WAN {}: {error}", wan.name);
-        let plan = plan(&wan.health).map_err(|error| wrong(&error))?;
-        if wan.metered {
-            Pace::new(Settings::default())
-                .budget(wan.health.metered_budget, plan.bytes())
-                .map_err(|error| wrong(&error))?;
-        }
-        Ok(plan)
-    };
-    config.wans.iter().map(of).collect()
+    config.wans.iter().map(of_wan).collect()
+}
+
+/// The same for a start, which nothing of that may stop: such WANs are asked by `ping`. And
+/// what is said of them.
+pub(super) fn plans_anyhow(config: &Config) -> (Vec<Plan>, Vec<String>) {
+    let mut errors = Vec::new();
+    let plans = config.wans.iter().map(|wan| {
+        of_wan(wan).unwrap_or_else(|error| {
+            errors.push(error);
+            let Health { quorum, per_round, timeout, .. } = wan.health;
+            Plan { ways: vec![ping(&wan.health)], quorum, per_round, timeout }
+        })
+    });
+    (plans.collect(), errors)
+}
+
+fn of_wan(wan: &Wan) -> Result<Plan, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("the checks of WAN {}: {error}", wan.name);
+    let plan = plan(&wan.health).map_err(|error| wrong(&error))?;
+    if wan.metered {
+        Pace::new(Settings::default())
+            .budget(wan.health.metered_budget, plan.bytes())
+            .map_err(|error| wrong(&error))?;
+    }
+    Ok(plan)
+}
+
+fn ping(health: &Health) -> Way {
+    let ping = health.ping;
+    let echo = Echo { count: ping.count, size: ping.size, dont_fragment: ping.dont_fragment };
+    Way::Ping { echo, targets: health.targets.clone() }
 }
 
 fn plan(health: &Health) -> Result<Plan, methods::Invalid> {
@@ -47,9 +67,7 @@ fn plan(health: &Health) -> Result<Plan, methods::Invalid> {
     let auto = health.method == HealthMethod::Auto;
     if health.method == HealthMethod::Ping || auto && !health.targets.is_empty() || ways.is_empty()
     {
-        let ping = health.ping;
-        let echo = Echo { count: ping.count, size: ping.size, dont_fragment: ping.dont_fragment };
-        ways.insert(0, Way::Ping { echo, targets: health.targets.clone() });
+        ways.insert(0, ping(health));
     }
     let (quorum, per_round, timeout) = (health.quorum, health.per_round, health.timeout);
     Ok(Plan { ways, quorum, per_round, timeout })

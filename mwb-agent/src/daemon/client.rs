@@ -47,8 +47,11 @@ impl Client {
         let addresses: Vec<SocketAddr> =
             found.map_err(|error| format!("{host} cannot be found: {error}"))?.collect();
         let mut failure = format!("{host} has no address");
+        // One that says nothing leaves time for the next.
+        let share = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         for to in addresses {
-            match TcpStream::connect(to).await {
+            let connecting = tokio::time::timeout(share, TcpStream::connect(to)).await;
+            match connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
                 Ok(stream) if url.scheme() == "https" => {
                     let stream = self.tls.open(stream, to, bare, timeout).await;
                     return talk(stream.map_err(|bad| bad.to_string())?, request).await;

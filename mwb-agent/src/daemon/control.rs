@@ -331,7 +331,7 @@ impl Control {
 
 /// The state that is acted upon: of a WAN that is only observed what checks find is
 /// told, but what its device says counts.
-fn acted_upon(wan: &Wan, configured: &config::Wan) -> State {
+pub(super) fn acted_upon(wan: &Wan, configured: &config::Wan) -> State {
     let by_device = matches!(wan.reason, Reason::CarrierLost | Reason::DeviceMissing);
     if configured.health.observe && !by_device { State::Up } else { wan.state }
 }

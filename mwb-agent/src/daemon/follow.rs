@@ -15,6 +15,7 @@ use super::start::random;
 use super::{DECIDE, SWEEP};
 use crate::config::{Config, Health, Role, Wan};
 use crate::dataplane::Tables;
+use crate::events::EventKind;
 use crate::flows::{Sweeper, Timeouts, Usage};
 use crate::health::machine::Settings;
 use crate::health::prober::Prober;
@@ -82,8 +83,13 @@ impl Followers {
             };
             let (up, down) = (of(&totals.up), of(&totals.down));
             // Each time, though nothing has passed: that is known then.
-            let passed =
-                Passed { out: up.packets, back: down.packets, syns: up.syns, answers: down.syns };
+            let passed = Passed {
+                out: up.packets,
+                back: down.packets,
+                syns: up.syns,
+                answers: down.syns,
+                turned: up.turned,
+            };
             probed.passed.send_replace(passed);
         }
     }
@@ -95,15 +101,11 @@ impl Followers {
         tell(&self.timeouts, timeouts(config));
         tell(&self.counted, control.paths());
         tell(&self.devices, watched(config));
-        let plans = match asking::plans(config) {
-            Ok(plans) => plans,
-            Err(error) => {
-                // It was tried before the configuration was taken: what is missing now was
-                // there then.
-                tracing::error!(error, "WANs are checked as before");
-                return;
-            }
-        };
+        let (plans, errors) = asking::plans_anyhow(config);
+        for error in errors {
+            let message = "a WAN is asked by ping, as it cannot be asked as it should be";
+            control.bus.publish(EventKind::System, None, message, error);
+        }
         let mut probed = BTreeMap::new();
         let wans = control.watched().into_iter().zip(&config.wans).zip(plans);
         for (((path, start, link), wan), plan) in wans {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::control::Control;
+use super::control::{Control, acted_upon};
 use crate::api::change::{Done, Refusal};
 use crate::config::units::show_duration;
 use crate::config::{Config, Wan};
@@ -60,7 +60,7 @@ impl Control {
         else {
             return Err(Refusal::Failed(format!("{name} is not there")));
         };
-        if !wan.state.is_usable() {
+        if !acted_upon(wan, configured).is_usable() {
             let (state, reason) = (wan.state.name(), &wan.reason);
             return Err(Refusal::Conflict(format!("{name} is {state}: {reason}")));
         }

@@ -104,9 +104,9 @@ pub enum Error {
     /// Who may change something could not be said.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The past cannot be kept.
-    #[error(transparent)]
-    History(#[from] crate::store::Error),
+    /// Webhooks cannot be called.
+    #[error("{0}")]
+    Client(String),
     /// Nobody can be told.
     #[error(transparent)]
     Notify(#[from] crate::notify::NotifyError),
@@ -124,9 +124,6 @@ pub enum Error {
     /// LAN ports that are not there.
     #[error("no such device: {0} (lan); these are there: {1}")]
     LanMissing(String, String),
-    /// WANs that cannot be checked as they should be.
-    #[error("{0}")]
-    Checks(String),
     /// The system refused something that the daemon needs.
     #[error("{what}: {source}")]
     System {
@@ -163,13 +160,12 @@ pub async fn run(
     if let Some((missing, there)) = Control::missing_lan(&config, &first) {
         return Err(Error::LanMissing(missing, there));
     }
-    asking::plans(&config).map_err(Error::Checks)?;
     let missing = |wan: &&crate::config::Wan| first.device(&wan.device).is_none();
     if config.wans.iter().all(|wan| missing(&wan)) {
         tracing::warn!("not one WAN device is there yet; waiting for them");
     }
     advice::tell(&bus, &config);
-    let mut past = Past::start(config.history.as_ref())?;
+    let mut past = Past::start(config.history.as_ref(), &bus);
     let telling = Telling::start(&bus, &config).await?;
 
     let plane = DataPlane::open(options)?;
@@ -251,12 +247,6 @@ pub async fn run(
                 changer.expire(&mut live, Instant::now());
                 Ok(())
             }
-            Some(report) = reports.recv() => {
-                if let Some((_, wan)) = control.wan(report.path) {
-                    past.enter(&wan.name, &report);
-                }
-                control.report(report)
-            }
             Ok(()) = network.changed() => {
                 let now = network.borrow_and_update().clone();
                 // A carrier that is gone is gone at once, whatever takes long here.
@@ -273,6 +263,13 @@ pub async fn run(
             Some(shortage) = shortages.recv() => {
                 control.exhausted(&shortage);
                 Ok(())
+            }
+            // Behind what is rarer: there may always be one.
+            Some(report) = reports.recv() => {
+                if let Some((_, wan)) = control.wan(report.path) {
+                    past.enter(&wan.name, &report);
+                }
+                control.report(report)
             }
             _ = decide.tick() => control.decide(Instant::now()),
             _ = look.tick() => {
@@ -335,6 +332,7 @@ impl Configurable for Live<'_> {
         if let Some((missing, there)) = Control::missing_lan(new, self.network) {
             return Err(Refusal::Wrong(Error::LanMissing(missing, there).to_string()));
         }
+        telling::check(new).map_err(Refusal::Wrong)?;
         asking::plans(new).map(drop).map_err(Refusal::Wrong)
     }
 

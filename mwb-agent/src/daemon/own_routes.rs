@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::control::Control;
+use super::control::{Control, acted_upon};
 use super::own_rules::kernel_rules;
 use crate::config::{Config, Gateway, Role};
 use crate::events::{Bus, EventKind};
-use crate::net::{Device, Requests, Snapshot, Tables, WanTable, Wanted};
+use crate::net::{Device, Error, KernelRule, Requests, Snapshot, Tables, WanTable, Wanted};
 
 /// Time between two looks whether all is still there: nobody says when a rule goes.
 const LOOK: Duration = Duration::from_secs(5);
@@ -61,8 +61,9 @@ impl OwnRoutes {
 }
 
 fn of_control(control: &Control, network: &Snapshot) -> Wanted {
-    let wans = control.wans.iter().map(|wan| (wan.path, wan.state.is_usable()));
     let config = &control.config;
+    let wans = control.wans.iter().zip(&config.wans);
+    let wans = wans.map(|(wan, of)| (wan.path, acted_upon(wan, of).is_usable()));
     let path = |name: &str| {
         let mut wans = control.wans.iter().zip(&config.wans);
         wans.find(|(_, configured)| configured.name == name).map(|(wan, _)| wan.path)
@@ -173,9 +174,9 @@ async fn keep(requests: Requests, mut wanted: watch::Receiver<Wanted>, bus: Bus)
                 told = None;
             }
             Err(error) => {
-                // Without the rules that were handed in, those for sockets still stand.
-                if !now.rules.is_empty() {
-                    let least = Wanted { rules: Vec::new(), ..now };
+                // As much as there can be: those for sockets stand without the policy's.
+                if let Some(rules) = without(&error, &now.rules) {
+                    let least = Wanted { rules, ..now };
                     if let Err(error) = Tables::ensure(&requests, &least).await {
                         tracing::debug!(%error, "nor without rules of the policy");
                     }
@@ -183,6 +184,20 @@ async fn keep(requests: Requests, mut wanted: watch::Receiver<Wanted>, bus: Bus)
                 tell(&bus, &mut told, error.to_string());
             }
         }
+    }
+}
+
+/// The rules of the policy but for those that are refused; `None` if they are not to blame:
+/// then those that stand stay.
+fn without(error: &Error, rules: &[KernelRule]) -> Option<Vec<KernelRule>> {
+    match error {
+        Error::NoDscp => Some(rules.iter().filter(|rule| rule.dscp.is_none()).cloned().collect()),
+        Error::Rule { index, .. } => {
+            let others = rules.iter().enumerate().filter(|(place, _)| place != index);
+            Some(others.map(|(_, rule)| rule.clone()).collect())
+        }
+        Error::TooManyRules(_) => Some(Vec::new()),
+        _ => None,
     }
 }
 

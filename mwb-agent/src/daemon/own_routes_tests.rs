@@ -143,3 +143,14 @@ fn what_is_wrong_is_told_once() {
     let reasons: Vec<String> = bus.since(0).into_iter().map(|event| event.reason).collect();
     assert_eq!(reasons, ["a", "b"]);
 }
+
+#[test]
+fn only_rules_that_are_to_blame_are_left_out() {
+    let rule = |dscp| KernelRule { dscp, ..KernelRule::default() };
+    let rules = [rule(None), rule(Some(46)), rule(None)];
+    let left = |error| without(&error, &rules).map(|rules| rules.len());
+    assert_eq!(left(Error::NoDscp), Some(2));
+    assert_eq!(left(Error::Rule { index: 0, why: String::new() }), Some(2));
+    assert_eq!(left(Error::TooManyRules(3)), Some(0));
+    assert_eq!(left(Error::Ipv6Off("wan0".to_owned())), None);
+}

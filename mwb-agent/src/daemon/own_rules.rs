@@ -3,7 +3,7 @@
 //!
 //! Must not know: netlink.
 
-use ipnet::IpNet;
+use std::ops::RangeInclusive;
 
 use crate::config::{Fallback, Policy, PolicyAction, PolicyMatch};
 use crate::net::{KernelAction, KernelRule};
@@ -11,6 +11,10 @@ use crate::net::{KernelAction, KernelRule};
 /// More rules than there is room for are refused by whoever lays them down; none need be
 /// made beyond that.
 const MOST: usize = 2_000;
+/// The kernel takes no port above it.
+const LAST_PORT: u16 = u16::MAX - 1;
+/// Protocols that have ports: TCP, UDP, SCTP.
+const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
 /// The policy as rules of the kernel, in its order. `path` knows the id of a WAN by its
 /// name, `is_active` whether the rule of that place counts at this time. Rules by MAC are
@@ -42,45 +46,84 @@ pub(super) fn kernel_rules(
     rules
 }
 
-/// One rule for each combination of what is listed: the kernel's take one of each.
+/// One rule for each combination of what is listed: the kernel's take one of each. What it
+/// cannot have is left out: port 65535, and IP protocol 0, which it takes for any.
 fn selections(matches: &PolicyMatch) -> Vec<KernelRule> {
+    let has_ports = !matches.ports.is_empty() || !matches.source_ports.is_empty();
+    // The kernel looks for ports where the protocol is said only.
+    let protocols: &[u8] =
+        if has_ports && matches.protocols.is_empty() { &WITH_PORTS } else { &matches.protocols };
+    let protocols = protocols.iter().map(|number| (*number != 0).then_some(*number));
+    let range = |range: &RangeInclusive<u16>| {
+        let pair = (*range.start(), (*range.end()).min(LAST_PORT));
+        (pair.0 <= pair.1).then_some(pair)
+    };
     let mut rules = vec![KernelRule::default()];
-    each(&mut rules, &matches.source, |rule, net| rule.from = Some(*net));
-    each(&mut rules, &matches.destination, |rule, net| rule.to = Some(*net));
-    each(&mut rules, &matches.protocols, |rule, number| rule.protocol = Some(*number));
-    let range = |range: &std::ops::RangeInclusive<u16>| (*range.start(), *range.end());
-    each(&mut rules, &matches.source_ports, |rule, ports| rule.source_ports = Some(range(ports)));
-    each(&mut rules, &matches.ports, |rule, ports| rule.ports = Some(range(ports)));
-    each(&mut rules, &matches.dscps, |rule, dscp| rule.dscp = Some(*dscp));
-    each(&mut rules, &matches.lan, |rule, lan| rule.device_in = Some(lan.clone()));
-    each(&mut rules, &matches.marks, |rule, mark| rule.mark = Some((*mark, u32::MAX)));
-    // A pair of families has no packet.
-    let is_mixed = |from: &IpNet, to: &IpNet| from.addr().is_ipv4() != to.addr().is_ipv4();
-    rules.retain(|rule| !rule.from.zip(rule.to).is_some_and(|(from, to)| is_mixed(&from, &to)));
+    each(&mut rules, matches.source.iter().map(|net| Some(*net)), |rule, net| {
+        rule.from = Some(net);
+        true
+    });
+    each(&mut rules, matches.destination.iter().map(|net| Some(*net)), |rule, net| {
+        rule.to = Some(net);
+        // A pair of families has no packet.
+        rule.from.is_none_or(|from| from.addr().is_ipv4() == net.addr().is_ipv4())
+    });
+    each(&mut rules, protocols, |rule, number| {
+        rule.protocol = Some(number);
+        true
+    });
+    each(&mut rules, matches.source_ports.iter().map(range), |rule, ports| {
+        rule.source_ports = Some(ports);
+        true
+    });
+    each(&mut rules, matches.ports.iter().map(range), |rule, ports| {
+        rule.ports = Some(ports);
+        true
+    });
+    each(&mut rules, matches.dscps.iter().map(|dscp| Some(*dscp)), |rule, dscp| {
+        rule.dscp = Some(dscp);
+        true
+    });
+    each(&mut rules, matches.lan.iter().map(Some), |rule, lan| {
+        rule.device_in = Some(lan.clone());
+        true
+    });
+    each(&mut rules, matches.marks.iter().map(|mark| Some(*mark)), |rule, mark| {
+        rule.mark = Some((mark, u32::MAX));
+        true
+    });
     rules
 }
 
-/// Has each rule once for each of the values; once as it is without any.
-fn each<T>(rules: &mut Vec<KernelRule>, values: &[T], set: impl Fn(&mut KernelRule, &T)) {
+/// Has each rule once for each of the values; once as it is if nothing is listed. `set` says
+/// whether there is such a packet; a value that is `None` has no rule.
+fn each<T: Clone>(
+    rules: &mut Vec<KernelRule>,
+    values: impl Iterator<Item = Option<T>>,
+    set: impl Fn(&mut KernelRule, T) -> bool,
+) {
+    let values: Vec<Option<T>> = values.collect();
     if values.is_empty() {
         return;
     }
-    let before = std::mem::take(rules);
-    for rule in before {
-        for value in values {
+    for rule in std::mem::take(rules) {
+        for value in values.iter().flatten() {
             // Beyond what is taken in the end nothing need be kept.
             if rules.len() > MOST {
                 return;
             }
             let mut one = rule.clone();
-            set(&mut one, value);
-            rules.push(one);
+            if set(&mut one, value.clone()) {
+                rules.push(one);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
     use crate::config::{Outlet, PolicyRule};
 
@@ -158,6 +201,41 @@ mod tests {
             },
         ];
         assert_eq!(rules, expected);
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_have_is_left_out() {
+        let made = |matches| {
+            let policy = Policy { rules: vec![rule(matches, PolicyAction::Block)] };
+            kernel_rules(&policy, path, |_| true)
+        };
+        let ports = made(PolicyMatch {
+            ports: vec![1024..=65535, 65535..=65535],
+            ..PolicyMatch::default()
+        });
+        let parts: Vec<_> = ports.iter().map(|rule| (rule.protocol, rule.ports)).collect();
+        let all = Some((1024, 65534));
+        assert_eq!(parts, [(Some(6), all), (Some(17), all), (Some(132), all)]);
+        let any = made(PolicyMatch { protocols: vec![0, 47], ..PolicyMatch::default() });
+        assert_eq!(any.iter().map(|rule| rule.protocol).collect::<Vec<_>>(), [Some(47)]);
+        assert_eq!(made(PolicyMatch { protocols: vec![0], ..PolicyMatch::default() }), []);
+    }
+
+    #[test]
+    fn pairs_of_families_take_no_room() {
+        let nets = |v6: bool| {
+            (0..1000u32).map(move |n| match v6 {
+                false => net(&format!("10.{}.{}.0/24", n / 256, n % 256)),
+                true => net(&format!("2001:db8:{n:x}::/48")),
+            })
+        };
+        let matches = PolicyMatch {
+            source: nets(false).chain(nets(true)).collect(),
+            destination: vec![net("192.0.2.0/24")],
+            ..PolicyMatch::default()
+        };
+        let policy = Policy { rules: vec![rule(matches, PolicyAction::Block)] };
+        assert_eq!(kernel_rules(&policy, path, |_| true).len(), 1000);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::api::Unavailable;
 use crate::api::past::{History, HistoryQuery, StateChange, Stretch};
 use crate::config;
 use crate::events::{Bus, EventKind};
-use crate::health::{Ended, Kind, Report, State};
+use crate::health::{Ended, Kind, Reason, Report, State};
 use crate::store::{
     self, Change, Error, Moment, Outcome, Period, Retention, Round, Settings, Tally, Writer, chart,
 };
@@ -27,6 +27,8 @@ const LISTED: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Past {
     kept: Option<Kept>,
+    /// Why nothing is kept, though it should be.
+    refused: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,15 +41,25 @@ struct Kept {
 
 impl Past {
     /// Begins to keep what the configuration wants kept.
-    pub(super) fn start(history: Option<&config::History>) -> Result<Self, Error> {
+    /// Where that cannot be, says so: packets do not wait for a disk.
+    pub(super) fn start(history: Option<&config::History>, bus: &Bus) -> Self {
         let Some(config::History { file, fine, medium, coarse, changes }) = history else {
-            return Ok(Self::default());
+            return Self::default();
         };
         let retention =
             Retention { raw: *fine, five_minutes: *medium, hours: *coarse, changes: *changes };
         let settings = Settings { path: file.clone(), retention, queue: QUEUE };
-        let writer = Writer::start(settings)?;
-        Ok(Self { kept: Some(Kept { file: file.clone(), writer, error: None }) })
+        match Writer::start(settings) {
+            Ok(writer) => {
+                let kept = Kept { file: file.clone(), writer, error: None };
+                Self { kept: Some(kept), refused: None }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                bus.publish(EventKind::History, None, "no history is kept", why.clone());
+                Self { kept: None, refused: Some(why) }
+            }
+        }
     }
 
     /// Keeps what a report says about a WAN.
@@ -63,9 +75,13 @@ impl Past {
             writer.record(Round { wan: wan.clone(), method, at, outcome });
         }
         if let Some(transition) = &report.transition {
+            // What its device says, no method has found.
+            let by_device =
+                matches!(transition.reason, Reason::CarrierLost | Reason::DeviceMissing);
+            let by = report.asking.by.filter(|_| !by_device);
             writer.state(Change {
                 wan,
-                method: report.asking.by.map_or("", Kind::name).into(),
+                method: by.map_or("", Kind::name).into(),
                 at,
                 from: kept_state(transition.from),
                 to: kept_state(transition.to),
@@ -108,9 +124,13 @@ impl Past {
     /// Answers a question. Reads the disk.
     pub(super) fn ask(&self, query: &HistoryQuery) -> Result<History, Unavailable> {
         let Some(kept) = &self.kept else {
-            let why = "nothing is kept: add a section `history` to the configuration and restart \
-                       the agent";
-            return Err(Unavailable(why.to_owned()));
+            let why = match &self.refused {
+                Some(why) => format!("nothing is kept: {why}; mend that, and restart the agent"),
+                None => "nothing is kept: add a section `history` to the configuration and \
+                         restart the agent"
+                    .to_owned(),
+            };
+            return Err(Unavailable(why));
         };
         let failed = |error: Error| Unavailable(error.to_string());
         let reader = match store::reader(&kept.file) {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mwb_common::maps::{Direction, PATH_SLOTS};
-use mwb_common::reason::Verdict;
+use mwb_common::reason::{Reason, Verdict};
 
 use crate::dataplane::{CounterRow, Error, Forwarded, Tables};
 
@@ -17,6 +17,8 @@ pub(super) struct Total {
     pub(super) bytes: u64,
     /// TCP connections asked for, or such questions answered; not known of single rows.
     pub(super) syns: u64,
+    /// Packets that were turned round and did not leave; not known of single rows.
+    pub(super) turned: u64,
 }
 
 /// What was forwarded, by path id.
@@ -40,10 +42,10 @@ impl Totals {
         let mut totals = Self::zero();
         for &path in paths {
             for direction in Direction::ALL {
-                let Forwarded { packets, bytes, syns } =
+                let Forwarded { packets, bytes, syns, turned } =
                     tables.forwarded(direction, path, bonded)?;
                 if let Some(total) = totals.of_direction(direction).get_mut(usize::from(path)) {
-                    *total = Total { packets, bytes, syns };
+                    *total = Total { packets, bytes, syns, turned };
                 }
             }
         }
@@ -61,7 +63,9 @@ impl Totals {
     pub(super) fn of(rows: &[CounterRow], bonded: bool) -> Self {
         let mut totals = Self::zero();
         let counts = |row: &&CounterRow| {
-            row.reason.verdict() == Verdict::Forward && (bonded || !row.reason.is_of_bond())
+            row.reason.verdict() == Verdict::Forward
+                && row.reason != Reason::Hairpinned
+                && (bonded || !row.reason.is_of_bond())
         };
         for row in rows.iter().filter(counts) {
             if let Some(total) = totals.of_direction(row.direction).get_mut(usize::from(row.path)) {
@@ -132,8 +136,6 @@ impl Rates {
 mod tests {
     use std::time::Duration;
 
-    use mwb_common::reason::Reason;
-
     use super::*;
 
     fn row(direction: Direction, path: u8, reason: Reason, bytes: u64) -> CounterRow {
@@ -151,10 +153,13 @@ mod tests {
             row(Direction::Out, 1, Reason::Bonded, 2000),
         ];
         let totals = Totals::of(&rows, false);
-        assert_eq!(totals.up[1], Total { packets: 4, bytes: 4000, syns: 0 });
-        assert_eq!(totals.down[1], Total { packets: 5, bytes: 5000, syns: 0 });
+        assert_eq!(totals.up[1], Total { packets: 4, bytes: 4000, syns: 0, turned: 0 });
+        assert_eq!(totals.down[1], Total { packets: 5, bytes: 5000, syns: 0, turned: 0 });
         assert_eq!(totals.down[2], Total::default());
-        assert_eq!(Totals::of(&rows, true).up[1], Total { packets: 6, bytes: 6000, syns: 0 });
+        assert_eq!(
+            Totals::of(&rows, true).up[1],
+            Total { packets: 6, bytes: 6000, syns: 0, turned: 0 }
+        );
     }
 
     #[test]

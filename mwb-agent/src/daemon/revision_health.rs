@@ -1,5 +1,7 @@
 //! What is different between two ways to watch WANs, and to tell of them, in words. Pure.
 
+use url::Url;
+
 use super::revision::{NEEDS_RESTART, Revision, listed, shown, time, word};
 use crate::config::units::{show_duration, show_percent, show_size};
 use crate::config::{Degraded, Dns, Exec, Health, Http, Notify, Ping, Receiver, Tcp, ToldBy};
@@ -42,13 +44,11 @@ pub(super) fn compare(out: &mut Vec<String>, key: &str, old: &Health, new: &Heal
     word(out, &name("ping.count"), old.ping.count, *count);
     word(out, &name("ping.size"), old.ping.size, *size);
     word(out, &name("ping.dont_fragment"), old.ping.dont_fragment, *dont_fragment);
-    let http_words = |http: &Option<Http>| shown(http.as_ref().map(show_http));
-    word(out, &name("http"), http_words(&old.http), http_words(http));
-    word(out, &name("https"), http_words(&old.https), http_words(https));
+    secretive(out, &name("http"), old.http.as_ref(), http.as_ref(), show_http);
+    secretive(out, &name("https"), old.https.as_ref(), https.as_ref(), show_http);
     let dns_words = |dns: &Option<Dns>| shown(dns.as_ref().map(show_dns));
     word(out, &name("dns"), dns_words(&old.dns), dns_words(dns));
-    let tcp_words = |tcp: &Option<Tcp>| shown(tcp.as_ref().map(show_tcp));
-    word(out, &name("tcp"), tcp_words(&old.tcp), tcp_words(tcp));
+    secretive(out, &name("tcp"), old.tcp.as_ref(), tcp.as_ref(), show_tcp);
     let exec_words = |exec: &Option<Exec>| shown(exec.as_ref().map(|exec| exec.command.join(" ")));
     word(out, &name("exec"), exec_words(&old.exec), exec_words(exec));
     let Degraded { latency, jitter, loss } = degraded;
@@ -56,6 +56,29 @@ pub(super) fn compare(out: &mut Vec<String>, key: &str, old: &Health, new: &Heal
     time(out, &name("degraded.jitter"), old.degraded.jitter, *jitter);
     let (before, after) = (show_percent(old.degraded.loss), show_percent(*loss));
     word(out, &name("degraded.loss"), before, after);
+}
+
+/// Compares what may hold secrets, of which `show` says nothing.
+fn secretive<T: PartialEq>(
+    out: &mut Vec<String>,
+    key: &str,
+    old: Option<&T>,
+    new: Option<&T>,
+    show: fn(&T) -> String,
+) {
+    let (before, after) = (shown(old.map(show)), shown(new.map(show)));
+    if before == after && old != new {
+        out.push(format!("{key}: {after}, and another part that is not shown"));
+    } else {
+        word(out, key, before, after);
+    }
+}
+
+/// Scheme and host; the rest may be a token.
+fn show_url(text: &str) -> String {
+    let Ok(url) = Url::parse(text) else { return "a URL".to_owned() };
+    let rest = url.path().len() > 1 || url.query().is_some();
+    format!("{}{}", url.origin().ascii_serialization(), if rest { "/…" } else { "" })
 }
 
 fn show_http(http: &Http) -> String {
@@ -70,8 +93,9 @@ fn show_http(http: &Http) -> String {
         server_name,
         ca_file,
     } = http;
-    let mut words = vec![(*verb).to_owned(), urls.join(" ")];
-    words.extend(headers.iter().map(|(name, value)| format!("\"{name}: {value}\"")));
+    let mut words = vec![(*verb).to_owned()];
+    words.extend(urls.iter().map(|url| show_url(url)));
+    words.extend(headers.iter().map(|(name, _)| format!("header {name}")));
     words.extend(status.iter().map(|(low, high)| format!("status {low}-{high}")));
     words.extend(body.as_ref().map(|body| format!("body {body:?}")));
     words.extend((!follow_redirects).then(|| "no redirects".to_owned()));
@@ -94,7 +118,8 @@ fn show_dns(dns: &Dns) -> String {
 fn show_tcp(tcp: &Tcp) -> String {
     let Tcp { port, send, expect } = tcp;
     let mut words = format!("port {port}");
-    words += &send.as_ref().map_or_else(String::new, |text| format!(", saying {text:?}"));
+    words +=
+        &send.as_ref().map_or_else(String::new, |text| format!(", saying {} bytes", text.len()));
     words += &expect.as_ref().map_or_else(String::new, |text| format!(", expecting {text:?}"));
     words
 }
@@ -111,6 +136,20 @@ pub(super) fn compare_notify(revision: &mut Revision, old: &Notify, new: &Notify
     let out = &mut revision.changes;
     let lines = |list: &[Receiver]| list.iter().map(show_receiver).collect::<Vec<_>>();
     listed(out, "receiver", &lines(&old.receivers), &lines(receivers));
+    for (before, after) in pairs(&old.receivers, receivers) {
+        if before != after && show_receiver(before) == show_receiver(after) {
+            out.push(format!("receiver {}: another URL of the same host", after.name));
+        }
+    }
+}
+
+/// Those of one name.
+fn pairs<'a>(
+    old: &'a [Receiver],
+    new: &'a [Receiver],
+) -> impl Iterator<Item = (&'a Receiver, &'a Receiver)> {
+    new.iter()
+        .filter_map(|after| Some((old.iter().find(|before| before.name == after.name)?, after)))
 }
 
 fn show_receiver(receiver: &Receiver) -> String {
@@ -118,7 +157,7 @@ fn show_receiver(receiver: &Receiver) -> String {
     let mut words = vec![name.clone()];
     match by {
         ToldBy::Webhook { url, secret_file, keep } => {
-            words.push(url.clone());
+            words.push(show_url(url));
             words.push(format!("signed by {}", secret_file.display()));
             words.push(format!("kept {}", show_duration(*keep)));
         }

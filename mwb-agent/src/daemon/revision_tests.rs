@@ -291,3 +291,29 @@ fn another_role_or_mode_needs_a_restart() {
     needs(LEAST_BOND, BASE, "mode: bond → steer");
     needs(BASE, LEAST_SERVER, "role: gateway → server");
 }
+
+#[test]
+fn what_may_be_a_secret_is_not_told() {
+    let http = |path: &str, header: &str| {
+        let http = format!("{{url: \"http://192.0.2.1/{path}\", headers: [\"X-Key: {header}\"]}}");
+        with(&[("version: 1", &format!("version: 1\nhealth: {{method: http, http: {http}}}"))])
+    };
+    let webhook = |path: &str| {
+        let url = format!("url: \"https://hooks.example.net/{path}\"");
+        let receivers = format!("[{{name: ops, {url}, secret_file: /s}}]");
+        with(&[("version: 1", &format!("version: 1\nnotify: {{receivers: {receivers}}}"))])
+    };
+    let base = parsed(BASE);
+    for (old, new) in [
+        (http("aa11", "bb22"), http("cc33", "bb22")),
+        (http("aa11", "bb22"), http("aa11", "dd44")),
+        (base.clone(), http("aa11", "bb22")),
+        (webhook("aa11"), webhook("cc33")),
+        (base, webhook("aa11")),
+    ] {
+        let changes = between(&old, &new).changes;
+        assert!(!changes.is_empty());
+        let told = changes.join("; ");
+        assert!(["aa11", "bb22", "cc33", "dd44"].iter().all(|part| !told.contains(part)), "{told}");
+    }
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Error;
 use super::client::Client;
 use crate::config::{Config, ToldBy};
-use crate::events::Bus;
-use crate::notify::{Filter, Kind, Notifier, Receiver, Settings};
+use crate::events::{Bus, EventKind};
+use crate::notify::{self, Filter, Kind, Notifier, Receiver, Settings};
 
 /// How long the end of the agent waits for receivers.
 const GRACE: Duration = Duration::from_secs(2);
@@ -19,15 +19,30 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    /// Begins to tell.
+    /// Begins to tell. Who cannot be told is left out, and that said: packets do not wait
+    /// for a file with a secret.
     pub(super) async fn start(bus: &Bus, config: &Config) -> Result<Self, Error> {
         let mut settings = Settings::new(host());
         settings.folder.clone_from(&config.notify.directory);
         settings.queue = config.notify.queue;
-        let post = Client::new().map_err(Error::Checks)?;
-        let receivers = receivers(config);
-        let notifier = Notifier::start(bus.clone(), 0, settings, receivers, post).await?;
-        Ok(Self { notifier: Arc::new(notifier) })
+        let post = Client::new().map_err(Error::Client)?;
+        let mut receivers = receivers(config);
+        settings.keep = receivers.iter().map(|receiver| receiver.name.clone()).collect();
+        loop {
+            let (settings, told) = (settings.clone(), receivers.clone());
+            let started = Notifier::start(bus.clone(), 0, settings, told, post.clone()).await;
+            let error = match started {
+                Ok(notifier) => return Ok(Self { notifier: Arc::new(notifier) }),
+                Err(error) => error,
+            };
+            let before = receivers.len();
+            receivers.retain(|receiver| error.receiver() != Some(&receiver.name));
+            if receivers.len() == before {
+                return Err(error.into());
+            }
+            let message = "a receiver is not told";
+            bus.publish(EventKind::System, None, message, error.to_string());
+        }
     }
 
     /// Tells those of another configuration from now on.
@@ -52,6 +67,11 @@ impl Telling {
             notifier.stop(GRACE).await;
         }
     }
+}
+
+/// Whether all that a configuration names could be told.
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    notify::check(receivers(config)).map_err(|error| error.to_string())
 }
 
 fn host() -> String {

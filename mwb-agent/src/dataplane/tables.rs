@@ -264,7 +264,9 @@ impl Tables {
         let lanes = self.inner.counters.read(&entry)?.unwrap_or_default();
         for row in counter_rows(entry, &lanes) {
             let reason = row.reason;
-            if reason.verdict() == Verdict::Forward && (bonded || !reason.is_of_bond()) {
+            if reason == Reason::Hairpinned {
+                total.turned += row.packets;
+            } else if reason.verdict() == Verdict::Forward && (bonded || !reason.is_of_bond()) {
                 total.packets += row.packets;
                 total.bytes += row.bytes;
             }
@@ -284,6 +286,9 @@ pub struct Forwarded {
     /// Of the packets of steered flows those that ask for a TCP connection (out), or answer
     /// one that does (in).
     pub syns: u64,
+    /// Packets that were to go out to an address of the WAN itself, and were turned round:
+    /// not among `packets`. Coming in they are among them.
+    pub turned: u64,
 }
 
 /// The counters of an entry that are not zero, summed over the CPUs. A place that no

@@ -106,6 +106,9 @@ pub enum Outcome {
     },
     /// Another one, and what is wrong with it.
     Wrong(String),
+    /// Nothing that says more than that the target does not want to: a closed port, a
+    /// connection that breaks.
+    Refused(String),
     /// None, for good.
     Silence,
 }

@@ -93,6 +93,8 @@ pub struct Pace {
     settings: Settings,
     budget: Option<Budget>,
     last_sent: Option<Instant>,
+    /// When a round was last due, whether or not one could be sent.
+    last_tried: Option<Instant>,
     /// When the first round was sent since the last answer.
     waits_since: Option<Instant>,
     /// When the first round was sent since the first miss.
@@ -125,6 +127,7 @@ impl Pace {
             settings,
             budget: None,
             last_sent: None,
+            last_tried: None,
             waits_since: None,
             again_since: None,
             unanswered: 0,
@@ -152,9 +155,15 @@ impl Pace {
         Ok(())
     }
 
+    /// A round was due. What asked for one at once has been heard, though it may not be
+    /// sent: there is no carrier, or those that were asked before are still to answer.
+    pub fn tried(&mut self, now: Instant) {
+        self.last_tried = Some(now);
+    }
+
     /// A round was sent.
     pub fn sent(&mut self, now: Instant) {
-        self.last_sent = Some(now);
+        (self.last_sent, self.last_tried) = (Some(now), Some(now));
         self.waits_since.get_or_insert(now);
         if self.unanswered > 0 {
             self.again_since.get_or_insert(now);
@@ -210,6 +219,19 @@ impl Pace {
         self.strain(now);
         self.doubt(now);
         self.calm_since = None;
+    }
+
+    /// A round was answered, and not as it should be: whatever traffic says, that counts,
+    /// and is told by who has heard it. Here it is a doubt.
+    pub fn failed(&mut self, now: Instant) {
+        self.doubt(now);
+        self.calm_since = None;
+    }
+
+    /// What a metered WAN has saved of its budget stays its own, whatever else is
+    /// configured anew.
+    pub fn inherit(&mut self, before: &Self) {
+        self.budget = self.budget.map(|budget| budget.after(before.budget));
     }
 
     /// Misses that count against the WAN and were not told yet. To be asked after
@@ -278,7 +300,7 @@ impl Pace {
     /// and none was sent since.
     #[must_use]
     pub fn check_now(&self, now: Instant) -> bool {
-        let unasked = |at: Instant| self.last_sent.is_none_or(|sent| sent < at);
+        let unasked = |at: Instant| self.last_tried.is_none_or(|tried| tried < at);
         self.urged.is_some_and(unasked)
             && self.budget.is_none_or(|budget| budget.until_next(now).is_zero())
     }

@@ -161,6 +161,9 @@ impl Checker for Prober {
                 Ok(good) => Outcome::Good { time: Some(good.time), warning: good.warning },
                 // What a program says is said, though it proves nothing about a target.
                 Err(bad) if bad.is_silence() && !self.is_program(way) => Outcome::Silence,
+                Err(bad @ (Bad::Refused(_) | Bad::Broken { .. } | Bad::NotSent(_))) => {
+                    Outcome::Refused(bad.to_string())
+                }
                 Err(bad) => Outcome::Wrong(bad.to_string()),
             };
             return Some(Answer { round, way, who, outcome });

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::machine::Cause;
 
+/// What an answer that came just in time takes to be heard.
+const HEARD: Duration = Duration::from_millis(100);
+
 /// What has become of a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -70,10 +73,12 @@ pub struct Sent {
 }
 
 impl Probes {
-    /// Rounds are sent every `interval`; `retries` misses make a WAN down.
+    /// Rounds are sent every `interval`; `retries` misses make a WAN down. `timeout` is how
+    /// long an answer may take that says itself when it has waited long enough.
     #[must_use]
-    pub fn new(interval: Duration, retries: u32) -> Self {
-        let patience = (interval * retries).max(Duration::from_secs(1));
+    pub fn new(interval: Duration, retries: u32, timeout: Option<Duration>) -> Self {
+        let slowest = timeout.map_or(Duration::ZERO, |timeout| timeout + HEARD);
+        let patience = (interval * retries).max(Duration::from_secs(1)).max(slowest);
         Self { interval, patience, rounds: VecDeque::new(), last_answer: None }
     }
 
@@ -150,10 +155,10 @@ impl Probes {
 
     /// The fates that have come true by `now`, in order. To be called after all
     /// answers that have arrived were told.
-    pub fn judge(&mut self, now: Instant, grace: Duration) -> Vec<Judged> {
+    pub fn judge(&mut self, now: Instant, grace: impl Fn(usize) -> Duration) -> Vec<Judged> {
         let mut fates = Vec::new();
         for round in &mut self.rounds {
-            if !round.judged && now.duration_since(round.sent) >= grace {
+            if !round.judged && now.duration_since(round.sent) >= grace(round.way) {
                 round.judged = true;
                 if !round.answered && self.last_answer.is_none_or(|answer| answer < round.sent) {
                     let cause = round.cause.clone().unwrap_or(Cause::NoAnswer);
@@ -175,8 +180,9 @@ impl Probes {
 
     /// When [`Probes::judge`] has something to do next.
     #[must_use]
-    pub fn next_judgement(&self, grace: Duration) -> Option<Instant> {
-        let overdue = self.rounds.iter().find(|round| !round.judged).map(|r| r.sent + grace);
+    pub fn next_judgement(&self, grace: impl Fn(usize) -> Duration) -> Option<Instant> {
+        let open = self.rounds.iter().filter(|round| !round.judged);
+        let overdue = open.map(|round| round.sent + grace(round.way)).min();
         let lost = self.rounds.front().map(|round| round.sent + self.patience);
         overdue.into_iter().chain(lost).min()
     }
@@ -211,7 +217,7 @@ mod tests {
     /// cut at `cut`; returns when each miss was told.
     fn misses(rtt: Duration, cut: Duration, until: Duration) -> Vec<Duration> {
         let start = Instant::now();
-        let mut probes = Probes::new(INTERVAL, 3);
+        let mut probes = Probes::new(INTERVAL, 3, None);
         let grace = probes.grace(Some(rtt), None);
         let (mut told, mut answers) = (Vec::new(), VecDeque::new());
         let mut number = 0;
@@ -230,7 +236,7 @@ mod tests {
                 answers.pop_front();
                 assert_eq!(probes.answered(number, 0, start + arrival), Some((0, rtt)));
             }
-            let missed = probes.judge(start + at, grace).into_iter().filter(|j| *j == MISSED);
+            let missed = probes.judge(start + at, |_| grace).into_iter().filter(|j| *j == MISSED);
             told.extend(missed.map(|_| at));
             at += ms(1);
         }
@@ -255,7 +261,7 @@ mod tests {
     #[test]
     fn only_the_first_answer_to_a_round_has_a_time() {
         let now = Instant::now();
-        let mut probes = Probes::new(INTERVAL, 3);
+        let mut probes = Probes::new(INTERVAL, 3, None);
         probes.sent(Sent { asked: 2, ..one(7) }, now);
         assert_eq!(probes.answered(8, 0, now + ms(5)), None);
         assert_eq!(probes.answered(7, 0, now + ms(10)), Some((0, ms(10))));
@@ -265,7 +271,7 @@ mod tests {
     #[test]
     fn a_quorum_is_of_different_targets_and_takes_the_time_of_the_last() {
         let now = Instant::now();
-        let mut probes = Probes::new(INTERVAL, 3);
+        let mut probes = Probes::new(INTERVAL, 3, None);
         probes.sent(Sent { number: 1, way: 2, asked: 3, quorum: 2 }, now);
         assert_eq!(probes.answered(1, 0, now + ms(5)), None);
         assert_eq!(probes.answered(1, 0, now + ms(6)), None);
@@ -278,32 +284,32 @@ mod tests {
     #[test]
     fn a_round_that_cannot_have_its_quorum_is_missed_at_once_and_once() {
         let now = Instant::now();
-        let mut probes = Probes::new(INTERVAL, 3);
+        let mut probes = Probes::new(INTERVAL, 3, None);
         let wrong = || Cause::Wrong("status 503".to_owned());
         probes.sent(Sent { number: 1, way: 1, asked: 3, quorum: 2 }, now);
         assert_eq!(probes.refused(1, Cause::NoAnswer), None);
         assert_eq!(probes.answered(1, 1, now + ms(5)), None);
         let missed = Judged { way: 1, fate: Fate::Missed(wrong()) };
         assert_eq!(probes.refused(1, wrong()), Some(missed));
-        assert_eq!(probes.judge(now + ms(500), ms(100)), []);
+        assert_eq!(probes.judge(now + ms(500), |_| ms(100)), []);
         // Of one that is only overdue what was heard is the cause.
         probes.sent(Sent { number: 2, way: 0, asked: 2, quorum: 1 }, now + ms(500));
         assert_eq!(probes.refused(2, wrong()), None);
         let missed = Judged { way: 0, fate: Fate::Missed(wrong()) };
-        assert_eq!(probes.judge(now + ms(600), ms(100)), [missed]);
+        assert_eq!(probes.judge(now + ms(600), |_| ms(100)), [missed]);
     }
 
     #[test]
     fn an_unanswered_round_is_missed_and_then_lost_once() {
         let now = Instant::now();
-        let mut probes = Probes::new(INTERVAL, 3);
+        let mut probes = Probes::new(INTERVAL, 3, None);
         probes.sent(one(1), now);
-        assert_eq!(probes.next_judgement(ms(100)), Some(now + ms(100)));
-        assert_eq!(probes.judge(now + ms(99), ms(100)), []);
-        assert_eq!(probes.judge(now + ms(100), ms(100)), [MISSED]);
-        assert_eq!(probes.next_judgement(ms(100)), Some(now + ms(1000)));
-        assert_eq!(probes.judge(now + ms(1000), ms(100)), [LOST]);
-        assert_eq!(probes.next_judgement(ms(100)), None);
+        assert_eq!(probes.next_judgement(|_| ms(100)), Some(now + ms(100)));
+        assert_eq!(probes.judge(now + ms(99), |_| ms(100)), []);
+        assert_eq!(probes.judge(now + ms(100), |_| ms(100)), [MISSED]);
+        assert_eq!(probes.next_judgement(|_| ms(100)), Some(now + ms(1000)));
+        assert_eq!(probes.judge(now + ms(1000), |_| ms(100)), [LOST]);
+        assert_eq!(probes.next_judgement(|_| ms(100)), None);
         assert_eq!(probes.answered(1, 0, now + ms(1001)), None);
     }
 
@@ -311,7 +317,7 @@ mod tests {
         #[test]
         fn every_round_is_answered_or_lost(answered in prop::collection::vec(any::<bool>(), 1..100)) {
             let start = Instant::now();
-            let mut probes = Probes::new(INTERVAL, 3);
+            let mut probes = Probes::new(INTERVAL, 3, None);
             let (mut times, mut lost) = (0, 0);
             let mut now = start;
             for (number, &answer) in (0u16..).zip(&answered) {
@@ -319,12 +325,12 @@ mod tests {
                 now += ms(10);
                 times += usize::from(answer && probes.answered(number, 0, now).is_some());
                 now += ms(190);
-                lost += probes.judge(now, ms(100)).into_iter().filter(|j| *j == LOST).count();
+                lost += probes.judge(now, |_| ms(100)).into_iter().filter(|j| *j == LOST).count();
             }
             now += ms(2000);
-            lost += probes.judge(now, ms(100)).into_iter().filter(|j| *j == LOST).count();
+            lost += probes.judge(now, |_| ms(100)).into_iter().filter(|j| *j == LOST).count();
             prop_assert_eq!(times + lost, answered.len());
-            prop_assert!(probes.next_judgement(ms(100)).is_none());
+            prop_assert!(probes.next_judgement(|_| ms(100)).is_none());
         }
     }
 }

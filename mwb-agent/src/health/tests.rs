@@ -177,3 +177,31 @@ fn a_wan_without_ethernet_goes_down_and_comes_back() {
         Ok::<_, io::Error>(())
     });
 }
+
+#[test]
+fn packets_that_were_turned_round_prove_nothing() {
+    let before = Passed { out: 10, back: 100, syns: 1, answers: 1, turned: 50 };
+    // Out, back, SYNs and answers that have passed, and how many were turned round.
+    for ([out, back, syns, answers, turned], expected) in [
+        ([0, 0, 0, 0, 0], [0, 0, 0, 0]),
+        ([5, 7, 1, 2, 0], [5, 7, 1, 2]),
+        // Only round; the counters are read one after the other.
+        ([0, 40, 2, 2, 40], [0, 0, 0, 0]),
+        ([0, 50, 2, 2, 40], [0, 0, 0, 0]),
+        // Beside traffic that left, and came back.
+        ([20, 90, 2, 2, 40], [20, 30, 2, 2]),
+    ] {
+        let now = Passed {
+            out: before.out + out,
+            back: before.back + back,
+            syns: before.syns + syns,
+            answers: before.answers + answers,
+            turned: before.turned + turned,
+        };
+        let is = now.since(&before);
+        let is = [is.out_packets, is.back_packets, is.syns_out, is.synacks_back];
+        assert_eq!(is, expected, "{out} {back} {turned}");
+    }
+    // A data plane that was made anew.
+    assert_eq!(Passed::default().since(&before), super::pace::Sample::default());
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::machine::{Reason, Settings, State, Transition};
-use super::pace::Load;
+use super::pace::{Load, Sample};
 use super::plan::{Kind, Plan};
 use super::quality::{Measured, Thresholds};
 use super::watcher::Watcher;
@@ -48,6 +48,31 @@ pub struct Passed {
     pub syns: u64,
     /// Those back that answer one that does (SYN and ACK).
     pub answers: u64,
+    /// Those that were for an address of the WAN itself, and came back without having left
+    /// (RFC 4787, REQ-9): not among those out, among those back.
+    pub turned: u64,
+}
+
+impl Passed {
+    /// What has passed since then. Counters of a data plane that was made anew begin anew.
+    pub(super) fn since(&self, before: &Self) -> Sample {
+        let turned = self.turned.saturating_sub(before.turned);
+        let back = self.back.saturating_sub(before.back);
+        // What was turned round proves nothing. The two counters are not read at the same
+        // moment: half as many again are more than that can hide.
+        let back_packets = back.saturating_sub(turned.saturating_add(turned / 2));
+        let proves = turned == 0 || back_packets > 0;
+        let out_packets = self.out.saturating_sub(before.out);
+        let asks = turned == 0 || out_packets > 0;
+        let syns = self.syns.saturating_sub(before.syns);
+        let answers = self.answers.saturating_sub(before.answers);
+        Sample {
+            out_packets,
+            back_packets,
+            syns_out: if asks { syns } else { 0 },
+            synacks_back: if proves { answers } else { 0 },
+        }
+    }
 }
 
 /// What is known about a WAN after something has happened to it.

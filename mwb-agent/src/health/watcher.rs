@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::auto::Auto;
 use super::evidence::{Evidence, MethodId, Outcome as Result_};
-use super::machine::{Input, Machine, Poor, State};
+use super::machine::{Input, Machine, Poor, State, Transition};
 use super::pace::{self, Pace, Sample};
 use super::plan::{Kind, Plan};
 use super::probes::{Fate, Judged, Probes, Sent};
@@ -18,6 +18,9 @@ const CALM: Duration = Duration::from_secs(5 * 60);
 /// The shortest and the longest interval, whatever was configured.
 const QUICKEST: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(5);
+
+/// How often is told at least what comes of rounds while packets come back.
+const REPORT: Duration = Duration::from_secs(1);
 
 /// The state of what is known.
 pub(super) struct Watcher {
@@ -40,6 +43,9 @@ pub(super) struct Watcher {
     cause: Cause,
     /// A round was missed since the last answer.
     in_doubt: bool,
+    /// One was answered since then, and not as it should be.
+    is_wrong: bool,
+    last_report: Option<Instant>,
     /// Whether the check that is a program warns.
     warning: bool,
     loaded: bool,
@@ -63,7 +69,7 @@ impl Watcher {
         Self {
             path,
             seed,
-            probes: Probes::new(schedule.interval, schedule.settings.retries),
+            probes: probes(&schedule),
             qualities: qualities(&schedule),
             pace: pace(&schedule),
             auto: auto(&schedule.plan, now, seed),
@@ -76,6 +82,8 @@ impl Watcher {
             unbound: None,
             cause: Cause::NoAnswer,
             in_doubt: false,
+            is_wrong: false,
+            last_report: None,
             warning: false,
             loaded: false,
             ended: Vec::new(),
@@ -91,10 +99,11 @@ impl Watcher {
         if others || asks_others {
             // What is under way was sent by the old clock, or asks somebody else; a WAN is
             // not called down for that.
-            self.probes = Probes::new(schedule.interval, schedule.settings.retries);
+            self.probes = probes(schedule);
         }
         if others || asks_others || self.schedule.budget != schedule.budget {
-            self.pace = pace(schedule);
+            let before = std::mem::replace(&mut self.pace, pace(schedule));
+            self.pace.inherit(&before);
         }
         if asks_others {
             self.qualities = qualities(schedule);
@@ -141,20 +150,21 @@ impl Watcher {
         self.quality().map(Quality::measured).unwrap_or_default()
     }
 
-    fn grace(&self, now: Instant) -> Duration {
-        // What the slowest of them is used to: with several ways, one must not be judged
-        // by another's time. Those that nothing is known of have no say beside others.
-        let known = self.qualities.iter().filter_map(|quality| {
-            let Measured { rtt, jitter, .. } = quality.measured();
-            rtt.map(|rtt| self.probes.grace(Some(rtt), jitter))
-        });
-        let usual = known.max().unwrap_or_else(|| self.probes.grace(None, None));
+    /// How late answers of a way may be.
+    fn grace(&self, now: Instant, way: usize) -> Duration {
+        let measured = self.qualities.get(way).map(Quality::measured).unwrap_or_default();
+        let Measured { rtt, jitter, .. } = measured;
+        let usual = self.probes.grace(rtt, jitter);
+        // What takes long takes long each time: names, handshakes, a program.
+        let slow = self.kind(way) != Some(Kind::Ping);
+        let used_to = rtt.unwrap_or_default() + jitter.unwrap_or_default() * 4;
+        let usual = if slow { usual.max(used_to.min(self.probes.patience())) } else { usual };
         self.pace.grace(now, usual)
     }
 
     /// When [`Self::judge`] has something to do next.
     pub(super) fn next_judgement(&self, now: Instant) -> Option<Instant> {
-        let judged = self.probes.next_judgement(self.grace(now));
+        let judged = self.probes.next_judgement(|way| self.grace(now, way));
         judged.into_iter().chain(self.pace.next_count(now)).min()
     }
 
@@ -173,19 +183,24 @@ impl Watcher {
             if !self.link.carrier {
                 continue;
             }
+            let is_wrong = matches!(outcome, Outcome::Wrong(_));
             let missed = match outcome {
                 Outcome::Good { time, warning } => {
                     if let Some((way, elapsed)) = self.probes.answered(round, who, now) {
-                        self.warning = warning;
+                        if self.kind(way) == Some(Kind::Exec) {
+                            self.warning = warning;
+                        }
                         news.extend(self.answered(now, way, elapsed, time.unwrap_or(elapsed)));
                     }
                     None
                 }
                 Outcome::Silence => self.probes.refused(round, Cause::NoAnswer),
-                Outcome::Wrong(why) => self.probes.refused(round, Cause::Wrong(why)),
+                Outcome::Refused(why) | Outcome::Wrong(why) => {
+                    self.probes.refused(round, Cause::Wrong(why))
+                }
             };
             if let Some(Judged { way, fate: Fate::Missed(cause) }) = missed {
-                news.extend(self.missed(now, way, cause));
+                news.extend(self.missed(now, way, cause, is_wrong));
             }
         }
         news
@@ -202,11 +217,12 @@ impl Watcher {
         // into it.
         if self.machine.state() == State::Down {
             self.qualities.iter_mut().for_each(Quality::reset);
+            self.warning = false;
             for way in self.probes.forget() {
                 self.ended.extend(self.kind(way).map(|kind| (kind, Ended::Lost)));
             }
         }
-        self.in_doubt = false;
+        (self.in_doubt, self.is_wrong) = (false, false);
         self.loaded = if way == self.present() {
             self.pace.answered(now, elapsed).into()
         } else {
@@ -242,11 +258,14 @@ impl Watcher {
     }
 
     pub(super) fn judge(&mut self, now: Instant) -> Vec<Report> {
-        let grace = self.grace(now);
+        let graces: Vec<Duration> =
+            (0..self.qualities.len()).map(|way| self.grace(now, way)).collect();
+        let patience = self.probes.patience();
+        let grace = |way: usize| graces.get(way).copied().unwrap_or(patience);
         let mut news = Vec::new();
         for Judged { way, fate } in self.probes.judge(now, grace) {
             match fate {
-                Fate::Missed(cause) => news.extend(self.missed(now, way, cause)),
+                Fate::Missed(cause) => news.extend(self.missed(now, way, cause, false)),
                 Fate::Lost => {
                     if let Some(quality) = self.qualities.get_mut(way) {
                         quality.lost(now);
@@ -259,7 +278,9 @@ impl Watcher {
         news
     }
 
-    fn missed(&mut self, now: Instant, way: usize, cause: Cause) -> Vec<Report> {
+    /// `is_wrong`: it was answered, and not as it should be. That counts whatever traffic
+    /// says: what a portal or a wrong server sends comes back as well.
+    fn missed(&mut self, now: Instant, way: usize, cause: Cause, is_wrong: bool) -> Vec<Report> {
         // A way that is only tried may be broken; in doubt each counts.
         let counts = way == self.present() || self.in_doubt;
         self.judge_way(now, way, Result_::Failed);
@@ -267,6 +288,11 @@ impl Watcher {
             return Vec::new();
         }
         self.in_doubt = true;
+        if is_wrong {
+            self.is_wrong = true;
+            self.pace.failed(now);
+            return vec![self.observe(now, Input::Miss(cause))];
+        }
         self.cause = cause;
         self.pace.missed(now);
         self.count(now)
@@ -281,13 +307,9 @@ impl Watcher {
     /// Takes what has passed the WAN until now.
     pub(super) fn passed(&mut self, now: Instant, passed: Passed) -> Vec<Report> {
         let before = std::mem::replace(&mut self.passed, passed);
-        let sample = Sample {
-            // Counters of a data plane that was made anew begin anew.
-            out_packets: passed.out.saturating_sub(before.out),
-            back_packets: passed.back.saturating_sub(before.back),
-            syns_out: passed.syns.saturating_sub(before.syns),
-            synacks_back: passed.answers.saturating_sub(before.answers),
-        };
+        // The first says all that was ever counted, by those before us as well.
+        let is_first = before == Passed::default();
+        let sample = if is_first { Sample::default() } else { passed.since(&before) };
         self.pace.traffic(now, sample);
         if let Some(auto) = &mut self.auto {
             if sample.back_packets > 0 {
@@ -299,10 +321,16 @@ impl Watcher {
         let mut news = self.count(now);
         // Packets that come back end a row of misses, which would else add up over hours.
         // They do not bring back a WAN that is down: they may come unasked.
-        let proves = self.pace.is_alive_by_traffic(now) && self.machine.state().is_usable();
+        let proves = self.pace.is_alive_by_traffic(now)
+            && self.machine.state().is_usable()
+            && !self.is_wrong;
+        let is_due = self.last_report.is_none_or(|last| now.duration_since(last) >= REPORT);
         if proves && self.machine.misses() > 0 {
             let poor = self.poor();
             news.push(self.observe(now, Input::Answer(poor)));
+        } else if proves && is_due && !self.ended.is_empty() {
+            // What has come to an end meanwhile is told; it says nothing about the link.
+            news.push(self.report(now, None));
         }
         news
     }
@@ -328,6 +356,7 @@ impl Watcher {
 
     pub(super) fn round(&mut self, now: Instant, checker: &mut impl Checker) -> Option<Report> {
         self.last_round = Some(now);
+        self.pace.tried(now);
         if let Some(input) = self.absent() {
             return Some(self.observe(now, input));
         }
@@ -364,6 +393,11 @@ impl Watcher {
 
     fn observe(&mut self, now: Instant, input: Input) -> Report {
         let transition = self.machine.observe(now, input);
+        self.report(now, transition)
+    }
+
+    fn report(&mut self, now: Instant, transition: Option<Transition>) -> Report {
+        self.last_report = Some(now);
         let state = self.machine.state();
         let mut held = self.machine.held();
         // What flaps between good and poor is held as well.
@@ -407,6 +441,12 @@ impl Watcher {
             scores: scores.into_iter().filter_map(scored).collect(),
         }
     }
+}
+
+fn probes(schedule: &Schedule) -> Probes {
+    let is_slow = |way: &super::plan::Way| way.kind() != Kind::Ping;
+    let timeout = schedule.plan.ways.iter().any(is_slow).then_some(schedule.plan.timeout);
+    Probes::new(schedule.interval, schedule.settings.retries, timeout)
 }
 
 fn qualities(schedule: &Schedule) -> Vec<Quality> {

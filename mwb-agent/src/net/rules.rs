@@ -80,7 +80,7 @@ pub enum KernelAction {
         /// Path ids, the best first.
         paths: Vec<u8>,
         /// By these and by nothing else: without one of them it is unreachable. Otherwise
-        /// it goes on to the next rules, and in the end by the main table.
+        /// it goes by the main table then, whatever the next rules say.
         strict: bool,
     },
     /// It goes by the main table, whatever the next rules say.
@@ -199,16 +199,14 @@ fn steps(rule: &KernelRule, wanted: &Wanted) -> Vec<Then> {
                 |path: &&u8| wanted.wans.iter().any(|wan| wan.path == **path && wan.usable);
             let tables: Vec<Then> =
                 paths.iter().filter(is_usable).map(|path| Then::Table(number(*path))).collect();
-            (tables, strict.then_some(Then::Unreachable))
+            // In the end as all others, whatever the next rules say.
+            (tables, if *strict { Then::Unreachable } else { Then::Table(MAIN) })
         }
-        KernelAction::Main => (Vec::new(), Some(Then::Table(MAIN))),
-        KernelAction::Unreachable => (Vec::new(), Some(Then::Unreachable)),
-        KernelAction::Blackhole => (Vec::new(), Some(Then::Blackhole)),
+        KernelAction::Main => (Vec::new(), Then::Table(MAIN)),
+        KernelAction::Unreachable => (Vec::new(), Then::Unreachable),
+        KernelAction::Blackhole => (Vec::new(), Then::Blackhole),
     };
-    if tables.is_empty() && end.is_none() {
-        return Vec::new();
-    }
-    std::iter::once(Then::Main).chain(tables).chain(end).collect()
+    std::iter::once(Then::Main).chain(tables).chain([end]).collect()
 }
 
 fn is_v6(net: &IpNet) -> bool {

@@ -41,7 +41,7 @@ mod tests;
 pub use body::Body;
 pub use notifier::{Notifier, Settings, Tested};
 pub use post::{Post, Reply};
-pub use prepare::NotifyError;
+pub use prepare::{NotifyError, check};
 pub use receiver::{DEFAULT_KEEP, DEFAULT_TIMEOUT, Filter, Kind, Receiver};
 pub use retry::Backoff;
 pub use sign::{SecretError, signature};

@@ -2,7 +2,7 @@
 //!
 //! Must not know: how a receiver is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub queue: usize,
     /// How long webhooks are left alone after a failure.
     pub backoff: Backoff,
+    /// Receivers whose queues stay, though they are not told at the start.
+    pub keep: BTreeSet<String>,
 }
 
 impl Settings {
@@ -48,6 +50,7 @@ impl Settings {
             gateway: gateway.into(),
             queue: 1_000,
             backoff: Backoff::default(),
+            keep: BTreeSet::new(),
         }
     }
 }

@@ -84,6 +84,24 @@ pub enum NotifyError {
     },
 }
 
+impl NotifyError {
+    /// Whose fault it is, if it is a configured receiver's.
+    #[must_use]
+    pub fn receiver(&self) -> Option<&str> {
+        match self {
+            Self::Name(receiver)
+            | Self::Twice(receiver)
+            | Self::Url { receiver, .. }
+            | Self::Secret { receiver, .. }
+            | Self::Command { receiver }
+            | Self::Zero { receiver, .. }
+            | Self::Queue { receiver, .. }
+            | Self::Failed { receiver, .. } => Some(receiver),
+            Self::NoRandomness | Self::Ending | Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// A receiver that can be told.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -111,6 +129,14 @@ pub(super) struct ExecTarget {
     pub(super) command: Vec<String>,
     pub(super) timeout: Duration,
     pub(super) at_once: usize,
+}
+
+/// Whether these could be told, but for their queues.
+///
+/// # Errors
+/// With what is wrong about the first that could not.
+pub fn check(receivers: Vec<Receiver>) -> Result<(), NotifyError> {
+    prepare(receivers).map(drop)
 }
 
 /// All of them, or what is wrong with the first that is not right.

@@ -240,7 +240,7 @@ impl Staff {
         let names = blocking(move || disks.names()).await.unwrap_or_default();
         for name in names {
             let ours = self.members.get(&name).is_some_and(|member| member.queue.is_some());
-            if ours || !is_name(&name) {
+            if ours || self.settings.keep.contains(&name) || !is_name(&name) {
                 continue;
             }
             let (disks, folder) = (Arc::clone(&self.world.disks), name.clone());

@@ -262,7 +262,9 @@ impl Gateway {
         mark: u32,
     ) -> Result<TestOutcome, String> {
         let program = self.enter(from);
-        let context: Vec<u8> = [0, 0, mark].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut context: Vec<u8> = [0, 0, mark].into_iter().flat_map(u32::to_ne_bytes).collect();
+        // The kernel gives back a whole `struct __sk_buff`, or an error.
+        context.resize(256, 0);
         let outcome = self.plane.test_run(program, packet, Some(&context), 1);
         outcome.map_err(|error| error.to_string())
     }

@@ -164,13 +164,13 @@ fn conditions() -> Vec<Condition> {
             "dscp",
             rule(out, |r| r.dscp = Some(vec![46])),
             with_tos(&udp, 46 << 2 | 1),
-            with_tos(&udp, 45 << 2),
+            with_tos(&host_udp(PORT + 1), 45 << 2),
         ),
         (
             "dscp of ipv6",
             rule(out, |r| r.dscp = Some(vec![46])),
             with_tos(&udp6, 46 << 2 | 2),
-            with_tos(&udp6, 14 << 2),
+            with_tos(&v6(&host_udp(PORT + 1)), 14 << 2),
         ),
         ("mac", rule(out, |r| r.macs = Some(vec![[9; 6], HOST_MAC])), udp.clone(), stranger),
     ]

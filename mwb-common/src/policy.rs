@@ -98,13 +98,14 @@ impl RuleBits {
         }
     }
 
-    /// Keeps what `other` has too, in the first `words`; says whether anything is left.
+    /// Keeps what `other` has too, in the first `words`; says whether anything is left. Bits
+    /// of `regained` count as had before, in each word.
     #[inline(always)]
-    pub fn keep(&mut self, other: &Self, words: u32) -> bool {
+    pub fn narrow(&mut self, other: &Self, words: u32, regained: u64) -> bool {
         let mut left = 0;
         let mut word = 0;
         while word < RULE_WORDS && (word as u32) < words {
-            let kept = self.words[word] & other.words[word];
+            let kept = (self.words[word] | regained) & other.words[word];
             self.words[word] = kept;
             left |= kept;
             word += 1;

@@ -16,6 +16,7 @@ use mwb_common::{
         path_flag,
     },
     nat::{PORT_ATTEMPTS, hash4, port_candidate, protocol, protocol::has_nat_ports},
+    policy::selection_index,
     reason::Reason,
 };
 
@@ -23,7 +24,7 @@ use crate::{
     atomic::add32,
     frame::Frame,
     maps::{CLAIM, CONTROL, MAPPINGS, MAPPINGS_ENDED, MAPPINGS_MADE, PORTS},
-    path::{Alive, choose, is_target, path, stands},
+    path::{Alive, choose, is_target, path},
 };
 
 /// What a flow needs of its mapping; a whole one takes thrice the stack.
@@ -46,20 +47,22 @@ mod given {
     pub(super) const VOID: u8 = 1;
     /// It has one that may be used, now marked as used.
     pub(super) const GOOD: u8 = 2;
+    /// It is good as long as no path of its outlet is alive, as its own is not.
+    pub(super) const WAITING: u8 = 3;
 }
 
 /// Whether an inside endpoint has a mapping on this path already: whatever it
 /// talks to, it should have no second one there (RFC 4787, REQ-1).
 #[inline(always)]
 pub(crate) fn is_on(endpoint: &MappingKey, path: u8, now: u64) -> bool {
-    let given: Given = bytemuck::cast(current(endpoint, now));
+    let given = found(endpoint, now);
     given.state == given::GOOD && given.path == path
 }
 
 /// Whether an inside endpoint has a mapping already on a path that an outlet aims at.
 #[inline(always)]
 pub(crate) fn is_of(endpoint: &MappingKey, outlet: u8, now: u64) -> bool {
-    let given: Given = bytemuck::cast(current(endpoint, now));
+    let given = found(endpoint, now);
     given.state == given::GOOD && is_target(outlet, Family::V4, given.path)
 }
 
@@ -73,7 +76,7 @@ pub(crate) fn mapping<F: Frame>(
     mapping: &mut Mapping,
     now: u64,
 ) -> Result<Given, Reason> {
-    let given: Given = bytemuck::cast(current(endpoint, now));
+    let given = found(endpoint, now);
     if given.state == given::GOOD {
         return Ok(given);
     }
@@ -112,7 +115,7 @@ pub(crate) fn mapping<F: Frame>(
     if has_nat_ports(endpoint.protocol) {
         let _ = PORTS.remove(PortKey { port, protocol: endpoint.protocol, path: chosen });
     }
-    let given: Given = bytemuck::cast(current(endpoint, now));
+    let given = found(endpoint, now);
     if given.state == given::GOOD { Ok(given) } else { Err(Reason::FlowTableFull) }
 }
 
@@ -142,6 +145,19 @@ fn count_mapping(address: &[u8; 4]) {
     }
 }
 
+/// What an endpoint has.
+#[inline(always)]
+fn found(endpoint: &MappingKey, now: u64) -> Given {
+    let mut given: Given = bytemuck::cast(current(endpoint, now));
+    if given.state == given::WAITING {
+        // Not asked where it was found: that is one call more than the stack has room for.
+        let outlet = selection_index(given.choice.outlet(), Family::V4);
+        let waits = Alive::at(now).is_ok_and(|alive| !alive.any(outlet));
+        given.state = if waits { given::GOOD } else { given::VOID };
+    }
+    given
+}
+
 /// What an endpoint has, as a [`Given`] in one word. A subprogram: its keys would
 /// not fit on the caller's stack.
 #[inline(never)]
@@ -151,40 +167,50 @@ fn current(endpoint: &MappingKey, now: u64) -> u64 {
         // SAFETY: the entry may become another endpoint's while we hold it, since
         // entries are used again. Then our mark of use prolongs that one's life.
         let mapping = unsafe { &mut *mapping };
-        given.state = given::VOID;
-        if stands_still(endpoint, mapping, now) {
+        let state = stands_still(endpoint, mapping, now);
+        given.state = state;
+        if state != given::VOID {
             mapping.last_used = now;
             let choice = Choice { how: mapping.choice.how | how::MAPPED, ..mapping.choice };
-            given = Given { choice, port: mapping.port, path: mapping.path, state: given::GOOD };
+            given = Given { choice, port: mapping.port, path: mapping.path, state };
         }
     }
     bytemuck::cast(given)
 }
 
+/// One of [`given`], but for `NONE`.
 #[inline(always)]
-fn stands_still(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> bool {
-    let Ok(alive) = Alive::at(now) else { return false };
-    let good = path(mapping.path, path_flag::HAS_V4).is_some_and(|path| {
-        path.generation == mapping.generation
-            // Also a destination on a WAN's own subnet has no other way.
-            && stands(mapping.choice, mapping.path, path, &alive, Family::V4)
-    });
-    if !good || !has_nat_ports(endpoint.protocol) {
-        return good;
+fn stands_still(endpoint: &MappingKey, mapping: &Mapping, now: u64) -> u8 {
+    let Ok(alive) = Alive::at(now) else { return given::VOID };
+    let Some(path) = path(mapping.path, path_flag::HAS_V4) else { return given::VOID };
+    let state = if path.generation != mapping.generation {
+        given::VOID
+    } else if !how::is_free(mapping.choice.how) {
+        // Also a destination on a WAN's own subnet has no other way.
+        given::GOOD
+    } else if mapping.choice.epoch != path.epoch {
+        given::VOID
+    } else if alive.is(mapping.path) {
+        given::GOOD
+    } else {
+        given::WAITING
+    };
+    if state == given::VOID || !has_nat_ports(endpoint.protocol) {
+        return state;
     }
     let port = PortKey { port: mapping.port, protocol: endpoint.protocol, path: mapping.path };
     // The port must still be this endpoint's: expiry may have taken it.
-    let Some(owner) = PORTS.get_ptr_mut(port) else { return false };
+    let Some(owner) = PORTS.get_ptr_mut(port) else { return given::VOID };
     // SAFETY: as for the mapping.
     let owner = unsafe { &mut *owner };
     if owner.inside != *endpoint {
-        return false;
+        return given::VOID;
     }
     // A mapping may stand on what has become a port forward of its endpoint.
     if owner.last_used != FORWARD {
         owner.last_used = now;
     }
-    true
+    state
 }
 
 /// Makes sure that the port of a flow just made is still its endpoint's: expiry

@@ -8,8 +8,8 @@ use mwb_common::{
     parse::ETHERNET,
     policy::{
         OUTLETS, PLACES_PER_ENTRY, POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6,
-        PolicyKey, PolicyRule, Properties, RULE_WORDS, RuleBits, SPACE_BITS, Side, Tables, action,
-        first_rule, place, space,
+        PolicyKey, PolicyRule, Properties, RuleBits, SPACE_BITS, Side, Tables, action, first_rule,
+        place, space,
     },
     reason::Reason,
 };
@@ -191,10 +191,8 @@ extern "C" fn policy_narrow(set: u32, begins: u32) -> u32 {
     let Some(policing) = room() else { return 0 };
     let place = (policing.bank & 1) * SETS as u32 + (set & (SETS as u32 - 1));
     let Some(bits) = POLICY_SETS.get(place) else { return 0 };
-    if begins != 0 {
-        policing.left.words = [u64::MAX; RULE_WORDS];
-    }
-    policing.left.keep(bits, policing.words) as u32
+    let regained = if begins != 0 { u64::MAX } else { 0 };
+    policing.left.narrow(bits, policing.words, regained) as u32
 }
 
 /// The first rule that is left, and one; 0: none.

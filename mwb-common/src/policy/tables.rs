@@ -75,7 +75,7 @@ impl Tables for Question<'_> {
     }
 
     fn narrow(&mut self, set: u16) -> bool {
-        self.left.keep(&self.bank.bits(set), self.words)
+        self.left.narrow(&self.bank.bits(set), self.words, 0)
     }
 
     fn first(&self) -> Option<u32> {

@@ -106,7 +106,7 @@ fn conditions() -> Vec<Condition> {
     let of_friend = udp.with(|p| p.source = FRIEND.into());
     let elsewhere = udp.with(|p| p.destination = OTHER_REMOTE.into());
     let elsewhere6 = udp6.with(|p| p.destination = "2001:db8:fe::7".parse().expect("an address"));
-    let stranger = udp.with(|p| p.from = STRANGER_MAC);
+    let stranger = host_udp(PORT + 1).with(|p| p.from = STRANGER_MAC);
     let host_net = format!("{HOST}/32");
     let host_net6 = format!("{HOST6}/128");
     vec![

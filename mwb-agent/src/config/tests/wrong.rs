@@ -321,7 +321,7 @@ fn a_wrong_section_is_refused_at_the_place() {
         ("nat: {filtering: adress_dependent}", "6:18", "unknown value", "`address_dependent`?"),
         ("nat: {mappings_per_source: 65536}", "6:28", "out of range", "0 to 65535"),
         ("nat: {mappings_per_source: -1}", "6:28", "out of range", "0 to 65535"),
-        ("nat: {timeouts: {tcp: 5m}}", "6:18", "unknown key `tcp`", "`tcp_established`"),
+        ("nat: {timeouts: {sctp: 5m}}", "6:18", "unknown key `sctp`", "`icmp`"),
         ("nat: {timeouts: {udp: 0s}}", "6:23", "out of range", "1s to 7d"),
         ("api: {listen: \"0.0.0.0:9800\"}", "6:15", "not on loopback", "127.0.0.1:9800"),
         ("api: {listen: localhost}", "6:15", "`off` or an address with a port", "127.0.0.1:9800"),

@@ -16,6 +16,8 @@ use crate::maps::Family;
 mod bank;
 #[cfg(not(target_arch = "bpf"))]
 mod compile;
+#[cfg(all(test, not(target_arch = "bpf")))]
+mod layout_tests;
 mod matching;
 #[cfg(not(target_arch = "bpf"))]
 mod prefixes;

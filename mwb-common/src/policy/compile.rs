@@ -42,7 +42,7 @@ impl Policy {
         let contents = Contents::of(rules)?;
         let before = self.image.state;
         if contents.rules.is_empty() {
-            self.contents = None;
+            self.contents = Some(contents);
             self.image.state.words = 0;
             let state = self.image.state;
             return Ok(if state == before { vec![] } else { vec![Write::State(state)] });
@@ -78,7 +78,11 @@ impl Policy {
         let error = TooMuch::NoDestinations { rule };
         let contents = self.contents.as_mut().ok_or(error)?;
         let &(first, count) = contents.rows.get(rule).ok_or(error)?;
-        if count > 0 && contents.any_destination.has(usize::from(first)) {
+        if count == 0 {
+            // A rule for no mark: it matches nothing, wherever that goes.
+            return Ok(vec![]);
+        }
+        if contents.any_destination.has(usize::from(first)) {
             return Err(error);
         }
         let rows: Vec<u16> = (first..first + count).collect();

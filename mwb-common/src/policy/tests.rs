@@ -1,14 +1,12 @@
 //! The compiled tables against the plain meaning of rules, for rules and packets that
 //! have few different values, so that they meet.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::maps::{Choice, MappingKey, OUTLET_VIA};
 
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
@@ -358,6 +356,19 @@ fn numbers_that_are_given_back_are_taken_again() {
 }
 
 #[test]
+fn a_rule_for_no_mark_takes_destinations_and_matches_nothing() {
+    let net = IpNet::from(IpAddr::from([203, 0, 113, 1]));
+    let none = Rule { marks: Some(vec![]), destinations: Some(vec![]), ..Rule::any(Action::Block) };
+    let mut policy = Policy::default();
+    assert_eq!(policy.set_rules(std::slice::from_ref(&none)).expect("room"), []);
+    assert_eq!(policy.insert_destination(0, net).expect("no error"), []);
+    policy.set_rules(&[none, Rule::any(Action::Outlet(1))]).expect("room");
+    assert_eq!(policy.insert_destination(0, net).expect("no error"), []);
+    assert_eq!(policy.remove_destination(0, net).expect("no error"), []);
+    assert_eq!(found(policy.image(), &samples()[0]), Some((action::OUTLET, 1, 0)));
+}
+
+#[test]
 fn without_rules_nothing_is_asked() {
     let mut policy = Policy::default();
     assert_eq!(policy.set_rules(&[]).expect("room"), []);
@@ -365,49 +376,4 @@ fn without_rules_nothing_is_asked() {
     let writes = policy.set_rules(&[]).expect("room");
     assert!(matches!(writes[..], [Write::State(PolicyState { words: 0, .. })]), "{writes:?}");
     assert_eq!(policy.image().first(&samples()[0]), None);
-}
-
-#[test]
-fn a_choice_keeps_slot_and_outlet_apart() {
-    for outlet in [0, 1, 63] {
-        for slot in [0, 1, 1_023] {
-            let choice = Choice { place: Choice::place_of(outlet, slot), ..Choice::default() };
-            assert_eq!((choice.outlet(), u32::from(choice.slot())), (outlet, slot));
-        }
-    }
-    // Of a running counter or a hash the low bits count.
-    let choice = Choice { place: Choice::place_of(5, u32::MAX), ..Choice::default() };
-    assert_eq!((choice.outlet(), choice.slot()), (5, 1_023));
-}
-
-#[test]
-fn a_mapping_is_of_a_path_or_of_an_outlet() {
-    let of = |via| MappingKey { via, ..MappingKey::default() };
-    assert_eq!((of(0).path(), of(0).outlet()), (0, 0));
-    assert_eq!((of(32).path(), of(32).outlet()), (32, 0));
-    assert_eq!((of(OUTLET_VIA + 1).path(), of(OUTLET_VIA + 1).outlet()), (0, 1));
-    assert_eq!((of(OUTLET_VIA + 63).path(), of(OUTLET_VIA + 63).outlet()), (0, 63));
-}
-
-#[test]
-fn all_places_are_apart() {
-    let fixed = [
-        place::NO_SOURCE_PORT,
-        place::NO_PORT,
-        place::OTHER_DEVICE,
-        place::OTHER_MAC,
-        place::ACTIVE,
-    ];
-    let ranges = [
-        (place::SOURCE_PORT, 65_536),
-        (place::PORT, 65_536),
-        (place::PROTOCOL, 256),
-        (place::DSCP, 64),
-        (place::MARK, 1_024),
-    ];
-    let single = fixed.into_iter().map(|place| (place, 1));
-    let all: Vec<u32> = ranges.into_iter().chain(single).flat_map(|(at, n)| at..at + n).collect();
-    let apart: BTreeSet<&u32> = all.iter().collect();
-    assert_eq!(apart.len(), all.len());
-    assert!(all.iter().all(|place| *place < place::ALL));
 }

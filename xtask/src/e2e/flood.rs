@@ -96,6 +96,10 @@ impl Beside {
 /// No table grows, nor does the agent, and what runs beside goes on all the time.
 fn a_flood_hurts_nobody(scene: &mut Scene) -> Result<()> {
     let mut beside = Beside::start(scene)?;
+    // The agent takes memory for what it does every few seconds when it does it first.
+    scene.gateway.wait_for_status("flows are counted", PATIENCE * 3, |status| {
+        status.nat.flows4 > 0
+    })?;
     let sizes = |scene: &Scene| -> Result<Vec<usize>> {
         TABLES.iter().map(|table| scene.entries(table)).collect()
     };
@@ -131,7 +135,6 @@ fn a_flood_hurts_nobody(scene: &mut Scene) -> Result<()> {
             })
             .context(what)?;
             beside.goes_on().context(what)?;
-            // With the first of them everything has been done that is done at all.
             match memory {
                 Some(memory) => has_not_grown(scene, memory).context(what)?,
                 None => memory = Some(scene.resident()?),

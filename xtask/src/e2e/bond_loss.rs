@@ -48,7 +48,7 @@ fn set(wan: usize) -> f64 {
 fn losses_are_shown(scene: &mut BondScene) -> Result<()> {
     for end in End::BOTH {
         wait_until("all paths have a share", Duration::from_secs(5), || {
-            Ok(scene.tables(end)?.shared()? == PATHS)
+            Ok(scene.tables(end)?.shared()?.len() == PATHS)
         })?;
     }
     for wan in 0..PATHS {

@@ -138,18 +138,19 @@ impl BondTables {
         Ok(self.paths()?.iter().filter(is_up).count())
     }
 
-    /// How many paths packets are shared among, by the newest table of each session.
+    /// Which paths packets are shared among, by the newest table of each session: the
+    /// session's slot and the path's id.
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub fn shared(&self) -> Result<usize> {
+    pub fn shared(&self) -> Result<BTreeSet<(u32, u8)>> {
         let selections = self.array::<Selection>(names::SESSION_SELECTIONS)?;
         let mut paths = BTreeSet::new();
         for (slot, _) in self.sessions()? {
             let named = selections.get(&slot, 0)?.slots;
             paths.extend(named.into_iter().filter(|&path| path != 0).map(|path| (slot, path)));
         }
-        Ok(paths.len())
+        Ok(paths)
     }
 
     /// Packets counted so far under a reason, both directions, all paths.

@@ -58,13 +58,16 @@ pub fn first_rule<T: Tables>(tables: &mut T, packet: &Properties) -> Option<u32>
     if !tables.begin(active) {
         return None;
     }
+    // Equal sets have one number, and what these rules began with takes none of them
+    // away: so what no rule asks for costs next to nothing.
+    let narrow = |tables: &mut T, set: u16| set == active || tables.narrow(set);
     // What tells rules apart best comes first: most packets match none.
     let destination = tables.prefix(Side::Destination);
-    if !tables.narrow(destination) {
+    if !narrow(tables, destination) {
         return None;
     }
     let source = tables.prefix(Side::Source);
-    if !tables.narrow(source) {
+    if !narrow(tables, source) {
         return None;
     }
     let (source_port, port) = if has_ports(packet.protocol) {
@@ -73,33 +76,33 @@ pub fn first_rule<T: Tables>(tables: &mut T, packet: &Properties) -> Option<u32>
         (place::NO_SOURCE_PORT, place::NO_PORT)
     };
     let set = tables.place(port);
-    if !tables.narrow(set) {
+    if !narrow(tables, set) {
         return None;
     }
     let set = tables.place(source_port);
-    tables.narrow(set);
+    narrow(tables, set);
     let set = tables.place(place::PROTOCOL + packet.protocol as u32);
-    tables.narrow(set);
+    narrow(tables, set);
     let set = tables.place(place::DSCP + (packet.dscp & 63) as u32);
-    tables.narrow(set);
+    narrow(tables, set);
     let [a, b, c, d] = packet.mark.to_le_bytes();
     let set = tables.place(place::MARK + a as u32);
-    tables.narrow(set);
+    narrow(tables, set);
     let set = tables.place(place::MARK + 256 + b as u32);
-    tables.narrow(set);
+    narrow(tables, set);
     let set = tables.place(place::MARK + 512 + c as u32);
-    tables.narrow(set);
+    narrow(tables, set);
     let set = tables.place(place::MARK + 768 + d as u32);
-    tables.narrow(set);
+    narrow(tables, set);
     let set = match tables.device(packet.ifindex) {
         Some(set) => set,
         None => tables.place(place::OTHER_DEVICE),
     };
-    tables.narrow(set);
+    narrow(tables, set);
     let set = match tables.mac(packet.mac) {
         Some(set) => set,
         None => tables.place(place::OTHER_MAC),
     };
-    tables.narrow(set);
+    narrow(tables, set);
     tables.first()
 }

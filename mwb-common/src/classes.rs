@@ -21,8 +21,10 @@ pub mod class {
     pub const STRIPE: u8 = 2;
     /// Each packet goes by the two best paths; what comes first is taken.
     pub const DUPLICATE: u8 = 3;
+    /// It is dropped.
+    pub const BLOCK: u8 = 4;
     /// Names, by value.
-    pub const NAMES: [&str; 4] = ["auto", "pin", "stripe", "duplicate"];
+    pub const NAMES: [&str; 5] = ["auto", "pin", "stripe", "duplicate", "block"];
 }
 
 /// Bits of [`ClassRule::repair`]: what becomes of packets that get lost.
@@ -43,6 +45,24 @@ pub mod class_test {
     pub const DSCP: u8 = 1 << 2;
     /// [`super::ClassRule::family`].
     pub const FAMILY: u8 = 1 << 3;
+}
+
+/// In [`ClassRule::paths`]: no other path, even while none of these lives. No path has the
+/// id 0.
+pub const ONLY: u16 = 1;
+
+/// The paths that [`ClassRule::paths`] lets a packet go by, by bit.
+#[must_use]
+#[inline(always)]
+pub const fn among(paths: u16) -> u32 {
+    if paths == 0 { u32::MAX } else { (paths & !ONLY) as u32 }
+}
+
+/// Whether it may go by others while none of those lives.
+#[must_use]
+#[inline(always)]
+pub const fn falls_back(paths: u16) -> bool {
+    paths != 0 && paths & ONLY == 0
 }
 
 /// A rule. The agent writes it.
@@ -70,8 +90,8 @@ pub struct ClassRule {
     pub class: u8,
     /// Bits of [`repair`].
     pub repair: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The paths that it goes by, by bit, and [`ONLY`]; 0: any.
+    pub paths: u16,
 }
 
 impl ClassRule {
@@ -87,7 +107,7 @@ impl ClassRule {
         tests: 0,
         class: class::AUTO,
         repair: 0,
-        reserved: [0; 2],
+        paths: 0,
     };
 
     /// Whether a packet of a flow is meant. Without ports its key has zeros there, which
@@ -121,6 +141,19 @@ impl ClassRule {
     }
 }
 
+/// What a rule was asked for. The last one is of packets that none has matched.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct ClassCount {
+    /// Packets; each once, however often it is sent.
+    pub packets: u64,
+    /// Their bytes, from the inner IP header on.
+    pub bytes: u64,
+}
+
+/// Entries of their table.
+pub const CLASS_COUNTS: usize = CLASS_RULES + 1;
+
 /// Time that a budget can save up, in ns.
 const SAVED: u64 = 1_000_000_000;
 
@@ -145,6 +178,9 @@ const _: () = assert!(size_of::<ClassRule>() == 48);
 // SAFETY: `bytemuck::Pod` is derived: plain data without padding.
 #[cfg(feature = "aya")]
 unsafe impl aya::Pod for ClassRule {}
+// SAFETY: the same.
+#[cfg(feature = "aya")]
+unsafe impl aya::Pod for ClassCount {}
 
 #[cfg(test)]
 mod tests {

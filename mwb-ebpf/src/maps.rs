@@ -13,7 +13,7 @@ use aya_ebpf::{
     btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
-use mwb_common::classes::{CLASS_RULES, ClassRule};
+use mwb_common::classes::{CLASS_COUNTS as COUNTS, CLASS_RULES, ClassCount, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS as PATHS_OF_SESSION, BUCKETS as BUCKETS_OF_SESSION, Bond, BondPath, Bucket, Budget,
     CONTACT_ENTRIES, COUNTER_ENTRIES, Contact, Control, Counters, DEVICE_SLOTS, Device,
@@ -108,6 +108,8 @@ pub(crate) static CLAIM: PerCpuArray<Claim, 1> = PerCpuArray::new();
 pub(crate) static BOND: Array<Bond, 1> = Array::new();
 #[btf_map]
 pub(crate) static CLASSES: Array<ClassRule, CLASS_RULES> = Array::new();
+#[btf_map]
+pub(crate) static CLASS_COUNTS: PerCpuArray<ClassCount, COUNTS> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SESSIONS: Array<Session, SESSION_SLOTS> = Array::new();
 #[btf_map]

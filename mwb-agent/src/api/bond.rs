@@ -29,6 +29,22 @@ pub struct BondStatus {
     pub handshakes: Handshakes,
     /// Messages of the far end's agent that were not taken, by reason.
     pub messages_refused: BTreeMap<String, u64>,
+    /// The rules of classes, in their order, and what they were asked for; behind them what
+    /// none has matched. Empty without rules.
+    #[serde(default)]
+    pub classes: Vec<BondClass>,
+}
+
+/// A rule of classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BondClass {
+    /// The rule as in the file; nothing for packets that none has matched.
+    pub rule: Option<String>,
+    /// `duplicate`, `stripe`, `pin`, `auto` or `block`.
+    pub class: String,
+    /// Packets that it has matched, each once however often it was sent, and their bytes from
+    /// the inner IP header on. Counted by the data plane for as long as the rules stay.
+    pub matched: Traffic,
 }
 
 /// What handshakes have come to.

@@ -94,6 +94,8 @@ families! {
     BOND_PARITY_BLOCKS = "mwb_bond_parity_blocks_total" ["peer", "result"] "Blocks with parity, by what became of them.";
     BOND_PARITY_SIZE = "mwb_bond_parity_bytes_total" ["peer", "what"] "Bytes that were put in blocks, and of the parity that they got.";
     BOND_PARITY_BYTES = "mwb_bond_parity_held_bytes" ["peer"] "Memory of open blocks, and of what has come of late.";
+    BOND_CLASS_PACKETS = "mwb_bond_class_packets_total" ["rule", "class"] "Packets that the rule of classes has matched.";
+    BOND_CLASS_BYTES = "mwb_bond_class_bytes_total" ["rule", "class"] "Bytes of them from the inner IP header on.";
     BOND_INITIATIONS = "mwb_bond_initiations_total" [] "Initiations of handshakes: sent by a gateway, or come to a server.";
     BOND_HANDSHAKES = "mwb_bond_handshakes_total" ["result"] "What handshakes have come to.";
     BOND_MESSAGES_REFUSED = "mwb_bond_messages_refused_total" ["reason"] "Messages of the far end's agent that were not taken.";

@@ -4,18 +4,21 @@ use prometheus::Registry;
 
 use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use super::metrics::{
-    BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE, BOND_MESSAGES_REFUSED, BOND_MTU,
-    BOND_ORDER_BYTES, BOND_ORDER_HELD, BOND_ORDER_MISSING, BOND_ORDER_PACKETS, BOND_ORDER_WITHIN,
-    BOND_PARITY_BLOCKS, BOND_PARITY_BYTES, BOND_PARITY_PACKETS, BOND_PARITY_SIZE, BOND_PATH_AGAIN,
-    BOND_PATH_BYTES, BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED,
-    BOND_PATH_JITTER, BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU,
-    BOND_PATH_PACKETS, BOND_PATH_PARITY, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT,
-    BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_REPAIR_BYTES, BOND_REPAIR_LOSSES, BOND_REPAIR_PACKETS,
-    BOND_SESSIONS, BOND_UNANSWERED, counter, float, gauge, whole,
+    BOND_CLASS_BYTES, BOND_CLASS_PACKETS, BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE,
+    BOND_MESSAGES_REFUSED, BOND_MTU, BOND_ORDER_BYTES, BOND_ORDER_HELD, BOND_ORDER_MISSING,
+    BOND_ORDER_PACKETS, BOND_ORDER_WITHIN, BOND_PARITY_BLOCKS, BOND_PARITY_BYTES,
+    BOND_PARITY_PACKETS, BOND_PARITY_SIZE, BOND_PATH_AGAIN, BOND_PATH_BYTES, BOND_PATH_CAPACITY,
+    BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS,
+    BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_PARITY,
+    BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED,
+    BOND_REPAIR_BYTES, BOND_REPAIR_LOSSES, BOND_REPAIR_PACKETS, BOND_SESSIONS, BOND_UNANSWERED,
+    counter, float, gauge, whole,
 };
 
 /// What the far end is called at a gateway.
 const SERVER: &str = "server";
+/// The place of what no rule has matched.
+const NO_RULE: &str = "none";
 
 /// Fills in all that is known of a bond.
 pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
@@ -35,6 +38,7 @@ pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometh
         }
         mtu.with_label_values(peer).set(session.mtu.into());
     }
+    fill_classes(registry, bond)?;
     fill_order(registry, bond)?;
     fill_repair(registry, bond)?;
     fill_parity(registry, bond)?;
@@ -45,6 +49,18 @@ pub(super) fn fill(registry: &Registry, bond: &BondStatus) -> Result<(), prometh
 
 fn peer(session: &BondSession) -> &str {
     session.client.as_deref().unwrap_or(SERVER)
+}
+
+fn fill_classes(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &BOND_CLASS_PACKETS)?;
+    let bytes = counter(registry, &BOND_CLASS_BYTES)?;
+    for (place, row) in (1_u32..).zip(&bond.classes) {
+        let place = if row.rule.is_some() { place.to_string() } else { NO_RULE.to_owned() };
+        let labels = [place.as_str(), row.class.as_str()];
+        packets.with_label_values(&labels).inc_by(row.matched.packets);
+        bytes.with_label_values(&labels).inc_by(row.matched.bytes);
+    }
+    Ok(())
 }
 
 fn fill_order(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {

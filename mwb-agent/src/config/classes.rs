@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use mwb_common::classes::{CLASS_RULES, ClassRule, class, class_test, repair};
 
+use super::class_paths::{Among, read_among};
+use super::policy_read::World;
 use super::prefix::{check_host_bits, read_net};
 use super::reader::{Cursor, Fault, Fields};
 use super::schema;
@@ -57,13 +59,16 @@ pub struct ClassSpec {
     pub dscp: Option<u8>,
     /// Length of the packet in bytes from its IP header on.
     pub length: Option<RangeInclusive<u16>>,
+    /// The paths that they go by, if not by any.
+    pub among: Option<Among>,
 }
 
 impl ClassSpec {
-    /// As the kernel side reads it.
+    /// As the kernel side reads it. `id` says which path a WAN has.
     #[must_use]
-    pub fn rule(&self) -> ClassRule {
+    pub fn rule(&self, id: impl Fn(&str) -> Option<u8>) -> ClassRule {
         let mut rule = ClassRule { class: self.class, repair: self.repair, ..ClassRule::ALL };
+        rule.paths = self.among.as_ref().map_or(0, |among| among.bits(id));
         if let Some(peer) = self.peer {
             let (address, mask) = match peer {
                 IpNet::V4(net) => (padded(net.network().octets()), padded(net.netmask().octets())),
@@ -91,9 +96,10 @@ impl ClassSpec {
         rule
     }
 
-    /// What a rule of the kernel side was made of.
+    /// What a rule of the kernel side was made of. `name` says which WAN has a path, at a
+    /// gateway.
     #[must_use]
-    pub fn of(rule: &ClassRule) -> Self {
+    pub fn of(rule: &ClassRule, name: impl Fn(u8) -> Option<String>) -> Self {
         let asked = |test: u8| rule.tests & test != 0;
         let (address, mask): ([u8; 16], [u8; 16]) =
             (bytemuck::cast(rule.address), bytemuck::cast(rule.mask));
@@ -113,6 +119,7 @@ impl ClassSpec {
             protocol: asked(class_test::PROTOCOL).then_some(rule.protocol),
             dscp: asked(class_test::DSCP).then_some(rule.dscp),
             length: (rule.lengths != ClassRule::ALL.lengths).then(|| range(rule.lengths)),
+            among: Among::of(rule.paths, name),
         }
     }
 
@@ -158,6 +165,9 @@ impl fmt::Display for ClassSpec {
         if let Some(length) = &self.length {
             write!(f, ", length: {}", show_range(length))?;
         }
+        if let Some(among) = &self.among {
+            write!(f, ", {among}")?;
+        }
         f.write_str("}")
     }
 }
@@ -165,15 +175,15 @@ impl fmt::Display for ClassSpec {
 /// Words for repairs, in the order in which they are tried.
 const REPAIRS: [(&str, u8); 2] = [("fec", repair::FEC), ("retransmit", repair::RETRANSMIT)];
 /// The section `classes`.
-pub(super) fn read_classes(classes: &Fields<'_>) -> Result<Classes, Fault> {
+pub(super) fn read_classes(classes: &Fields<'_>, world: &World<'_>) -> Result<Classes, Fault> {
     let rate = |at: &Cursor<'_>| at.rate(&schema::METERED_COPIES);
     Ok(Classes {
-        rules: classes.or("rules", Vec::new(), read_rules)?,
+        rules: classes.or("rules", Vec::new(), |at| read_rules(at, world))?,
         metered_copies: classes.or("metered_copies", METERED_COPIES, rate)?,
     })
 }
 
-fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
+fn read_rules(at: &Cursor<'_>, world: &World<'_>) -> Result<Vec<ClassSpec>, Fault> {
     let items = at.items("[{class: duplicate, protocol: udp, port: 5060-5061}]")?;
     if items.len() > CLASS_RULES {
         return Err(
@@ -182,10 +192,10 @@ fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
     }
     let mut rules: Vec<ClassSpec> = Vec::with_capacity(items.len());
     for item in &items {
-        let spec = read_rule(&item.fields(&schema::CLASS_RULE)?)?;
+        let spec = read_rule(&item.fields(&schema::CLASS_RULE)?, world)?;
         let same = |other: &&ClassSpec| {
-            let (class, repair) = (spec.class, spec.repair);
-            ClassSpec { class, repair, ..(*other).clone() } == spec
+            let (class, repair, among) = (spec.class, spec.repair, spec.among.clone());
+            ClassSpec { class, repair, among, ..(*other).clone() } == spec
         };
         if let Some(other) = rules.iter().find(same) {
             return Err(item.fault(
@@ -198,7 +208,7 @@ fn read_rules(at: &Cursor<'_>) -> Result<Vec<ClassSpec>, Fault> {
     Ok(rules)
 }
 
-fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
+fn read_rule(rule: &Fields<'_>, world: &World<'_>) -> Result<ClassSpec, Fault> {
     let class = read_class(rule.required("class")?)?;
     let repair = match rule.get("repair") {
         None => 0,
@@ -208,8 +218,12 @@ fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
                 "remove it, or write another class",
             ));
         }
+        Some(at) if class == class::BLOCK => {
+            return Err(at.key_fault("what is dropped is not repaired", "remove it"));
+        }
         Some(at) => read_repair(at)?,
     };
+    let among = read_among(rule, (class, repair), world)?;
     let peer = rule.get("peer").map(read_peer).transpose()?;
     let protocol = rule.get("protocol").map(read_protocol).transpose()?;
     let dscp = rule.get("dscp").map(read_dscp).transpose()?;
@@ -229,7 +243,7 @@ fn read_rule(rule: &Fields<'_>) -> Result<ClassSpec, Fault> {
         None => None,
         Some(at) => Some(read_range(at, &schema::LENGTH, "a range of bytes", "20-200")?),
     };
-    Ok(ClassSpec { class, repair, peer, port, protocol, dscp, length })
+    Ok(ClassSpec { class, repair, peer, port, protocol, dscp, length, among })
 }
 
 fn read_class(at: &Cursor<'_>) -> Result<u8, Fault> {
@@ -240,7 +254,7 @@ fn read_class(at: &Cursor<'_>) -> Result<u8, Fault> {
             format!("write `repair: {word}` beside another class, like `class: auto`"),
         ));
     }
-    let words = [class::DUPLICATE, class::STRIPE, class::PIN, class::AUTO];
+    let words = [class::DUPLICATE, class::STRIPE, class::PIN, class::AUTO, class::BLOCK];
     at.word(&words.map(|number| (class::NAMES[usize::from(number)], number)), &[])
 }
 
@@ -278,13 +292,24 @@ fn read_peer(at: &Cursor<'_>) -> Result<IpNet, Fault> {
 mod tests {
     use super::*;
     use crate::config::parse;
-    use crate::config::tests::LEAST_BOND;
+    use crate::config::tests::{LEAST_BOND, LEAST_SERVER};
 
     fn rules(text: &str) -> Result<Vec<ClassSpec>, String> {
-        let file = format!("{LEAST_BOND}classes:\n  rules:\n    - {text}\n");
+        let two = LEAST_BOND.replace("device: wan0}", "device: wan0}, {name: lte, device: wan1}");
+        let file = format!("{two}classes:\n  rules:\n    - {text}\n");
         parse(&file, "gateway.yaml")
             .map(|config| config.classes.rules)
             .map_err(|error| error.render())
+    }
+
+    const WANS: [&str; 2] = ["fiber", "lte"];
+
+    fn id(name: &str) -> Option<u8> {
+        WANS.iter().zip(1..).find(|(wan, _)| **wan == name).map(|(_, id)| id)
+    }
+
+    fn name(id: u8) -> Option<String> {
+        WANS.get(usize::from(id) - 1).map(|&wan| wan.to_owned())
     }
 
     #[test]
@@ -297,10 +322,42 @@ mod tests {
             "{class: stripe, repair: retransmit, protocol: tcp}",
             "{class: auto, repair: fec, protocol: udp}",
             "{class: pin, repair: [fec, retransmit]}",
+            "{class: block, protocol: tcp, port: 23}",
+            "{class: auto, protocol: tcp, paths: fiber}",
+            "{class: duplicate, dscp: ef, paths: [fiber, lte], fallback: strict}",
         ] {
             let read = rules(text).expect(text);
             assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
-            assert_eq!(ClassSpec::of(&read[0].rule()), read[0]);
+            assert_eq!(ClassSpec::of(&read[0].rule(id), name), read[0]);
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_refused() {
+        for (text, fault) in [
+            ("{class: block, repair: fec}", "what is dropped is not repaired"),
+            ("{class: block, paths: fiber}", "what is dropped goes by no path"),
+            ("{class: pin, fallback: strict}", "it has no effect without `paths`"),
+            ("{class: pin, paths: cable}", "cable"),
+            ("{class: pin, paths: []}", "the list is empty"),
+            ("{class: pin, paths: [lte, lte]}", "`lte` is given twice"),
+            (
+                "{class: pin, repair: fec, paths: lte, fallback: strict}",
+                "what is lost is repaired by other paths",
+            ),
+        ] {
+            let said = rules(text).expect_err(text);
+            assert!(said.contains(fault), "{text}: {said}");
+        }
+        let server = |text: &str| {
+            let file = format!("{LEAST_SERVER}classes:\n  rules:\n    - {text}\n");
+            parse(&file, "server.yaml").map_err(|error| error.render())
+        };
+        let read = server("{class: pin, paths: [1, 15]}").expect("right").classes.rules;
+        assert_eq!(read[0].rule(id).paths, 0x8002);
+        for text in ["{class: pin, paths: 0}", "{class: pin, paths: 16}", "{class: pin, paths: a}"]
+        {
+            assert!(server(text).is_err(), "{text}");
         }
     }
 
@@ -325,12 +382,12 @@ mod tests {
             tests: class_test::PORT | class_test::PROTOCOL | class_test::DSCP | class_test::FAMILY,
             class: class::DUPLICATE,
             repair: 0,
-            reserved: [0; 2],
+            paths: 0,
         };
-        assert_eq!(rules(text).expect("right")[0].rule(), expected);
-        let six = rules("{class: pin, peer: 2001:db8::/32}").expect("right")[0].rule();
+        assert_eq!(rules(text).expect("right")[0].rule(id), expected);
+        let six = rules("{class: pin, peer: 2001:db8::/32}").expect("right")[0].rule(id);
         let mask: [u8; 16] = bytemuck::cast(six.mask);
         assert_eq!((six.family, mask[..5].to_vec()), (6, vec![255, 255, 255, 255, 0]));
-        assert_eq!(rules("{class: auto}").expect("right")[0].rule(), ClassRule::ALL);
+        assert_eq!(rules("{class: auto}").expect("right")[0].rule(id), ClassRule::ALL);
     }
 }

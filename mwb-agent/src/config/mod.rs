@@ -14,6 +14,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 mod bond;
+mod class_paths;
 mod classes;
 mod ends;
 mod error;
@@ -42,6 +43,7 @@ pub mod units;
 mod wans;
 
 pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, suite_name};
+pub use class_paths::{Among, Paths};
 pub use classes::{ClassSpec, Classes, class_name};
 pub use error::{ConfigError, Position};
 pub use fec::Fec;

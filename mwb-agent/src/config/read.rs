@@ -78,7 +78,7 @@ pub(super) fn read_config(root: &Cursor<'_>) -> Result<Config, Fault> {
     };
     let world = World { role, lan: &lan, wans: &wans };
     let policy = read_policy(&file.section("policy", &schema::POLICY)?, &world)?;
-    let classes = read_classes(&file.section("classes", &schema::CLASSES)?)?;
+    let classes = read_classes(&file.section("classes", &schema::CLASSES)?, &world)?;
     let notify = read_notify(&file.section("notify", &schema::NOTIFY)?, &wans)?;
     let config = Config {
         role,

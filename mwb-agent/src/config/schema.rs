@@ -169,7 +169,7 @@ pub(super) const CLASSES: Section = Section {
 /// Which packets have a class.
 pub(super) const CLASS_RULE: Section = Section {
     path: "classes.rules[]",
-    keys: &["class", "repair", "peer", "protocol", "port", "dscp", "length"],
+    keys: &["class", "repair", "peer", "protocol", "port", "dscp", "length", "paths", "fallback"],
     later: &["device", "mac"],
     example: "{class: duplicate, protocol: udp, port: 5060-5061}",
 };
@@ -275,6 +275,8 @@ pub(super) const FEC_WAIT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(100);
 /// `fec.interleave`.
 pub(super) const FEC_INTERLEAVE: RangeInclusive<u32> = 1..=8;
+/// `classes.rules[].paths` of a server.
+pub(super) const BOND_PATH: RangeInclusive<u32> = 1..=BOND_PATHS as u32 - 1;
 /// `classes.rules[].port`.
 pub(super) const PORT: RangeInclusive<u16> = 1..=65_535;
 /// `classes.rules[].length`.

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Array, IterableMap as _, MapData};
+use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
-use mwb_common::classes::ClassRule;
+use mwb_common::classes::{CLASS_RULES, ClassCount, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, GuardedFlowWindow, GuardedPathWindow,
     GuardedTurns, Owner, PathState, Selection, Session, SessionState, bucket_index, names,
@@ -41,6 +41,7 @@ pub struct BondMaps {
 struct Inner {
     bond: Table<u32, Bond>,
     classes: Table<u32, ClassRule>,
+    class_counts: Table<u32, ClassCount>,
     sessions: Table<u32, Session>,
     states: Table<u32, SessionState>,
     selections: Table<u32, Selection>,
@@ -65,12 +66,15 @@ impl BondMaps {
             let map: Array<MapData, V> = take(object, name)?;
             table(map.map(), name, 1)
         }
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| Error::Cpus { path, source })?;
+        let counts: PerCpuArray<MapData, ClassCount> = take(object, names::CLASS_COUNTS)?;
         let owners4: LpmTrie<MapData, [u8; 4], Owner> = take(object, names::OWNERS4)?;
         let owners6: LpmTrie<MapData, [u8; 16], Owner> = take(object, names::OWNERS6)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 bond: array(object, names::BOND)?,
                 classes: array(object, names::CLASSES)?,
+                class_counts: table(counts.map(), names::CLASS_COUNTS, cpus)?,
                 sessions: array(object, names::SESSIONS)?,
                 states: array(object, names::SESSION_STATES)?,
                 selections: array(object, names::SESSION_SELECTIONS)?,
@@ -129,7 +133,31 @@ impl BondMaps {
         for (index, rule) in entries {
             self.inner.classes.put(&index, rule)?;
         }
+        // What was counted was of other rules.
+        for index in 0..self.inner.class_counts.capacity() {
+            self.inner.class_counts.clear(&index)?;
+        }
         Ok(())
+    }
+
+    /// What so many rules of classes have counted, and behind them what none has matched.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn class_counts(&self, count: u8) -> Result<Vec<ClassCount>, Error> {
+        let mut all = vec![ClassCount::default(); CLASS_RULES + 1];
+        self.inner.class_counts.for_each(|&index, lanes| {
+            if let Some(all) = all.get_mut(index as usize) {
+                for lane in lanes {
+                    all.packets += lane.packets;
+                    all.bytes += lane.bytes;
+                }
+            }
+        })?;
+        let rest = all.pop();
+        all.truncate(usize::from(count));
+        all.extend(rest);
+        Ok(all)
     }
 
     /// So many rules of classes.

@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use mwb_common::classes::{CLASS_RULES, ClassRule};
+use mwb_common::classes::{CLASS_COUNTS, CLASS_RULES, ClassCount, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_ENTRIES, Contact,
     Control, Counters, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
@@ -101,6 +101,9 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::POLICY_HITS => Shape { kind: MapType::PerCpuArray, ..array::<u64>(POLICY_HITS) },
         names::BOND => array::<Bond>(1),
         names::CLASSES => array::<ClassRule>(CLASS_RULES),
+        names::CLASS_COUNTS => {
+            Shape { kind: MapType::PerCpuArray, ..array::<ClassCount>(CLASS_COUNTS) }
+        }
         names::SESSIONS => array::<Session>(slots as usize),
         names::SESSION_STATES => array::<SessionState>(slots as usize),
         names::SESSION_SELECTIONS => array::<Selection>(slots as usize),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mwb_common::classes::{ClassRule, class, class_test};
+use mwb_common::classes::{ClassRule, among, class, class_test, falls_back};
 use mwb_common::maps::{
     Bond, BondPath, Bucket, FlowKey6, PathState, Selection, Session, bond_choice, bond_path_flag,
     bucket, bucket_flag, prefix_class, session_flag,
@@ -129,7 +129,15 @@ pub fn explain(
     (packet, bonded): (&Packet, &Bonded),
     flow: Option<FlowRow>,
 ) -> Explanation {
-    let mut words = Words { book, names, balance, bonded, steps: Vec::new(), others: Vec::new() };
+    let mut words = Words {
+        book,
+        names,
+        balance,
+        bonded,
+        among: u32::MAX,
+        steps: Vec::new(),
+        others: Vec::new(),
+    };
     let outcome = words.decide(packet);
     let Words { steps, others, .. } = words;
     Explanation { packet: packet.to_string(), flow, outcome, steps, would_change: others }
@@ -140,6 +148,8 @@ struct Words<'a> {
     names: &'a [String],
     balance: &'a str,
     bonded: &'a Bonded,
+    /// The paths that come into question, by bit.
+    among: u32,
     steps: Vec<Step>,
     others: Vec<String>,
 }
@@ -174,27 +184,56 @@ impl Words<'_> {
             return outcome(said, Reason::NoSession, None, true);
         }
         let (rule, sure) = self.class();
+        if rule.class == class::BLOCK {
+            let said = "it is dropped: a rule says so".to_owned();
+            return outcome(said, Reason::PolicyBlocked, None, sure);
+        }
         self.flow();
         self.paths();
-        self.choose(rule, sure)
+        self.keep_to(rule.paths);
+        self.choose((rule.class, rule.repair), sure)
     }
 
-    /// Class and repair.
-    fn class(&mut self) -> ((u8, u8), bool) {
+    /// The rule, and whether another code point or length would make no difference.
+    fn class(&mut self) -> (ClassRule, bool) {
         let (rule, possible) = class_of(&self.bonded.rules, &self.bonded.key);
         for rule in &possible {
-            let spec = ClassSpec::of(rule);
+            let spec = self.spec(rule);
             self.others.push(format!("a code point or a length that {spec} asks for"));
         }
-        let class = rule.map_or(class::AUTO, |rule| rule.class);
         let said = match rule {
-            Some(rule) => format!("{}, by {}", class_name(class), ClassSpec::of(rule)),
+            Some(rule) => format!("{}, by {}", class_name(rule.class), self.spec(rule)),
             None if self.bonded.rules.is_empty() => "auto: there are no rules".to_owned(),
             None => "auto: no rule matches".to_owned(),
         };
         self.say("class", said);
-        let chosen = (class, rule.map_or(0, |rule| rule.repair));
-        (chosen, possible.iter().all(|rule| (rule.class, rule.repair) == chosen))
+        let chosen = rule.copied().unwrap_or(ClassRule::ALL);
+        let does = |rule: &ClassRule| (rule.class, rule.repair, rule.paths);
+        (chosen, possible.iter().all(|rule| does(rule) == does(&chosen)))
+    }
+
+    fn spec(&self, rule: &ClassRule) -> ClassSpec {
+        ClassSpec::of(rule, |path| {
+            let index = usize::from(path).checked_sub(1)?;
+            self.names.get(index).filter(|name| !name.is_empty()).cloned()
+        })
+    }
+
+    /// What a rule says of paths.
+    fn keep_to(&mut self, paths: u16) {
+        if paths == 0 {
+            return;
+        }
+        let now = self.book.now;
+        let meant = |id: u8| among(paths) >> u32::from(id & 31) & 1 != 0;
+        let mut lives =
+            self.bonded.paths.iter().filter(|(_, path, state)| Facts::of(path, state).lives(now));
+        if lives.any(|(id, ..)| meant(*id)) || !falls_back(paths) {
+            self.among = among(paths);
+            self.say("paths", "only those that the rule names");
+        } else {
+            self.say("paths", "none of those that the rule names lives: others take its place");
+        }
     }
 
     fn flow(&mut self) {
@@ -237,7 +276,7 @@ impl Words<'_> {
     fn earliest(&self, stripe: u32, flow: Flow, but: u8) -> select::arrival::Chosen {
         let mut choice = Choice::new(self.book.now, stripe, flow);
         for (id, path, state) in &self.bonded.paths {
-            if *id != but {
+            if *id != but && self.among >> u32::from(*id & 31) & 1 != 0 {
                 choice.consider(*id, LENGTH, &Facts::of(path, state));
             }
         }
@@ -261,10 +300,13 @@ impl Words<'_> {
         let balance = self.balance;
         let (first, certain) = match session.choice {
             bond_choice::BUCKET => {
+                let (now, among) = (self.book.now, self.among);
                 let lives = |id: u8| {
                     let mut paths = self.bonded.paths.iter();
                     paths.any(|(path, entry, state)| {
-                        *path == id && Facts::of(entry, state).lives(self.book.now)
+                        *path == id
+                            && among >> u32::from(id & 31) & 1 != 0
+                            && Facts::of(entry, state).lives(now)
                     })
                 };
                 let picked = select::pick(selection, u32::from(*number), lives);

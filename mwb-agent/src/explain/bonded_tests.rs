@@ -23,8 +23,11 @@ fn path(flags: u32, lives: bool, delay: u32) -> (BondPath, PathState) {
 /// Two paths, the first the quicker.
 fn bonded(packet: &Packet, rules: &[&str]) -> Bonded {
     let rule = |text: &&str| {
-        let file = format!("{}classes: {{rules: [{text}]}}\n", crate::config::tests::LEAST_BOND);
-        crate::config::parse(&file, "f").expect("right").classes.rules[0].rule()
+        let two = crate::config::tests::LEAST_BOND
+            .replace("device: wan0}", "device: wan0}, {name: lte, device: wan1}");
+        let file = format!("{two}classes: {{rules: [{text}]}}\n");
+        let id = |name: &str| Some(if name == "fiber" { 1 } else { 2 });
+        crate::config::parse(&file, "f").expect("right").classes.rules[0].rule(id)
     };
     let paths = [(1, path(0, true, 0)), (2, path(0, true, 50_000_000))];
     Bonded {
@@ -79,6 +82,29 @@ fn a_second_path_that_is_dead_has_no_copy_and_one_that_is_metered_has_some() {
     let said = answer(&voice, &known);
     assert_eq!((said.outcome.said.as_str(), said.outcome.certain), ("it leaves by fiber", true));
     assert!(said.steps.iter().any(|step| step.said == "fiber lives, lte is dead"));
+}
+
+#[test]
+fn a_rule_keeps_packets_to_its_paths_while_one_lives() {
+    let bulk = packet("tcp 192.0.2.10:4000 203.0.113.5:22");
+    for (fallback, then) in [("prefer", "fiber"), ("strict", "lte")] {
+        let rule = format!("{{class: auto, port: 22, paths: lte, fallback: {fallback}}}");
+        let mut known = bonded(&bulk, &[&rule]);
+        let wan = |known: &Bonded| answer(&bulk, known).outcome.wan;
+        assert_eq!(wan(&known).as_deref(), Some("lte"), "the slower one");
+        let shown = answer(&bulk, &known);
+        let class = shown.steps.iter().find(|step| step.what == "class").expect("a class");
+        assert!(class.said.contains("paths: lte"), "{}", class.said);
+        known.paths[1].2.alive_until = NOW - 1;
+        assert_eq!(wan(&known).as_deref(), Some(then), "{fallback}");
+    }
+}
+
+#[test]
+fn what_a_rule_blocks_is_dropped() {
+    let telnet = packet("tcp 192.0.2.10:4000 203.0.113.5:23");
+    let said = answer(&telnet, &bonded(&telnet, &["{class: block, protocol: tcp, port: 23}"]));
+    assert_eq!((said.outcome.reason.as_str(), said.outcome.certain), ("policy_blocked", true));
 }
 
 #[test]

@@ -20,7 +20,6 @@ use super::slow::{self, Slow};
 use super::sockets::Sockets;
 use super::ticks::{Beat, Target, TickSocket};
 use crate::bond::{Os, Random, Refusal, SessionId};
-use crate::config::ClassSpec;
 use crate::dataplane::{BondMaps, Error};
 use crate::events::{Bus, EventKind};
 use crate::hitless::resend::Ack;
@@ -244,9 +243,14 @@ impl Core {
         });
     }
 
-    /// Writes the rules of classes; the settings that say how many come behind them.
+    /// Writes the rules of classes, if they or the paths of WANs are others; the settings that
+    /// say how many come behind them.
     pub(super) fn write_classes(&self) -> Result<(), Error> {
-        let rules: Vec<_> = self.settings.classes.rules.iter().map(ClassSpec::rule).collect();
+        let id = |name: &str| {
+            let mut uplinks = self.network.uplinks.iter();
+            uplinks.find(|uplink| uplink.name == name).map(|uplink| uplink.path)
+        };
+        let rules: Vec<_> = self.settings.classes.rules.iter().map(|rule| rule.rule(id)).collect();
         self.maps.set_classes(&rules)
     }
 

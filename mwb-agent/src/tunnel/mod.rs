@@ -151,7 +151,7 @@ pub async fn run(start: Start) {
                     break;
                 }
                 core.follow(network.borrow_and_update().clone());
-                end.follow(&mut core)
+                core.write_classes().and_then(|()| end.follow(&mut core))
             }
             // Who told of them may have ended.
             Ok(()) = lost.changed() => {

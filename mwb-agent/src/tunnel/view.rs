@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use mwb_common::classes::class;
 use mwb_common::integrity::Suite;
 use mwb_common::maps::{ProbeReply, bond_path_flag};
 use mwb_common::select::pace::is_idle;
@@ -18,12 +19,12 @@ use super::secure::Refused;
 use super::server::{Server, client_name};
 use super::session::Session;
 use crate::api::bond::{
-    BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus,
-    Handshakes,
+    BondClass, BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession,
+    BondStatus, Handshakes,
 };
 use crate::api::snapshot::Traffic;
 use crate::bond::Refusal;
-use crate::config::{Balance, suite_name};
+use crate::config::{Balance, class_name, suite_name};
 use crate::dataplane::monotonic;
 use crate::hitless::reorder::{DELAY_BOUNDS, Statistics, Why};
 use crate::hitless::resend;
@@ -58,7 +59,26 @@ fn begin(core: &Core, role: &str) -> BondStatus {
             refused: named(&Refusal::NAMES, &refused),
         },
         messages_refused: named(&Refused::NAMES, &messages_refused),
+        classes: classes(core),
     }
+}
+
+fn classes(core: &Core) -> Vec<BondClass> {
+    let rules = &core.settings.classes.rules;
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let count = u8::try_from(rules.len()).unwrap_or(u8::MAX);
+    let counts = core.maps.class_counts(count).unwrap_or_default();
+    let none = std::iter::once(None);
+    let rules = rules.iter().map(Some).chain(none).zip(counts);
+    rules
+        .map(|(rule, count)| BondClass {
+            rule: rule.map(ToString::to_string),
+            class: class_name(rule.map_or(class::AUTO, |rule| rule.class)).to_owned(),
+            matched: Traffic { packets: count.packets, bytes: count.bytes },
+        })
+        .collect()
 }
 
 impl Gateway {

@@ -1,6 +1,6 @@
 //! Classes of service: what a rule makes of a packet, and packets that are sent twice.
 
-use mwb_common::classes::{ClassRule, class, class_test};
+use mwb_common::classes::{ClassCount, ClassRule, ONLY, class, class_test};
 use mwb_common::integrity::Suite;
 use mwb_common::maps::{Bond, BondPath, bond_choice, bond_path_flag, bucket_flag, tick};
 use mwb_common::reason::Reason;
@@ -263,5 +263,103 @@ fn a_frame_of_the_lan_is_no_copy_whatever_its_addresses() {
         let [to, from] = tick::copies([7, 7], 1);
         let strange = host_udp(PORT).with(|p| (p.to, p.from) = (to, from));
         assert_eq!(end.reason(Door::Device, &strange.bytes()), Reason::NoBondPath);
+    });
+}
+
+#[test]
+fn a_rule_keeps_packets_to_its_paths() {
+    in_the_world("a_rule_keeps_packets_to_its_paths", |lan| {
+        for side in [Side::Gateway, Side::Server] {
+            for choice in [bond_choice::ARRIVAL, bond_choice::BUCKET, bond_choice::COUNTER] {
+                let second = 1 << 2;
+                for (paths, dead) in [(second, 1), (second | ONLY, 2)] {
+                    let rule = ClassRule { paths, ..of_class(class::AUTO) };
+                    let mut end = ruled(lan, side, &[rule], 0);
+                    end.change_session(|session| session.choice = choice);
+                    let path = |end: &mut End| {
+                        let (door, packet) = going(side);
+                        let (sent, row) = end.counted(door, &packet.bytes());
+                        assert_eq!((sent.verdict, row.reason), (XDP_REDIRECT, Reason::Bonded));
+                        opened(side, SUITE, &sent.packet, false).0.path
+                    };
+                    assert_eq!([0; 4].map(|_| path(&mut end)), [2; 4]);
+                    // Without it: another, or none but it.
+                    end.change_state(2, |state| state.alive_until = 5);
+                    assert_eq!(path(&mut end), dead, "{side:?} {choice} {paths:#x}");
+                    end.set_path(2, &BondPath::default());
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    let (door, packet) = going(side);
+                    let left = if dead == 1 { Reason::Bonded } else { Reason::NoBondPath };
+                    assert_eq!(end.reason(door, &packet.bytes()), left);
+                }
+            }
+        }
+    });
+}
+
+/// A packet that goes into the bond at an end.
+fn going(side: Side) -> (Door, Packet) {
+    let host = host_udp(PORT);
+    match side {
+        Side::Gateway => (Door::Lan, host),
+        Side::Server => {
+            let back = host.with(|p| {
+                (p.source, p.destination) = (host.destination, host.source);
+                (p.to, p.from) = (DP_MAC, MWB0_MAC);
+            });
+            (Door::Device, back)
+        }
+    }
+}
+
+#[test]
+fn copies_keep_to_the_paths_of_their_rule() {
+    in_the_world("copies_keep_to_the_paths_of_their_rule", |lan| {
+        let rule = ClassRule { paths: 1 << 1, ..of_class(class::DUPLICATE) };
+        let mut end = ruled(lan, Side::Gateway, &[rule], 0);
+        let packet = host_udp(PORT).bytes();
+        assert_eq!(end.reason(Door::Lan, &packet), Reason::Bonded, "there is no second one");
+        let both = ClassRule { paths: 0b110, ..rule };
+        end.maps().set_classes(&[both]).expect("a write");
+        let again = Bond { rules: 1, ..bond(Side::Gateway) };
+        end.maps().set_bond(&again).expect("a write");
+        assert_eq!(end.reason(Door::Lan, &packet), Reason::Copied);
+    });
+}
+
+#[test]
+fn what_a_rule_blocks_is_dropped_and_all_is_counted_by_rule() {
+    in_the_world("what_a_rule_blocks_is_dropped_and_all_is_counted_by_rule", |lan| {
+        let of_port = |port: u16, class: u8| ClassRule {
+            ports: [port, port],
+            tests: class_test::PORT,
+            ..of_class(class)
+        };
+        let rules = [of_port(23, class::BLOCK), of_port(53, class::DUPLICATE)];
+        let mut end = ruled(lan, Side::Gateway, &rules, 0);
+        let udp = host_udp(PORT);
+        let to = |destination: u16| {
+            let transport = Transport::Udp { source: PORT, destination, checksum: true };
+            udp.with(|p| p.transport = transport)
+        };
+        let sizes = [23, 53, 99].map(|port| (to(port).bytes().len() - 14) as u64);
+        for (port, times, reason) in
+            [(23, 3, Reason::PolicyBlocked), (53, 2, Reason::Copied), (99, 1, Reason::Bonded)]
+        {
+            for _ in 0..times {
+                let packet = to(port).bytes();
+                let (out, row) = end.counted(Door::Lan, &packet);
+                assert_eq!(row.reason, reason);
+                assert_eq!(out.verdict == XDP_DROP, reason == Reason::PolicyBlocked);
+            }
+        }
+        let counts = end.maps().class_counts(2).expect("a read");
+        let expected = [(3, sizes[0]), (2, sizes[1]), (1, sizes[2])];
+        let expected =
+            expected.map(|(packets, size)| ClassCount { packets, bytes: packets * size });
+        assert_eq!(counts, expected);
+        // Others begin with nothing.
+        end.maps().set_classes(&rules[1..]).expect("a write");
+        assert_eq!(end.maps().class_counts(1).expect("a read"), [ClassCount::default(); 2]);
     });
 }

@@ -66,6 +66,8 @@ pub const XMIT_LOSSES: &str = "XMIT_LOSSES";
 pub const BOND: &str = "BOND";
 /// `Array<ClassRule>`, in the order in which they are asked.
 pub const CLASSES: &str = "CLASSES";
+/// `PerCpuArray<ClassCount>` by rule.
+pub const CLASS_COUNTS: &str = "CLASS_COUNTS";
 /// `Array<Session>` by slot.
 pub const SESSIONS: &str = "SESSIONS";
 /// `Array<SessionState>` by slot.
@@ -133,6 +135,7 @@ pub const PINNED: &[&str] = &[
     XMIT_LOSSES,
     BOND,
     CLASSES,
+    CLASS_COUNTS,
     SESSIONS,
     SESSION_STATES,
     SESSION_SELECTIONS,

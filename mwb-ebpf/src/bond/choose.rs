@@ -2,7 +2,7 @@
 //! Also whether a probe is due that the agent has let pass.
 
 use mwb_common::{
-    classes::{CLASS_RULES, class, repair, spend},
+    classes::{class, repair, spend},
     integrity::Suite,
     maps::{
         BOND_PATHS as PATHS_OF_SESSION, Bond, Bucket, LONG_TEXT, Session, bond_choice,
@@ -19,6 +19,7 @@ use mwb_common::{
 };
 
 use super::{
+    class::{Ruled, bond_class},
     order::has_agent,
     outer::{Way, outer_length, overhead},
     work::Work,
@@ -26,8 +27,7 @@ use super::{
 use crate::{
     atomic::{change, fetch_add, fetch_add32},
     maps::{
-        BOND, BOND_PATHS, BUCKETS, CLASSES, PATH_STATES, SESSION_SELECTIONS, SESSION_STATES,
-        SESSIONS, TICKS,
+        BOND, BOND_PATHS, BUCKETS, PATH_STATES, SESSION_SELECTIONS, SESSION_STATES, SESSIONS, TICKS,
     },
 };
 
@@ -48,6 +48,8 @@ const TICK: u64 = 1 << 9;
 const COPIED: u64 = 1 << 10;
 const ACKED: u64 = 1 << 11;
 const FEC: u64 = 1 << 12;
+/// A rule forbids it.
+const BLOCKED: u64 = 1 << 13;
 
 impl Chosen {
     /// What [`bond_choose`] has said.
@@ -59,7 +61,13 @@ impl Chosen {
     /// Id of the path.
     #[inline(always)]
     pub(super) fn path(self) -> Result<u8, Reason> {
-        if self.0 as u8 == 0 { Err(Reason::NoBondPath) } else { Ok(self.0 as u8) }
+        if self.0 & BLOCKED != 0 {
+            Err(Reason::PolicyBlocked)
+        } else if self.0 as u8 == 0 {
+            Err(Reason::NoBondPath)
+        } else {
+            Ok(self.0 as u8)
+        }
     }
 
     /// It is to be sent round, with a copy that makes a probe of the path.
@@ -107,8 +115,12 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     let entry = unsafe { &mut *bucket_state };
     open_bucket(entry, work, now);
     let weight = weigh(entry, now, length);
-    let rule = bond_class(length);
-    let (class, repairs) = (rule as u8, (rule >> 8) as u8);
+    let rule = Ruled::said(bond_class(length));
+    let (class, repairs) = (rule.class(), rule.repair());
+    if class == class::BLOCK {
+        rule.count(length);
+        return BLOCKED;
+    }
     let elephant = match class {
         class::PIN => false,
         class::STRIPE => true,
@@ -116,20 +128,19 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     };
     let flow = Flow { path: entry.path, pause: now.saturating_sub(entry.last_seen), elephant };
     let stripe = if repairs == 0 { session.stripe } else { session.repaired as u32 };
-    work.choice = Choice::new(now, stripe, flow);
-    (work.living, work.parked, work.usable, work.due) = (0, 0, 0, 0);
     let Some(bond) = BOND.get(0) else { return 0 };
     let Some(suite) = Suite::from_number(session.suite) else { return 0 };
     work.head = overhead(suite, false);
     work.late = now.wrapping_sub(bond.probe_interval / 2);
     work.late_idle = now.wrapping_sub(bond.idle_interval / 2);
     look_around(work, slot, now);
-    let mut path = 1;
-    while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
-        if work.present >> path & 1 != 0 {
-            bond_consider(path_index(slot, path as u8), length, now);
-        }
-        path += 1;
+    let mut among = rule.among();
+    work.choice = Choice::new(now, stripe & among, flow);
+    consider_all(work, (slot, among), length);
+    if work.parked == 0 && rule.falls_back() {
+        among = u32::MAX;
+        work.choice = Choice::new(now, stripe, flow);
+        consider_all(work, (slot, among), length);
     }
     if work.due != 0 && claim(path_index(slot, work.due as u8), now) {
         return TICK | work.due as u8 as u64;
@@ -138,6 +149,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
     if path == 0 {
         return 0;
     }
+    rule.count(length);
     queue(path_index(slot, path), work.head + length, now);
     note(entry, weight, path, striped, length, now);
     entry.class = class;
@@ -158,7 +170,7 @@ pub(super) extern "C" fn bond_choose() -> u64 {
         flags = STRIPED;
     }
     if class == class::DUPLICATE {
-        work.other = bond_second(slot, length, 1 << (path & 15)) as u8;
+        work.other = bond_second(slot, length, !among & !NOT_PARKED | 1 << (path & 15)) as u8;
         if work.other != 0 {
             flags |= COPIED;
         }
@@ -176,21 +188,18 @@ fn is_protected(slot: u32, path: u8) -> bool {
     path.is_some_and(|path| path.flags & bond_path_flag::PROTECTED != 0)
 }
 
-/// The class of the packet, and in the next byte how what is lost is repaired. A global
-/// function: the verifier walks its loop once.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn bond_class(length: u32) -> u32 {
-    let (Ok(work), Some(bond)) = (Work::room(), BOND.get(0)) else { return class::AUTO as u32 };
-    let mut number = 0;
-    while number < CLASS_RULES as u32 && number < bond.rules as u32 {
-        let Some(rule) = CLASSES.get(number) else { break };
-        if rule.matches(&work.key, work.dscp, length) {
-            return rule.class as u32 | (rule.repair as u32) << 8;
+/// Takes into account the paths of a session that are `among` these.
+#[inline(always)]
+fn consider_all(work: &mut Work, (slot, among): (u32, u32), length: u32) {
+    (work.living, work.parked, work.usable, work.due) = (0, 0, 0, 0);
+    let now = work.now;
+    let mut path = 1;
+    while path < PATHS_OF_SESSION as u32 && work.present >> path != 0 {
+        if (work.present & among) >> path & 1 != 0 {
+            bond_consider(path_index(slot, path as u8), length, now);
         }
-        number += 1;
+        path += 1;
     }
-    class::AUTO as u32
 }
 
 /// Of [`bond_second`]: no parked path either.

@@ -21,6 +21,7 @@
 //!    into a verdict, and counts it.
 
 mod choose;
+mod class;
 mod copy;
 mod deliver;
 mod direct;

@@ -133,8 +133,8 @@ fn run(_object: &[u8]) -> Result<Report> {
         Ok::<_, anyhow::Error>((found?, downs))
     })?;
     // A quick answer is worth nothing from one who is often wrong.
-    for wan in 0..=WANS {
-        let (broken, down) = (if wan < WANS { FAULTS } else { 0 }, downs[wan]);
+    for (wan, down) in downs.into_iter().enumerate() {
+        let broken = if wan < WANS { FAULTS } else { 0 };
         ensure!(down == broken, "wan{wan} was broken {broken} times, and down {down} times");
     }
     let mut rows: Vec<Row> = Fault::ALL

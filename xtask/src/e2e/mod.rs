@@ -33,6 +33,7 @@ mod bond_mtu;
 mod bond_order;
 mod bond_parity;
 mod bond_restarts;
+mod bond_rules;
 mod bond_scene;
 mod bond_shares;
 mod bond_small;
@@ -207,6 +208,7 @@ pub fn cases() -> Vec<Case> {
         bond_classes::cases(),
         bond_metered::cases(),
         bond_restarts::cases(),
+        bond_rules::cases(),
         bond_leaves::cases(),
         bond_shares::cases(),
         bond_loss::cases(),

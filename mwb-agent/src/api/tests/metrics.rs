@@ -87,6 +87,8 @@ fn known_figures_are_there_and_unknown_ones_have_no_series() {
         "mwb_bond_handshakes_total{result=\"established\"} 2",
         "mwb_bond_handshakes_total{result=\"replayed\"} 4",
         "mwb_bond_messages_refused_total{reason=\"bad_check\"} 7",
+        "mwb_bond_class_packets_total{class=\"duplicate\",rule=\"1\"} 40",
+        "mwb_bond_class_bytes_total{class=\"auto\",rule=\"none\"} 990000",
     ] {
         assert!(text.lines().any(|other| other == line), "no `{line}` in:\n{text}");
     }

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::bond::{
-    BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession, BondStatus,
-    Handshakes,
+    BondClass, BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession,
+    BondStatus, Handshakes,
 };
 use super::change::{self, Request};
 use super::doctor::Report;
@@ -383,6 +383,18 @@ fn bond() -> BondStatus {
             ..Handshakes::default()
         },
         messages_refused: [("bad_check".to_owned(), 7)].into(),
+        classes: vec![
+            BondClass {
+                rule: Some("{class: duplicate, port: 5060}".to_owned()),
+                class: "duplicate".to_owned(),
+                matched: Traffic { packets: 40, bytes: 8_000 },
+            },
+            BondClass {
+                rule: None,
+                class: "auto".to_owned(),
+                matched: Traffic { packets: 860, bytes: 990_000 },
+            },
+        ],
         ..BondStatus::default()
     }
 }

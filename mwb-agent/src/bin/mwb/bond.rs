@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use mwb_agent::api::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use mwb_agent::tunnel::mtu::LEAST_INNER;
 
+use crate::bond_care;
 use crate::show::Style;
 use crate::table::{Align, Colour, Table};
 use crate::units::{bits, bytes, counted, grouped, millis, percent, span};
@@ -18,7 +19,9 @@ pub(crate) fn show(bond: Option<&BondStatus>, style: &Style) -> String {
     let mut out = head(bond);
     for session in &bond.sessions {
         let _ = write!(out, "\n{}\n{}", title(session), paths(&session.paths, style));
+        out.push_str(&bond_care::session(session));
     }
+    out.push_str(&bond_care::classes(&bond.classes));
     let shakes = &bond.handshakes;
     let _ = write!(
         out,

@@ -4,6 +4,7 @@
 
 mod ask;
 mod bond;
+mod bond_care;
 mod check;
 mod cli;
 mod diagnosis;

@@ -63,6 +63,7 @@ fn base(key: &str, value: &str) -> String {
         ("policy.rules[].balance" | "policy.rules[].fallback", _) => rule("{use: fiber}"),
         _ if is_in("policy.rules[].time") => rule("{time: {}, use: block}"),
         _ if is_in("policy") => rule("{use: block}"),
+        ("classes.rules[].fallback", _) => least_classes("auto, paths: fiber"),
         _ if is_in("classes") => least_classes("auto"),
         _ if is_in("fec") => least_classes("auto, repair: fec"),
         ("mode", "bond") | ("failover.dead_after" | "wans[].metered", _) => LEAST_BOND.to_owned(),

@@ -26,7 +26,7 @@ fn a_repair_is_a_word_or_a_list_of_words() {
         let rule = format!("{{class: stripe, repair: {text}}}\n    - {{class: auto, dscp: ef}}");
         let config = right(&with_rule(LEAST_BOND, &rule, ""));
         assert_eq!(config.classes.rules[0].repair, bits, "{text}");
-        assert_eq!(config.classes.rules[0].rule().repair, bits, "{text}");
+        assert_eq!(config.classes.rules[0].rule(|_| None).repair, bits, "{text}");
         assert_eq!((config.classes.rules[1].repair, config.classes.repairs()), (0, bits), "{text}");
     }
     assert_eq!(right(LEAST_BOND).classes.repairs(), 0);

@@ -7,7 +7,8 @@ use mwb_common::maps::BOND_PATHS;
 
 use super::policy::Fallback;
 use super::policy_read::World;
-use super::reader::{Cursor, Fault, Fields};
+use super::read::one_or_more;
+use super::reader::{Fault, Fields};
 use super::{Role, schema};
 
 /// Which paths.
@@ -97,9 +98,11 @@ pub(super) fn read_among(
         Role::Gateway => {
             let words: Vec<_> =
                 world.wans.iter().map(|wan| (wan.name.as_str(), wan.name.as_str())).collect();
-            Paths::Wans(each(at, "fiber", |at| at.word(&words, &[]).map(str::to_owned))?)
+            Paths::Wans(one_or_more(at, "fiber", schema::BOND_WANS, |at| {
+                at.word(&words, &[]).map(str::to_owned)
+            })?)
         }
-        Role::Server => Paths::Ids(each(at, "1", |at| {
+        Role::Server => Paths::Ids(one_or_more(at, "1", schema::BOND_WANS, |at| {
             at.integer(&schema::BOND_PATH).map(|id| u8::try_from(id).unwrap_or(u8::MAX))
         })?),
     };
@@ -115,30 +118,6 @@ pub(super) fn read_among(
         ));
     }
     Ok(Some(Among { paths, fallback }))
-}
-
-/// A value, or a list of different ones.
-fn each<T: PartialEq>(
-    at: &Cursor<'_>,
-    example: &str,
-    read: impl Fn(&Cursor<'_>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
-    if !at.is_list() {
-        return Ok(vec![read(at)?]);
-    }
-    let mut all = Vec::new();
-    for item in &at.items(&format!("[{example}]"))? {
-        let one = read(item)?;
-        if all.contains(&one) {
-            let fault = format!("`{}` is given twice", item.show());
-            return Err(item.fault(fault, "remove one of the two"));
-        }
-        all.push(one);
-    }
-    if all.is_empty() {
-        return Err(at.fault("the list is empty", format!("write `{example}`, or remove the key")));
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -339,7 +339,7 @@ mod tests {
             ("{class: block, paths: fiber}", "what is dropped goes by no path"),
             ("{class: pin, fallback: strict}", "it has no effect without `paths`"),
             ("{class: pin, paths: cable}", "cable"),
-            ("{class: pin, paths: []}", "the list is empty"),
+            ("{class: pin, paths: []}", "0 values"),
             ("{class: pin, paths: [lte, lte]}", "`lte` is given twice"),
             (
                 "{class: pin, repair: fec, paths: lte, fallback: strict}",

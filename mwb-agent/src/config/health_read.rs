@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::notify::read_command;
-use super::read::{check_count, read_path};
+use super::read::{check_count, one_or_more, push_new, read_path};
 use super::reader::{Cursor, Fault, Fields};
 use super::{Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp, schema, units};
 
@@ -18,7 +18,7 @@ pub(super) fn read_health(health: &Fields<'_>, base: &Health, ipv6: bool) -> Res
     let degraded = health.section("degraded", &schema::DEGRADED)?;
     let latency = |at: &Cursor<'_>| at.duration(&schema::LATENCY);
     let nameservers = health.or("nameservers", base.nameservers.clone(), |at| {
-        one_or_more(at, "192.0.2.53", read_server)
+        one_or_more(at, "192.0.2.53", schema::TARGETS, read_server)
     })?;
     let targets = health.or("targets", base.targets.clone(), |at| read_targets(at, ipv6))?;
     let read = Health {
@@ -181,16 +181,6 @@ fn is_host(address: &IpAddr) -> bool {
     !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
 }
 
-fn push_new<T: PartialEq>(item: &Cursor<'_>, list: &mut Vec<T>, new: T) -> Result<(), Fault> {
-    if list.contains(&new) {
-        return Err(
-            item.fault(format!("`{}` is given twice", item.show()), "remove one of the two")
-        );
-    }
-    list.push(new);
-    Ok(())
-}
-
 fn read_ping(at: &Cursor<'_>, base: &Ping) -> Result<Ping, Fault> {
     let ping = at.fields(&schema::PING)?;
     let count = ping.or("count", u32::from(base.count), |at| at.integer(&schema::PING_COUNT))?;
@@ -209,11 +199,14 @@ fn read_http(at: &Cursor<'_>, tls: bool) -> Result<Http, Fault> {
     let example = format!("{scheme}192.0.2.1/");
     let verbs = VERBS.map(|verb| (verb, verb));
     let read = Http {
-        urls: one_or_more(http.required("url")?, &example, |at| read_url(at, scheme, &example))?,
+        urls: one_or_more(http.required("url")?, &example, schema::TARGETS, |at| {
+            read_url(at, scheme, &example)
+        })?,
         verb: http.or("method", "GET", |at| at.word(&verbs, &[]))?,
         headers: http.or("headers", Vec::new(), read_headers)?,
-        status: http
-            .or("status", vec![(200, 200)], |at| one_or_more(at, "[200, 300-399]", read_status))?,
+        status: http.or("status", vec![(200, 200)], |at| {
+            one_or_more(at, "[200, 300-399]", schema::TARGETS, read_status)
+        })?,
         body: http.get("body").map(|at| read_words(at, "ok")).transpose()?,
         follow_redirects: http.or("follow_redirects", true, Cursor::boolean)?,
         verify_tls: !tls || http.or("verify_tls", true, Cursor::boolean)?,
@@ -242,24 +235,6 @@ fn read_http(at: &Cursor<'_>, tls: bool) -> Result<Http, Fault> {
         );
     }
     Ok(read)
-}
-
-/// A value, or a list of 1 to 8 of them.
-fn one_or_more<T: PartialEq>(
-    at: &Cursor<'_>,
-    example: &str,
-    read: impl Fn(&Cursor<'_>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
-    if !at.is_list() {
-        return Ok(vec![read(at)?]);
-    }
-    let items = at.items(&format!("[{example}]"))?;
-    check_count(at, items.len(), schema::TARGETS, "values")?;
-    let mut list = Vec::with_capacity(items.len());
-    for item in &items {
-        push_new(item, &mut list, read(item)?)?;
-    }
-    Ok(list)
 }
 
 fn read_url(at: &Cursor<'_>, scheme: &str, example: &str) -> Result<String, Fault> {
@@ -362,9 +337,9 @@ fn read_dns(at: &Cursor<'_>) -> Result<Dns, Fault> {
     Ok(Dns {
         name: read_host_name(dns.required("name")?)?,
         record,
-        servers: one_or_more(dns.required("server")?, "192.0.2.53", read_server)?,
+        servers: one_or_more(dns.required("server")?, "192.0.2.53", schema::TARGETS, read_server)?,
         expect: match dns.get("expect") {
-            Some(at) => one_or_more(at, "192.0.2.80", expected)?,
+            Some(at) => one_or_more(at, "192.0.2.80", schema::TARGETS, expected)?,
             None => Vec::new(),
         },
     })

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::hours::{DAY, Hours, parse_days, parse_time};
 use super::policy::{Fallback, Outlet, Policy, PolicyAction, PolicyMatch, PolicyRule, numbered};
 use super::prefix::{check_host_bits, read_net};
-use super::read::read_balance;
+use super::read::{one_or_more, read_balance};
 use super::reader::{Cursor, Fault, Fields};
 use super::terms::{
     PROTOCOLS, WITH_PORTS, parse_mac, read_dscp, read_protocol, read_range, word_of,
@@ -164,27 +164,7 @@ fn read_list<T: PartialEq>(
     read: impl Fn(&Cursor<'_>) -> Result<T, Fault>,
 ) -> Result<Vec<T>, Fault> {
     let Some(at) = rule.get(key) else { return Ok(Vec::new()) };
-    if !at.is_list() {
-        return Ok(vec![read(at)?]);
-    }
-    let items = at.items("")?;
-    if !(1..=schema::POLICY_LIST).contains(&items.len()) {
-        let most = schema::POLICY_LIST;
-        return Err(at.fault(
-            format!("{} values", items.len()),
-            format!("give 1 to {most}, or remove the key"),
-        ));
-    }
-    let mut values = Vec::with_capacity(items.len());
-    for item in &items {
-        let value = read(item)?;
-        if values.contains(&value) {
-            let shown = item.show();
-            return Err(item.fault(format!("`{shown}` is given twice"), "remove one of the two"));
-        }
-        values.push(value);
-    }
-    Ok(values)
+    one_or_more(at, "", schema::POLICY_LIST, read)
 }
 
 fn read_lan(at: &Cursor<'_>, world: &World<'_>) -> Result<String, Fault> {

@@ -307,3 +307,37 @@ pub(super) fn check_count(
     }
     Err(at.fault(format!("{count} {what}"), format!("give 1 to {most}")))
 }
+
+/// A value, or a list of 1 to `most` different ones.
+pub(super) fn one_or_more<T: PartialEq>(
+    at: &Cursor<'_>,
+    example: &str,
+    most: usize,
+    read: impl Fn(&Cursor<'_>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    if !at.is_list() {
+        return Ok(vec![read(at)?]);
+    }
+    let items = at.items(&format!("[{example}]"))?;
+    check_count(at, items.len(), most, "values")?;
+    let mut list = Vec::with_capacity(items.len());
+    for item in &items {
+        push_new(item, &mut list, read(item)?)?;
+    }
+    Ok(list)
+}
+
+/// Puts a value behind those that are there, if it is another one.
+pub(super) fn push_new<T: PartialEq>(
+    item: &Cursor<'_>,
+    list: &mut Vec<T>,
+    new: T,
+) -> Result<(), Fault> {
+    if list.contains(&new) {
+        return Err(
+            item.fault(format!("`{}` is given twice", item.show()), "remove one of the two")
+        );
+    }
+    list.push(new);
+    Ok(())
+}

@@ -19,6 +19,7 @@ mod hitless;
 mod kernel;
 mod lane;
 mod mptcp;
+mod opened;
 mod policy;
 mod prog_run;
 pub mod report;

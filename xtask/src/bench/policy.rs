@@ -4,17 +4,15 @@
 //! in all that it asks for but one thing, and the last fits in everything, so that nothing
 //! is decided early and every flow leaves by an outlet of its own.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{
     Bench,
-    comparison::{Rounds, in_turn, worst},
     gateway::Gateway,
-    lane::{ENDPOINTS, Lane, Load, Rate, Way},
-    report::{Better, Headline, Report, Row, figure},
+    lane::Lane,
+    opened::Two,
+    report::{Better, Headline, Report},
 };
 
 /// This benchmark in the registry.
@@ -28,47 +26,29 @@ pub(super) const BENCH: Bench = Bench {
 const TARGET: f64 = 0.8;
 const RULES: usize = 1_000;
 const FLOWS: [usize; 2] = [1, 1_000];
-const BYTES: usize = 64;
-/// Repetitions with open flows; an odd number has a middle.
-const ROUNDS: usize = 7;
-/// Length of one, in time of the core.
-const TIME: Duration = Duration::from_millis(250);
-/// Flows that are new at once.
-const NEW: usize = ENDPOINTS;
-/// Repetitions with new flows; each has gateways of its own.
-const NEW_ROUNDS: usize = 3;
 
 fn run(object: &[u8]) -> Result<Report> {
-    let mut results = Vec::new();
-    eprintln!("{}: building two lanes", BENCH.name);
-    let mut lanes = lanes(object)?;
-    for flows in FLOWS {
-        // Back needs the flows of out.
-        for way in [Way::Out, Way::Back] {
-            let load = Load { way, bytes: BYTES, flows };
-            for lane in &mut lanes {
-                lane.aim(load)?;
-            }
-            let rounds = Rounds::measure(&mut lanes, ROUNDS, |lane| lane.measure(TIME))?;
-            let what = match way {
-                Way::Out => "open, out",
-                Way::Back => "open, back",
-            };
-            results.push(told(Comparison { what, flows, rounds }));
-        }
-    }
-    drop(lanes);
-    let rounds = (0..NEW_ROUNDS).map(|round| open(object, round)).collect::<Result<_>>()?;
-    results.push(told(Comparison { what: "new, out", flows: NEW, rounds }));
+    let two = Two {
+        bench: BENCH.name,
+        lanes: &|| lanes(object),
+        flows: &FLOWS,
+        open: ["open, out", "open, back"],
+        new_rounds: 3,
+        columns: [
+            ["rules_per_second", "rules_lost_percent"],
+            ["none_per_second", "none_lost_percent"],
+        ],
+    };
+    let (value, rows) = two.compare()?;
     Ok(Report {
         bench: BENCH.name,
         headline: Headline {
             name: "worst ratio of packets or new flows per second, 1,000 rules to none".to_owned(),
-            value: worst(results.iter().map(|result| result.rounds.ratio())),
+            value,
             target: TARGET,
             better: Better::Higher,
         },
-        rows: results.iter().map(Comparison::row).collect(),
+        rows,
     })
 }
 
@@ -104,44 +84,4 @@ fn rules() -> Vec<Value> {
         .collect();
     rules.push(json!({"use": "wan0"}));
     rules
-}
-
-/// New flows at gateways that know none.
-fn open(object: &[u8], round: usize) -> Result<[Rate; 2]> {
-    let mut lanes = lanes(object)?;
-    for lane in &mut lanes {
-        // Neighbours, caches, page pools: by a flow that is not one of those.
-        lane.aim(Load { way: Way::Out, bytes: BYTES, flows: 1 })?;
-    }
-    in_turn(&mut lanes, round, |lane| lane.open_flows(NEW))
-}
-
-/// The repetitions of one load.
-struct Comparison {
-    what: &'static str,
-    flows: usize,
-    rounds: Rounds<Rate, 2>,
-}
-
-fn told(comparison: Comparison) -> Comparison {
-    let Comparison { what, flows, .. } = comparison;
-    eprintln!("{}: {flows} flows, {what}: {:.2}", BENCH.name, comparison.rounds.ratio());
-    comparison
-}
-
-impl Comparison {
-    fn row(&self) -> Row {
-        let rounds = &self.rounds;
-        let lost = |lane: usize| figure(100.0 * rounds.of_lane(lane, |rate| rate.lost), 2);
-        Row(vec![
-            ("flows", self.flows.into()),
-            ("packets", self.what.into()),
-            ("rules_per_second", figure(rounds.rate(0), 0)),
-            ("none_per_second", figure(rounds.rate(1), 0)),
-            ("ratio", figure(rounds.ratio(), 2)),
-            ("spread_percent", figure(rounds.spread(), 1)),
-            ("rules_lost_percent", lost(0)),
-            ("none_lost_percent", lost(1)),
-        ])
-    }
 }

@@ -15,6 +15,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 mod bond;
 mod classes;
+mod domain;
 mod ends;
 mod error;
 mod fec;
@@ -43,6 +44,7 @@ mod wans;
 
 pub use bond::{Bond, Client, DATA_PLANE_END, Endpoint, Idle, Server, Tunnel, suite_name};
 pub use classes::{ClassSpec, Classes, class_name};
+pub use domain::Domain;
 pub use error::{ConfigError, Position};
 pub use fec::Fec;
 pub use health::{Degraded, Dns, DnsRecord, Exec, Health, HealthMethod, Http, Ping, Tcp};

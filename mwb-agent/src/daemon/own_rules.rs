@@ -18,7 +18,8 @@ const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
 /// The policy as rules of the kernel, in its order. `path` knows the id of a WAN by its
 /// name, `is_active` whether the rule of that place counts at this time. Rules by MAC are
-/// for packets from the LAN only: no packet of our own has one.
+/// for packets from the LAN only: no packet of our own has one. Those by name are too: the
+/// kernel's know no addresses that come and go.
 pub(super) fn kernel_rules(
     policy: &Policy,
     path: impl Fn(&str) -> Option<u8>,
@@ -26,7 +27,8 @@ pub(super) fn kernel_rules(
 ) -> Vec<KernelRule> {
     let mut rules = Vec::new();
     for (index, rule) in policy.rules.iter().enumerate() {
-        if !is_active(index) || !rule.matches.macs.is_empty() {
+        let PolicyMatch { macs, domains, .. } = &rule.matches;
+        if !is_active(index) || !macs.is_empty() || !domains.is_empty() {
             continue;
         }
         let action = match &rule.action {

@@ -9,6 +9,7 @@ use mwb_common::reason::Verdict;
 use tokio::sync::watch;
 
 use super::bond::Shown;
+use super::domains::Domains;
 use super::look::Look;
 use super::past::Past;
 use super::policy::PolicyView;
@@ -19,12 +20,12 @@ use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
 use crate::api::past::{History, HistoryQuery};
-use crate::api::policy::PolicyStatus;
+use crate::api::policy::{AddressStatus, PolicyStatus, RuleStatus};
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
 use crate::api::{Changes, Source, Unavailable};
-use crate::config::Role;
+use crate::config::{Domain, Role};
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
 use crate::explain::{Entry, Packet};
@@ -63,6 +64,7 @@ pub(super) struct Answers {
     pub(super) usage: watch::Receiver<Usage>,
     pub(super) tables: Tables,
     pub(super) bond: Shown,
+    pub(super) domains: Domains,
     pub(super) bus: Bus,
     pub(super) changes: Changes,
     pub(super) look: Look,
@@ -173,7 +175,19 @@ impl Source for Answers {
         let counted = counted
             .map_err(|error| Unavailable(format!("reading counters: {error}")))?
             .map_err(|error| Unavailable(error.to_string()))?;
-        Ok(PolicyStatus { rules: view.with_hits(&counted) })
+        let mut rules = view.with_hits(&counted);
+        for (rule, domains) in rules.iter_mut().zip(&view.domains) {
+            rule.addresses = (!domains.is_empty()).then(|| self.domains.count(domains));
+        }
+        Ok(PolicyStatus { rules, domains: self.domains.status() })
+    }
+
+    async fn addresses(&self, rule: &str) -> Result<Vec<AddressStatus>, Unavailable> {
+        let view = Arc::clone(&self.view.borrow().policy);
+        let named = |one: &&(&RuleStatus, &Vec<Domain>)| one.0.name == rule;
+        let found = view.rules.iter().zip(&view.domains).collect::<Vec<_>>();
+        let domains = found.iter().find(named).map(|(_, domains)| domains.as_slice());
+        Ok(self.domains.list(domains.unwrap_or_default()))
     }
 
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {

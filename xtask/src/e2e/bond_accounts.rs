@@ -83,7 +83,9 @@ impl Books {
 fn every_packet_is_accounted_for(scene: &mut BondScene) -> Result<()> {
     for end in End::BOTH {
         let what = format!("all paths have a share at the {end:?}");
-        wait_until(&what, Duration::from_secs(5), || Ok(scene.tables(end)?.shared()?.len() == PATHS))?;
+        wait_until(&what, Duration::from_secs(5), || {
+            Ok(scene.tables(end)?.shared()?.len() == PATHS)
+        })?;
     }
     // Without agents nothing is sent but what traffic makes, and no handshake begins.
     scene.gateway.kill()?;

@@ -97,9 +97,9 @@ impl Beside {
 fn a_flood_hurts_nobody(scene: &mut Scene) -> Result<()> {
     let mut beside = Beside::start(scene)?;
     // The agent takes memory for what it does every few seconds when it does it first.
-    scene.gateway.wait_for_status("flows are counted", PATIENCE * 3, |status| {
-        status.nat.flows4 > 0
-    })?;
+    scene
+        .gateway
+        .wait_for_status("flows are counted", PATIENCE * 3, |status| status.nat.flows4 > 0)?;
     let sizes = |scene: &Scene| -> Result<Vec<usize>> {
         TABLES.iter().map(|table| scene.entries(table)).collect()
     };

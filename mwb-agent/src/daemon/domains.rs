@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mwb_common::policy::{NameBits, POLICY_ADDRESSES};
 
 use super::beat::Plane;
-use crate::api::policy::{AddressStatus, DeafDevice, DomainStatus};
+use super::policy::PolicyView;
+use crate::api::policy::{AddressStatus, DeafDevice, DomainStatus, RuleStatus};
 use crate::config::{Domain, Policy};
 use crate::dataplane::{Error, NamedTables, monotonic};
 use crate::domains::{Book, Change, Counts, Ears, Found, Heard, Learned, Listener, Reader};
@@ -122,13 +123,19 @@ impl Domains {
         book.map_or(NameBits::NONE, |book| book.names_of(address, monotonic()))
     }
 
-    /// How many addresses are known of one of these names.
-    pub(super) fn count(&self, domains: &[Domain]) -> u64 {
-        self.inner.state().book.as_ref().map_or(0, |book| book.count(domains) as u64)
+    /// Says of rules how many addresses are known of their names.
+    pub(super) fn count(&self, view: &PolicyView, rules: &mut [RuleStatus]) {
+        let state = self.inner.state();
+        let of = |domains| state.book.as_ref().map_or(0, |book| book.count(domains) as u64);
+        for (rule, domains) in rules.iter_mut().zip(&view.domains) {
+            rule.addresses = (!domains.is_empty()).then(|| of(domains));
+        }
     }
 
-    /// The addresses of these names.
-    pub(super) fn list(&self, domains: &[Domain]) -> Vec<AddressStatus> {
+    /// The addresses of a rule's names.
+    pub(super) fn list(&self, view: &PolicyView, rule: &str) -> Vec<AddressStatus> {
+        let place = view.rules.iter().position(|one| one.name == rule);
+        let domains = place.and_then(|place| view.domains.get(place)).map_or(&[][..], |list| list);
         let state = self.inner.state();
         let listed = state.book.iter().flat_map(|book| book.list(domains, monotonic()));
         let shown = listed.map(|listed| AddressStatus {

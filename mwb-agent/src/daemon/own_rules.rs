@@ -127,7 +127,7 @@ mod tests {
     use ipnet::IpNet;
 
     use super::*;
-    use crate::config::{Outlet, PolicyRule};
+    use crate::config::{Domain, Outlet, PolicyRule};
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a prefix")
@@ -179,13 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_another_time_or_by_mac_are_left_out_and_the_order_stays() {
+    fn rules_of_another_time_or_by_mac_or_name_are_left_out_and_the_order_stays() {
         let lan = PolicyMatch { lan: vec!["lan0".to_owned()], ..PolicyMatch::default() };
         let mac = PolicyMatch { macs: vec![[2; 6]], ..PolicyMatch::default() };
+        let domains = Domain::parse("*.example.net").into_iter().collect();
+        let named = PolicyMatch { domains, ..PolicyMatch::default() };
         let policy = Policy {
             rules: vec![
                 rule(PolicyMatch::default(), PolicyAction::Block),
                 rule(mac, PolicyAction::Block),
+                rule(named, PolicyAction::Block),
                 rule(lan, PolicyAction::Default),
                 rule(PolicyMatch::default(), outlet(Fallback::Prefer)),
             ],

@@ -20,12 +20,12 @@ use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
 use crate::api::past::{History, HistoryQuery};
-use crate::api::policy::{AddressStatus, PolicyStatus, RuleStatus};
+use crate::api::policy::{AddressStatus, PolicyStatus};
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
 use crate::api::{Changes, Source, Unavailable};
-use crate::config::{Domain, Role};
+use crate::config::Role;
 use crate::dataplane::{self, Tables};
 use crate::events::Bus;
 use crate::explain::{Entry, Packet};
@@ -170,24 +170,23 @@ impl Source for Answers {
         if view.rules.is_empty() {
             return Ok(PolicyStatus::default());
         }
-        let tables = self.tables.clone();
-        let counted = tokio::task::spawn_blocking(move || tables.policy_hits()).await;
-        let counted = counted
+        let (tables, domains) = (self.tables.clone(), self.domains.clone());
+        let counted = tokio::task::spawn_blocking(move || {
+            let mut rules = view.with_hits(&tables.policy_hits()?);
+            domains.count(&view, &mut rules);
+            Ok::<_, dataplane::Error>(PolicyStatus { rules, domains: domains.status() })
+        });
+        let counted = counted.await;
+        counted
             .map_err(|error| Unavailable(format!("reading counters: {error}")))?
-            .map_err(|error| Unavailable(error.to_string()))?;
-        let mut rules = view.with_hits(&counted);
-        for (rule, domains) in rules.iter_mut().zip(&view.domains) {
-            rule.addresses = (!domains.is_empty()).then(|| self.domains.count(domains));
-        }
-        Ok(PolicyStatus { rules, domains: self.domains.status() })
+            .map_err(|error| Unavailable(error.to_string()))
     }
 
     async fn addresses(&self, rule: &str) -> Result<Vec<AddressStatus>, Unavailable> {
         let view = Arc::clone(&self.view.borrow().policy);
-        let named = |one: &&(&RuleStatus, &Vec<Domain>)| one.0.name == rule;
-        let found = view.rules.iter().zip(&view.domains).collect::<Vec<_>>();
-        let domains = found.iter().find(named).map(|(_, domains)| domains.as_slice());
-        Ok(self.domains.list(domains.unwrap_or_default()))
+        let (rule, domains) = (rule.to_owned(), self.domains.clone());
+        let listed = tokio::task::spawn_blocking(move || domains.list(&view, &rule)).await;
+        listed.map_err(|error| Unavailable(format!("reading addresses: {error}")))
     }
 
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {

@@ -1,16 +1,13 @@
 //! Policy rules by name: what a resolver on the gateway answers to a host says where the
 //! host's flows leave, with the agent and without it, and nobody else can say so.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case, Lane,
+    Case, Lane, checks,
     explain::json,
     packets,
     policy::{Flow, PATIENCE, shown, with_rules},
@@ -20,6 +17,7 @@ use super::{
 use crate::lab::{
     GatewayConfig, LabSpec, Process,
     address::{GATEWAY4, GATEWAY6, HOST4, HOST6, NET4, NET4_SECOND, NET6},
+    traffic::WhoServer,
     wait_until,
 };
 
@@ -116,11 +114,10 @@ fn flows_to_a_name(scene: &mut Scene) -> Result<()> {
 
     // Without the agent, and with another one.
     scene.gateway.kill()?;
-    let server =
-        crate::lab::traffic::WhoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7002))?;
+    let server = WhoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7002))?;
     let socket = Flow::to(NET4.into(), 7002).socket(scene)?;
     let seen = server.ask(&socket)?;
-    let left = super::checks::wan_of(&scene.lab, seen.ip())?;
+    let left = checks::wan_of(&scene.lab, seen.ip())?;
     ensure!(left == 1, "without an agent it left by wan{left}");
     scene.gateway.restart(&scene.lab)?;
     waits_for(scene, "named", 2)?;
@@ -150,7 +147,7 @@ fn what_is_said(scene: &Scene) -> Result<()> {
         ensure!(table.contains(words), "no {words} in\n{table}");
     }
     let wrong = scene.gateway.mwb_command(&["policy", "--addresses", "rule-1"])?.output()?;
-    ensure!(wrong.status.code() == Some(1), "{wrong:?}");
+    ensure!(wrong.status.code() == Some(2), "{wrong:?}");
     let metrics = scene.gateway.api().metrics()?;
     for words in [
         "mwb_policy_addresses{rule=\"named\"} 2",

@@ -276,6 +276,7 @@ fn what_a_role_or_mode_does_not_have_is_refused() {
     let server: &[Row] = &[
         ("lan: mwb0", "11:19", "behind the device of their bonds", "by `source`"),
         ("mac: \"02:00:00:00:00:01\"", "11:19", "behind the device of their bonds", "`source`"),
+        ("domain: example.net", "11:19", "a server has none", "`destination`"),
         ("mark: 1", "11:19", "behind the device of their bonds", "`source`"),
     ];
     check(server, |key| format!("{LEAST_SERVER}policy: {{rules: [{{{key}, use: uplink}}]}}\n"));

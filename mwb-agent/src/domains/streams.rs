@@ -77,7 +77,7 @@ impl Streams {
             self.remove(&pair);
         }
         while self.bytes > MOST_BYTES {
-            self.give_up_oldest();
+            self.give_up_oldest(|stream| !stream.part.is_empty());
         }
     }
 
@@ -91,12 +91,13 @@ impl Streams {
 
     fn make_room(&mut self) {
         while self.open.len() >= MOST {
-            self.give_up_oldest();
+            self.give_up_oldest(|_| true);
         }
     }
 
-    fn give_up_oldest(&mut self) {
-        let oldest = self.open.iter().min_by_key(|(_, stream)| stream.last);
+    fn give_up_oldest(&mut self, of: impl Fn(&Stream) -> bool) {
+        let all = self.open.iter().filter(|(_, stream)| of(stream));
+        let oldest = all.min_by_key(|(_, stream)| stream.last);
         let Some(pair) = oldest.map(|(pair, _)| *pair) else { return };
         self.give_up(&pair);
     }

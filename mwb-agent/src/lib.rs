@@ -4,6 +4,7 @@ pub mod bond;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod domains;
 pub mod events;
 pub mod explain;
 pub mod failover;

@@ -19,6 +19,9 @@ mod compile;
 #[cfg(all(test, not(target_arch = "bpf")))]
 mod layout_tests;
 mod matching;
+#[cfg(all(test, not(target_arch = "bpf")))]
+mod name_tests;
+mod named;
 #[cfg(not(target_arch = "bpf"))]
 mod prefixes;
 #[cfg(not(target_arch = "bpf"))]
@@ -37,6 +40,7 @@ pub use bank::Image;
 #[cfg(not(target_arch = "bpf"))]
 pub use compile::Policy;
 pub use matching::{Properties, Tables, first_rule, has_ports};
+pub use named::{Named, NamedAddress};
 #[cfg(not(target_arch = "bpf"))]
 pub use rule::{Action, Asked, Mark, Rule, first_match};
 #[cfg(not(target_arch = "bpf"))]
@@ -54,6 +58,12 @@ pub const POLICY_SETS: usize = 8_192;
 pub const POLICY_PREFIXES: usize = 131_072;
 /// Devices and MACs that rules name, of both banks.
 pub const POLICY_KEYS: usize = 8_192;
+/// Names that rules may ask for.
+pub const POLICY_NAMES: usize = POLICY_RULES;
+/// Groups of such names, with the one that has none: 0. Each address is of one.
+pub const POLICY_GROUPS: usize = 1_024;
+/// Addresses of names, of both families.
+pub const POLICY_ADDRESSES: usize = 16_384;
 /// Rules' counters.
 pub const POLICY_HITS: usize = POLICY_RULES;
 /// Outlets, with the one that counts where no rule says another: 0.
@@ -131,6 +141,9 @@ impl RuleBits {
     }
 }
 
+/// A set of names that rules ask for, by number. The agent says which name has which.
+pub type NameBits = RuleBits;
+
 /// Number of the lowest bit that is set; by hand, because BPF has no instruction for it
 /// and LLVM would look it up in a table that is in no map. By the masks of odd places,
 /// odd pairs and so on.
@@ -177,6 +190,8 @@ pub struct PolicyState {
     pub bank: u32,
     /// Words of its sets that can have a bit; 0 = there are no rules.
     pub words: u32,
+    /// Whether a rule asks for the destination's name: 0 or 1.
+    pub by_name: u32,
 }
 
 /// Numbers of sets, four to an entry; see [`place`].
@@ -214,8 +229,10 @@ pub mod place {
     pub const OTHER_MAC: u32 = NO_SOURCE_PORT + 3;
     /// The rules that count at this time.
     pub const ACTIVE: u32 = NO_SOURCE_PORT + 4;
+    /// By group of names that the destination is of: those of group 0 ask for no name.
+    pub const GROUP: u32 = NO_SOURCE_PORT + 8;
     /// How many there are, in whole entries.
-    pub const ALL: u32 = NO_SOURCE_PORT + 8;
+    pub const ALL: u32 = GROUP + super::POLICY_GROUPS as u32;
 }
 
 /// Values of [`PolicyKey::kind`].
@@ -299,7 +316,7 @@ pub const fn space(bank: u32, side: Side) -> u32 {
 const _: () = {
     assert!(size_of::<RuleBits>() == 128);
     assert!(size_of::<PolicyRule>() == 4);
-    assert!(size_of::<PolicyState>() == 8);
+    assert!(size_of::<PolicyState>() == 12);
     assert!(size_of::<PolicyPlaces>() == 8);
     assert!(size_of::<PolicyKey>() == 8);
     assert!(size_of::<Policed4>() == 8);
@@ -318,4 +335,14 @@ macro_rules! of_maps {
 }
 
 #[cfg(feature = "aya")]
-of_maps!(RuleBits, PolicyRule, PolicyState, PolicyPlaces, PolicyKey, Policed4, Policed6);
+of_maps!(
+    RuleBits,
+    PolicyRule,
+    PolicyState,
+    PolicyPlaces,
+    PolicyKey,
+    Policed4,
+    Policed6,
+    NamedAddress,
+    Named
+);

@@ -22,6 +22,7 @@
 mod account;
 mod admit;
 mod answer;
+mod answers;
 mod atomic;
 mod bond;
 mod deliver;

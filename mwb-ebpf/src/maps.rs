@@ -24,9 +24,10 @@ use mwb_common::maps::{
 };
 use mwb_common::messages::SHARES as SHARES_OF_HANDSHAKES;
 use mwb_common::policy::{
-    PLACE_ENTRIES, POLICY_BANKS, POLICY_HITS as HITS, POLICY_KEYS as KEYS, POLICY_PREFIXES,
-    POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6, PolicyKey, PolicyPlaces,
-    PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
+    NameBits, Named, NamedAddress, PLACE_ENTRIES, POLICY_ADDRESSES as ADDRESSES, POLICY_BANKS,
+    POLICY_GROUPS as GROUPS, POLICY_HITS as HITS, POLICY_KEYS as KEYS, POLICY_NAMES as NAMES,
+    POLICY_PREFIXES, POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6, PolicyKey,
+    PolicyPlaces, PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
 };
 
 #[btf_map]
@@ -85,6 +86,13 @@ pub(crate) static POLICY_SETS: Array<RuleBits, { POLICY_BANKS * SETS }> = Array:
 pub(crate) static POLICY_RULES: Array<PolicyRule, { POLICY_BANKS * RULES }> = Array::new();
 #[btf_map]
 pub(crate) static POLICY_HITS: PerCpuArray<u64, HITS> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static POLICY_ADDRESSES: HashMap<NamedAddress, Named, ADDRESSES> = HashMap::new();
+/// The agent's own, like the next: its next run finds them here.
+#[btf_map]
+pub(crate) static POLICY_GROUPS: Array<NameBits, GROUPS> = Array::new();
+#[btf_map]
+pub(crate) static POLICY_NAMES: Array<u64, NAMES> = Array::new();
 /// A packet whose rule is asked for.
 #[btf_map]
 pub(crate) static POLICING: PerCpuArray<Policing, 1> = PerCpuArray::new();

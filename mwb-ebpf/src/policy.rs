@@ -7,9 +7,9 @@ use mwb_common::{
     maps::{FlowKey4, FlowKey6},
     parse::ETHERNET,
     policy::{
-        OUTLETS, PLACES_PER_ENTRY, POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6,
-        PolicyKey, PolicyRule, Properties, RuleBits, SPACE_BITS, Side, Tables, action, first_rule,
-        place, space,
+        NamedAddress, OUTLETS, PLACES_PER_ENTRY, POLICY_GROUPS, POLICY_RULES as RULES,
+        POLICY_SETS as SETS, Policed4, Policed6, PolicyKey, PolicyRule, Properties, RuleBits,
+        SPACE_BITS, Side, Tables, action, first_rule, place, space,
     },
     reason::Reason,
 };
@@ -17,10 +17,10 @@ use mwb_common::{
 use crate::{
     frame::{Frame, opaque},
     maps::{
-        POLICING, POLICY, POLICY_HITS, POLICY_KEYS, POLICY_PLACES, POLICY_PREFIXES4,
-        POLICY_PREFIXES6, POLICY_RULES, POLICY_SETS,
+        POLICING, POLICY, POLICY_ADDRESSES, POLICY_HITS, POLICY_KEYS, POLICY_PLACES,
+        POLICY_PREFIXES4, POLICY_PREFIXES6, POLICY_RULES, POLICY_SETS,
     },
-    path::{Place, place4, place6},
+    path::{Place, now, place4, place6},
 };
 
 /// A packet whose rule is asked for, and the rules that are still in question. In a map:
@@ -32,7 +32,8 @@ pub(crate) struct Policing {
     packet: Properties,
     bank: u32,
     words: u32,
-    reserved: u32,
+    by_name: u32,
+    destination: NamedAddress,
 }
 
 /// What a rule wants, as a global function can say it: see [`PolicyRule`].
@@ -121,6 +122,7 @@ fn begin<F: Frame>(frame: &F) -> Option<&'static mut Policing> {
     let policing = room()?;
     policing.bank = state.bank & 1;
     policing.words = state.words;
+    policing.by_name = state.by_name;
     policing.packet.ifindex = frame.ingress();
     policing.packet.mark = frame.mark();
     policing.packet.mac = frame.read(6)?;
@@ -146,6 +148,9 @@ extern "C" fn policy4(key: *const FlowKey4) -> u32 {
     if !matches!(place4(key.destination), Place::Wan(_)) {
         return 0;
     }
+    if let Some(policing) = room() {
+        policing.destination = NamedAddress::v4(key.destination);
+    }
     find(InKernel {
         key,
         protocol: key.protocol,
@@ -162,6 +167,9 @@ extern "C" fn policy6(key: *const FlowKey6) -> u32 {
     let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
     if !matches!(place6(&key.destination), Place::Wan(_)) {
         return 0;
+    }
+    if let Some(policing) = room() {
+        policing.destination = NamedAddress(key.destination);
     }
     find(InKernel {
         key,
@@ -203,6 +211,19 @@ extern "C" fn policy_first() -> u32 {
     policing.left.first(policing.words).map_or(0, |rule| rule + 1)
 }
 
+/// The group of names that the destination is of now. In a map: its address is too much
+/// for the stack.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn policy_group() -> u32 {
+    let Some(policing) = POLICING.get(0) else { return 0 };
+    let Some(named) = POLICY_ADDRESSES.get_ptr(&policing.destination) else { return 0 };
+    // SAFETY: one word of an entry, which is written whole; it may become another
+    // address's at this moment, for one flow.
+    let named = unsafe { *named };
+    named.group_at(now()) as u32 & (POLICY_GROUPS as u32 - 1)
+}
+
 /// Addresses of a flow, asked for in the prefix tables.
 trait Ends {
     /// The set of one of them.
@@ -239,6 +260,12 @@ impl<K: Ends> Tables for InKernel<'_, K> {
     #[inline(always)]
     fn prefix(&mut self, side: Side) -> u16 {
         self.key.set(space(self.bank, side), side)
+    }
+
+    #[inline(always)]
+    fn group(&mut self) -> Option<u32> {
+        let is_asked = POLICING.get(0).is_some_and(|policing| policing.by_name != 0);
+        is_asked.then(|| policy_group())
     }
 
     #[inline(always)]

@@ -13,11 +13,12 @@ use utoipa::ToSchema;
 use super::{Source, Unavailable, change, openapi, past, post as changes, read};
 
 /// Every route that is read, for those who ask for another.
-pub(super) const ROUTES: [&str; 13] = [
+pub(super) const ROUTES: [&str; 14] = [
     "/v1/status",
     "/v1/wans",
     "/v1/bond",
     "/v1/policy",
+    "/v1/policy/addresses",
     "/v1/counters",
     "/v1/flows",
     "/v1/why",
@@ -39,6 +40,7 @@ pub(super) fn router<S: Source>(source: Arc<S>) -> Router {
         .route("/v1/wans", get(read::wans::<S>))
         .route("/v1/bond", get(read::bond::<S>))
         .route("/v1/policy", get(read::policy::<S>))
+        .route("/v1/policy/addresses", get(read::addresses::<S>))
         .route("/v1/counters", get(read::counters::<S>))
         .route("/v1/flows", get(read::flows::<S>))
         .route("/v1/why", get(read::why::<S>))

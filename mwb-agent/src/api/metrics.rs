@@ -60,6 +60,11 @@ families! {
     REDIRECT_LOSSES = "mwb_redirect_losses_total" ["device"] "Frames that were redirected to the device by XDP and that it did not take.";
     POLICY_HITS = "mwb_policy_hits_total" ["rule"] "Flows that the policy rule has opened, and packets that it has dropped.";
     POLICY_ACTIVE = "mwb_policy_active" ["rule"] "Whether the policy rule counts at this time.";
+    POLICY_ADDRESSES = "mwb_policy_addresses" ["rule"] "Addresses that are known of the names that the policy rule asks for.";
+    DOMAIN_ADDRESSES = "mwb_domain_addresses" [] "Addresses that are known of names that policy rules ask for.";
+    DOMAIN_ANSWERS = "mwb_domain_answers_total" ["result"] "Messages of the gateway's resolver to hosts, by what became of them.";
+    DOMAIN_MISSED = "mwb_domain_missed_total" ["cause"] "Packets and TCP connections with such messages that were missed.";
+    DOMAIN_REFUSED = "mwb_domain_addresses_refused_total" ["cause"] "Addresses that were not taken or kept, for want of room.";
     BOND_SESSIONS = "mwb_bond_sessions" [] "Sessions of the bond that are in use.";
     BOND_UNANSWERED = "mwb_bond_unanswered_seconds" [] "For how long the server has been asked for a session or keys without an answer.";
     BOND_KEYS_AGE = "mwb_bond_keys_age_seconds" ["peer"] "Age of the session's newest keys.";
@@ -258,9 +263,33 @@ fn fill_nat(registry: &Registry, status: &Status) -> Result<(), prometheus::Erro
 fn fill_policy(registry: &Registry, policy: &PolicyStatus) -> Result<(), prometheus::Error> {
     let hits = counter(registry, &POLICY_HITS)?;
     let active = gauge(registry, &POLICY_ACTIVE)?;
+    let addresses = gauge(registry, &POLICY_ADDRESSES)?;
     for rule in &policy.rules {
         hits.with_label_values(&[&rule.name]).inc_by(rule.hits);
         active.with_label_values(&[&rule.name]).set(rule.active.into());
+        if let Some(known) = rule.addresses {
+            addresses.with_label_values(&[&rule.name]).set(whole(known));
+        }
+    }
+    let Some(domains) = &policy.domains else { return Ok(()) };
+    let none: &[&str] = &[];
+    gauge(registry, &DOMAIN_ADDRESSES)?.with_label_values(none).set(whole(domains.addresses));
+    let answers = counter(registry, &DOMAIN_ANSWERS)?;
+    for (result, count) in [
+        ("taken", domains.answers),
+        ("other_name", domains.of_others),
+        ("no_address", domains.without_address),
+        ("unreadable", domains.unreadable),
+    ] {
+        answers.with_label_values(&[result]).inc_by(count);
+    }
+    let missed = counter(registry, &DOMAIN_MISSED)?;
+    for (cause, count) in [("queue_full", domains.dropped), ("given_up", domains.given_up)] {
+        missed.with_label_values(&[cause]).inc_by(count);
+    }
+    let refused = counter(registry, &DOMAIN_REFUSED)?;
+    for (cause, count) in [("pushed_out", domains.pushed_out), ("no_room", domains.refused)] {
+        refused.with_label_values(&[cause]).inc_by(count);
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ use explain::Explanation;
 use flows::{FlowList, FlowQuery};
 pub use listen::{ListenError, Listeners, serve};
 use past::{History, HistoryQuery};
-use policy::PolicyStatus;
+use policy::{AddressStatus, PolicyStatus};
 pub use post::{ApplyBody, FailoverBody};
 use snapshot::{CounterRow, Status};
 
@@ -52,6 +52,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// The policy rules.
     fn policy(&self) -> impl Future<Output = Result<PolicyStatus, Unavailable>> + Send;
+
+    /// Addresses of the names that a policy rule asks for.
+    fn addresses(
+        &self,
+        rule: &str,
+    ) -> impl Future<Output = Result<Vec<AddressStatus>, Unavailable>> + Send;
 
     /// Open flows. Reads whole tables.
     fn flows(&self, query: FlowQuery)

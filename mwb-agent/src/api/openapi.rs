@@ -19,7 +19,8 @@ use super::{past, post, read};
         contact(),
     ),
     paths(
-        read::status, read::wans, read::bond, read::policy, read::counters, read::flows, read::why, read::doctor,
+        read::status, read::wans, read::bond, read::policy, read::addresses,
+        read::counters, read::flows, read::why, read::doctor,
         read::events, past::history, past::notified, read::prometheus, description,
         post::reload, post::apply, post::confirm, post::failover, past::test,
     ),

@@ -1,13 +1,72 @@
-//! The shapes of `/v1/policy`.
+//! The shapes of `/v1/policy` and `/v1/policy/addresses`.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// The answer of `/v1/policy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyStatus {
     /// The rules, in the order in which they are asked.
     pub rules: Vec<RuleStatus>,
+    /// What is known of names; null: no rule has asked for one.
+    pub domains: Option<DomainStatus>,
+}
+
+/// Addresses of names that rules ask for, and the answers that they are learned from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainStatus {
+    /// Addresses that are known.
+    pub addresses: u64,
+    /// How many can be.
+    pub capacity: u64,
+    /// Addresses that have made room for others before their time.
+    pub pushed_out: u64,
+    /// Addresses that were not taken: they were of too many different sets of names.
+    pub refused: u64,
+    /// Answers that said addresses of a name that a rule asks for.
+    pub answers: u64,
+    /// Answers that said addresses of other names.
+    pub of_others: u64,
+    /// Messages that said no address: errors, other types of record, empty and cut ones.
+    pub without_address: u64,
+    /// Packets and messages that could not be read: fragments, and what is not DNS.
+    pub unreadable: u64,
+    /// TCP connections of which a part was missed, or that were too many.
+    pub given_up: u64,
+    /// Packets that came faster than they were read.
+    pub dropped: u64,
+    /// Devices on which answers are heard.
+    pub heard: Vec<String>,
+    /// Devices on which they are not.
+    pub deaf: Vec<DeafDevice>,
+}
+
+/// A LAN port on which no answers are heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeafDevice {
+    /// Its name, or `all`.
+    pub device: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What is asked of `/v1/policy/addresses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct AddressQuery {
+    /// The rule, by its name.
+    pub rule: String,
+}
+
+/// An address of a name that a rule asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AddressStatus {
+    /// The address.
+    pub address: String,
+    /// The name that was asked for last; null: the agent has started since.
+    pub name: Option<String>,
+    /// For how long it is still good.
+    pub seconds_left: u64,
 }
 
 /// A policy rule.
@@ -33,4 +92,6 @@ pub struct RuleStatus {
     /// Flows that it has opened, and packets that it has dropped, since the rule is there or
     /// the agent started.
     pub hits: u64,
+    /// How many addresses are known of the names that it asks for; null: it asks for none.
+    pub addresses: Option<u64>,
 }

@@ -16,7 +16,7 @@ use super::doctor::{DoctorQuery, Report};
 use super::explain::{Explanation, WhyQuery};
 use super::flows::{FlowList, FlowQuery, LARGEST_TOP};
 use super::http::{Fault, Refusal};
-use super::policy::PolicyStatus;
+use super::policy::{AddressQuery, AddressStatus, PolicyStatus, RuleStatus};
 use super::snapshot::{CounterRow, Status, WanStatus};
 use super::{Source, Unavailable, metrics};
 use crate::events::{Bus, Event};
@@ -66,6 +66,28 @@ pub(super) async fn bond<S: Source>(State(source): State<Arc<S>>) -> Answer<Opti
 ))]
 pub(super) async fn policy<S: Source>(State(source): State<Arc<S>>) -> Answer<PolicyStatus> {
     Ok(Json(source.policy().await?))
+}
+
+/// Addresses that are known of the names that a policy rule asks for.
+#[utoipa::path(get, path = "/v1/policy/addresses", tag = "read", params(AddressQuery), responses(
+    (status = 200, body = Vec<AddressStatus>),
+    (status = 400, description = "There is no such rule, or it asks for no name.", body = Fault),
+    (status = 503, description = "The data plane cannot be read.", body = Fault),
+))]
+pub(super) async fn addresses<S: Source>(
+    State(source): State<Arc<S>>,
+    query: Asked<AddressQuery>,
+) -> Answer<Vec<AddressStatus>> {
+    let AddressQuery { rule } = understood(query, "rule=NAME")?;
+    let rules = source.policy().await?.rules;
+    let has = |one: &&RuleStatus| one.addresses.is_some();
+    if !rules.iter().filter(has).any(|one| one.name == rule) {
+        let names: Vec<&str> = rules.iter().filter(has).map(|one| one.name.as_str()).collect();
+        let there = if names.is_empty() { "none has".to_owned() } else { names.join(", ") };
+        let error = format!("`{rule}` is no policy rule with `domain`; these have it: {there}");
+        return Err(Refusal::Request(error));
+    }
+    Ok(Json(source.addresses(&rule).await?))
 }
 
 /// Packets by what became of them and why.

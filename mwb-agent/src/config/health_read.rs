@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::domain::host_name;
 use super::notify::read_command;
 use super::read::{check_count, one_or_more, push_new, read_path};
 use super::reader::{Cursor, Fault, Fields};
@@ -293,14 +294,7 @@ fn read_words(at: &Cursor<'_>, example: &str) -> Result<String, Fault> {
 
 /// A name of the DNS (RFC 1123, 2.1; with the underscore that service names have).
 fn read_host_name(at: &Cursor<'_>) -> Result<String, Fault> {
-    at.parsed("a name", "www.example.net", |text| {
-        let name = text.strip_suffix('.').unwrap_or(text);
-        let label = |label: &str| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            (1..=63).contains(&label.len()) && label.bytes().all(plain)
-        };
-        (name.len() <= 253 && name.split('.').all(label)).then(|| name.to_owned())
-    })
+    at.parsed("a name", "www.example.net", |text| host_name(text).map(str::to_owned))
 }
 
 fn read_server(at: &Cursor<'_>) -> Result<SocketAddr, Fault> {

@@ -1,11 +1,13 @@
 //! Policy rules: which new flows leave by which WANs, or not at all.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
 use super::Balance;
+use super::domain::Domain;
 use super::hours::Hours;
 use super::terms::{DSCPS, PROTOCOLS, show_range, word_of};
 
@@ -36,6 +38,8 @@ pub struct PolicyMatch {
     pub source: Vec<IpNet>,
     /// Prefixes of the destination.
     pub destination: Vec<IpNet>,
+    /// Names of which the destination must be an address.
+    pub domains: Vec<Domain>,
     /// IP protocols.
     pub protocols: Vec<u8>,
     /// Ports of the destination.
@@ -113,6 +117,14 @@ impl Policy {
         name.unwrap_or_else(|| numbered(index))
     }
 
+    /// Every name that rules ask for, each once, in the order of the rules.
+    #[must_use]
+    pub fn domains(&self) -> Vec<&Domain> {
+        let mut seen = BTreeSet::new();
+        let all = self.rules.iter().flat_map(|rule| &rule.matches.domains);
+        all.filter(|domain| seen.insert(*domain)).collect()
+    }
+
     /// Every outlet that rules name, each once, in the order of the rules.
     #[must_use]
     pub fn outlets(&self) -> Vec<&Outlet> {
@@ -154,6 +166,11 @@ impl fmt::Display for PolicyMatch {
         };
         key(!self.source.is_empty(), "source", nets(&self.source));
         key(!self.destination.is_empty(), "destination", nets(&self.destination));
+        let domain = |domain: &Domain| match domain.below {
+            true => format!("\"{domain}\""),
+            false => domain.to_string(),
+        };
+        key(!self.domains.is_empty(), "domain", listed(&self.domains, domain));
         let protocols = listed(&self.protocols, |number| word_of(&PROTOCOLS, *number));
         key(!self.protocols.is_empty(), "protocol", protocols);
         key(!self.ports.is_empty(), "port", ranges(&self.ports));

@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use super::domain::Domain;
 use super::hours::{DAY, Hours, parse_days, parse_time};
 use super::policy::{Fallback, Outlet, Policy, PolicyAction, PolicyMatch, PolicyRule, numbered};
 use super::prefix::{check_host_bits, read_net};
@@ -41,6 +42,14 @@ fn read_rules(at: &Cursor<'_>, world: &World<'_>) -> Result<Vec<PolicyRule>, Fau
         check_reach(item, &rule, &policy)?;
         terms.add(item, &rule.matches)?;
         policy.rules.push(rule);
+    }
+    let domains = policy.domains().len();
+    if domains > schema::POLICY_DOMAINS {
+        let most = schema::POLICY_DOMAINS;
+        return Err(at.fault(
+            format!("{domains} different names in `domain`"),
+            format!("have at most {most}; `\"*.example.net\"` is one for all below it"),
+        ));
     }
     let outlets = policy.outlets().len();
     if outlets > schema::OUTLETS {
@@ -143,6 +152,7 @@ fn read_match(rule: &Fields<'_>, world: &World<'_>) -> Result<PolicyMatch, Fault
     let matches = PolicyMatch {
         source: read_list(rule, "source", prefix)?,
         destination: read_list(rule, "destination", prefix)?,
+        domains: read_list(rule, "domain", |at| read_domain(at, world))?,
         protocols: read_list(rule, "protocol", read_protocol)?,
         ports: read_list(rule, "port", range)?,
         source_ports: read_list(rule, "source_port", range)?,
@@ -174,6 +184,16 @@ fn read_lan(at: &Cursor<'_>, world: &World<'_>) -> Result<String, Fault> {
     let words: Vec<(&str, &str)> =
         world.lan.iter().map(|lan| (lan.device.as_str(), lan.device.as_str())).collect();
     at.word(&words, &[]).map(str::to_owned)
+}
+
+fn read_domain(at: &Cursor<'_>, world: &World<'_>) -> Result<Domain, Fault> {
+    if world.role == Role::Server {
+        return Err(at.key_fault(
+            "it has no effect: names are learned from answers on LAN ports, and a server has none",
+            "remove it, and write prefixes in `destination`",
+        ));
+    }
+    at.parsed("a name", "example.net or \"*.example.net\"", Domain::parse)
 }
 
 /// Packets of a server's clients have lost their frames.

@@ -19,6 +19,7 @@ pub(super) const POLICY_RULE: Section = Section {
         "name",
         "source",
         "destination",
+        "domain",
         "protocol",
         "port",
         "source_port",
@@ -31,7 +32,7 @@ pub(super) const POLICY_RULE: Section = Section {
         "balance",
         "fallback",
     ],
-    later: &["domain"],
+    later: &[],
     example: "{protocol: udp, port: 5060-5061, use: fiber}",
 };
 
@@ -61,6 +62,9 @@ pub(super) const POLICY_NAME_LENGTH: usize = 31;
 pub(super) const POLICY_LIST: usize = 256;
 /// How many prefixes all rules may have, in `source` and in `destination`.
 pub(super) const POLICY_PREFIXES: usize = 2_048;
+/// How many different names all rules may have: half of what the kernel side has numbers
+/// for, so that a reload finds numbers that nobody has had of late.
+pub(super) const POLICY_DOMAINS: usize = 512;
 /// How many ranges of ports all rules may have.
 pub(super) const POLICY_RANGES: usize = 1_000;
 /// How many MACs all rules may have.

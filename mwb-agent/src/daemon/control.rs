@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::alarms::Shortage;
 use super::beat::Plane;
 use super::differences;
+use super::domains::Domains;
 use super::forced::Forced;
 use super::forwards::Forwards;
 use super::identity;
@@ -79,6 +80,7 @@ pub(super) struct Control {
     pub(super) forced: Option<Forced>,
     pub(super) decision: Option<Decision>,
     pub(super) policies: Policies,
+    pub(super) domains: Domains,
     /// What the kernel side has, by family.
     pub(super) written: [Option<(Plan, Selection)>; 2],
     pub(super) failovers: u64,
@@ -130,6 +132,7 @@ impl Control {
 
     pub(super) fn write_rules(&mut self, network: &Snapshot) -> Result<(), Error> {
         self.policies.see(&self.config, network);
+        self.follow_domains();
         let rules = prefixes::rules(&self.config, &self.paths(), network);
         if self.rules.as_ref() != Some(&rules) {
             self.plane.with(|plane| plane.set_prefixes(&rules.v4, &rules.v6))?;

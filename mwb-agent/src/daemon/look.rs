@@ -11,7 +11,9 @@ use tokio::sync::{Semaphore, watch};
 use super::beat::Plane;
 use super::bond::Shown;
 use super::bucket_view;
+use super::control::Control;
 use super::doctor;
+use super::domains::Domains;
 use super::flow_view::{self, Pair};
 use super::policy::PolicyView;
 use super::view::View;
@@ -36,6 +38,7 @@ pub(super) struct Look {
     network: watch::Receiver<Snapshot>,
     usage: watch::Receiver<Usage>,
     shown: Shown,
+    domains: Domains,
     /// A full table is some ten megabytes: one dump at a time.
     one: Semaphore,
     /// It watches for seconds, which flows must not wait for.
@@ -44,16 +47,17 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn new(
-        plane: &Plane,
+        control: &Control,
         view: watch::Receiver<Arc<View>>,
         network: watch::Receiver<Snapshot>,
         usage: watch::Receiver<Usage>,
         shown: Shown,
     ) -> Self {
         let (tables, bond, rules) =
-            plane.with(|plane| (plane.tables(), plane.bond(), plane.rules()));
+            control.plane.with(|plane| (plane.tables(), plane.bond(), plane.rules()));
         Self {
-            plane: plane.clone(),
+            plane: control.plane.clone(),
+            domains: control.domains.clone(),
             tables,
             bond,
             rules,
@@ -96,7 +100,7 @@ impl Look {
         let policy = Arc::clone(&self.view.borrow().policy);
         let device = policy.device(&packet, &entry, &self.network.borrow());
         let (tables, rules, names) = (self.tables.clone(), self.rules.clone(), self.names());
-        let maps = self.bond.clone();
+        let (maps, domains) = (self.bond.clone(), self.domains.clone());
         self.alone(move || {
             let bond = maps.bond()?;
             if bond.role == bond_role::GATEWAY {
@@ -107,7 +111,8 @@ impl Look {
                     opened.and_then(|(n, bucket)| bucket_view::row(n, bucket, &names, book.now));
                 return Ok(bonded::explain(&book, &names, balance, (&packet, &bonded), row));
             }
-            let met = meet(&policy.given, &packet, &entry, device);
+            let of = domains.names_of(packet.destination.address);
+            let met = meet(&policy.given, &packet, &entry, device, of);
             explain(&tables, &rules, (&names, balance), &policy, met, &packet)
         })
         .await

@@ -28,6 +28,7 @@ mod clock;
 mod control;
 mod differences;
 mod doctor;
+mod domains;
 mod file;
 #[cfg(test)]
 mod fixture;
@@ -197,7 +198,8 @@ pub async fn run(
     let mut shortages = check(&mut tasks, tables.clone());
     let mut changer = Changer::new(file.to_owned(), bus.clone());
     let (changes, mut wishes) = change::channel();
-    let look = Look::new(&plane, view.clone(), network.clone(), usage.clone(), shown.clone());
+    let domains = control.domains.clone();
+    let look = Look::new(&control, view.clone(), network.clone(), usage.clone(), shown.clone());
     let answers = Answers {
         instance: options.instance.clone(),
         role,
@@ -207,6 +209,7 @@ pub async fn run(
         usage,
         tables,
         bond: shown,
+        domains,
         bus: bus.clone(),
         changes,
         look,

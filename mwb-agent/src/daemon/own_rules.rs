@@ -18,7 +18,8 @@ const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
 /// The policy as rules of the kernel, in its order. `path` knows the id of a WAN by its
 /// name, `is_active` whether the rule of that place counts at this time. Rules by MAC are
-/// for packets from the LAN only: no packet of our own has one.
+/// for packets from the LAN only: no packet of our own has one. Those by name are too: the
+/// kernel's know no addresses that come and go.
 pub(super) fn kernel_rules(
     policy: &Policy,
     path: impl Fn(&str) -> Option<u8>,
@@ -26,7 +27,8 @@ pub(super) fn kernel_rules(
 ) -> Vec<KernelRule> {
     let mut rules = Vec::new();
     for (index, rule) in policy.rules.iter().enumerate() {
-        if !is_active(index) || !rule.matches.macs.is_empty() {
+        let PolicyMatch { macs, domains, .. } = &rule.matches;
+        if !is_active(index) || !macs.is_empty() || !domains.is_empty() {
             continue;
         }
         let action = match &rule.action {
@@ -125,7 +127,7 @@ mod tests {
     use ipnet::IpNet;
 
     use super::*;
-    use crate::config::{Outlet, PolicyRule};
+    use crate::config::{Domain, Outlet, PolicyRule};
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a prefix")
@@ -177,13 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_another_time_or_by_mac_are_left_out_and_the_order_stays() {
+    fn rules_of_another_time_or_by_mac_or_name_are_left_out_and_the_order_stays() {
         let lan = PolicyMatch { lan: vec!["lan0".to_owned()], ..PolicyMatch::default() };
         let mac = PolicyMatch { macs: vec![[2; 6]], ..PolicyMatch::default() };
+        let domains = Domain::parse("*.example.net").into_iter().collect();
+        let named = PolicyMatch { domains, ..PolicyMatch::default() };
         let policy = Policy {
             rules: vec![
                 rule(PolicyMatch::default(), PolicyAction::Block),
                 rule(mac, PolicyAction::Block),
+                rule(named, PolicyAction::Block),
                 rule(lan, PolicyAction::Default),
                 rule(PolicyMatch::default(), outlet(Fallback::Prefer)),
             ],

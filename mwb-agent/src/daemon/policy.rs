@@ -12,7 +12,7 @@ use mwb_common::policy::Rule;
 use super::clock;
 use super::control::Control;
 use crate::api::policy::RuleStatus;
-use crate::config::{Balance, Config, Fallback, Moment, PolicyAction, PolicyRule};
+use crate::config::{Balance, Config, Domain, Fallback, Moment, PolicyAction, PolicyRule};
 use crate::dataplane::Error;
 use crate::events::EventKind;
 use crate::explain::{Entry, Packet};
@@ -50,6 +50,8 @@ pub(super) struct PolicyView {
     pub(super) slots: Vec<Option<(u16, u64)>>,
     /// The same rules as the kernel side has them.
     pub(super) given: Arc<Vec<Rule>>,
+    /// Names that each rule asks for.
+    pub(super) domains: Vec<Vec<Domain>>,
     /// How flows of each rule are shared, if it says so.
     pub(super) balances: Vec<Option<&'static str>>,
     /// Interface indexes of LAN ports.
@@ -77,6 +79,17 @@ impl Policies {
             .collect();
         self.is_stale |= self.facts.ports != ports;
         self.facts.ports = ports;
+    }
+
+    /// Numbers of the names that rules ask for.
+    pub(super) fn name(&mut self, names: BTreeMap<Domain, u16>) {
+        self.is_stale |= self.facts.names != names;
+        self.facts.names = names;
+    }
+
+    /// The LAN ports that are there, by index.
+    pub(super) fn ports(&self) -> BTreeMap<u32, String> {
+        self.facts.ports.iter().map(|(device, ifindex)| (*ifindex, device.clone())).collect()
     }
 
     /// Whether the rule of that place counts at this minute.
@@ -207,6 +220,19 @@ impl Control {
         }
     }
 
+    /// Names that rules ask for have their numbers before the rules are written, and answers
+    /// are heard where they may come.
+    pub(super) fn follow_domains(&mut self) {
+        let policy = &self.config.policy;
+        match self.domains.follow(policy) {
+            Ok(names) => self.policies.name(names),
+            // The next look tries again.
+            Err(error) => tracing::error!(%error, "names of policy rules are not followed"),
+        }
+        let asks = policy.rules.iter().any(|rule| !rule.matches.domains.is_empty());
+        self.domains.listen(if asks { self.policies.ports() } else { BTreeMap::new() });
+    }
+
     fn write_policy(&mut self) -> Result<(), Error> {
         self.policies.look_at_clock(&self.config.policy.rules);
         if !self.policies.is_stale && self.policies.given.is_some() {
@@ -263,6 +289,7 @@ impl Control {
                 wans,
                 fallen_back,
                 hits: 0,
+                addresses: None,
             }
         });
         PolicyView {
@@ -271,6 +298,7 @@ impl Control {
                 .map(|place| self.policies.slots.of(policy, place))
                 .collect(),
             given: self.policies.given.clone().unwrap_or_default(),
+            domains: policy.rules.iter().map(|rule| rule.matches.domains.clone()).collect(),
             balances: policy.rules.iter().map(balance_of).collect(),
             ports: self.policies.facts.ports.clone(),
         }

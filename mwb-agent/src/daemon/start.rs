@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use super::beat::Plane;
 use super::control::{Control, Wan};
+use super::domains::Domains;
 use super::forwards::Forwards;
 use super::identity;
 use super::leaving::Leaving;
@@ -159,6 +160,7 @@ impl Control {
         });
         let leaving =
             Leaving::of_paths((1u8..).zip(&pinned.paths).filter(|(id, _)| !ids.contains(id)));
+        let domains = Domains::new(&plane);
         let mut policies = Policies::default();
         policies.follow(&config, &read_hits(&plane));
         Ok(Self {
@@ -179,6 +181,7 @@ impl Control {
             forced: None,
             decision: None,
             policies,
+            domains,
             written: kept,
             failovers: 0,
             last_failover: None,

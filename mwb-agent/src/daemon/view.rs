@@ -9,6 +9,7 @@ use mwb_common::reason::Verdict;
 use tokio::sync::watch;
 
 use super::bond::Shown;
+use super::domains::Domains;
 use super::look::Look;
 use super::past::Past;
 use super::policy::PolicyView;
@@ -19,7 +20,7 @@ use crate::api::doctor::Report;
 use crate::api::explain::Explanation;
 use crate::api::flows::{FlowList, FlowQuery};
 use crate::api::past::{History, HistoryQuery};
-use crate::api::policy::PolicyStatus;
+use crate::api::policy::{AddressStatus, PolicyStatus};
 use crate::api::snapshot::{
     CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic, WanStatus,
 };
@@ -63,6 +64,7 @@ pub(super) struct Answers {
     pub(super) usage: watch::Receiver<Usage>,
     pub(super) tables: Tables,
     pub(super) bond: Shown,
+    pub(super) domains: Domains,
     pub(super) bus: Bus,
     pub(super) changes: Changes,
     pub(super) look: Look,
@@ -168,12 +170,23 @@ impl Source for Answers {
         if view.rules.is_empty() {
             return Ok(PolicyStatus::default());
         }
-        let tables = self.tables.clone();
-        let counted = tokio::task::spawn_blocking(move || tables.policy_hits()).await;
-        let counted = counted
+        let (tables, domains) = (self.tables.clone(), self.domains.clone());
+        let counted = tokio::task::spawn_blocking(move || {
+            let mut rules = view.with_hits(&tables.policy_hits()?);
+            domains.count(&view, &mut rules);
+            Ok::<_, dataplane::Error>(PolicyStatus { rules, domains: domains.status() })
+        });
+        let counted = counted.await;
+        counted
             .map_err(|error| Unavailable(format!("reading counters: {error}")))?
-            .map_err(|error| Unavailable(error.to_string()))?;
-        Ok(PolicyStatus { rules: view.with_hits(&counted) })
+            .map_err(|error| Unavailable(error.to_string()))
+    }
+
+    async fn addresses(&self, rule: &str) -> Result<Vec<AddressStatus>, Unavailable> {
+        let view = Arc::clone(&self.view.borrow().policy);
+        let (rule, domains) = (rule.to_owned(), self.domains.clone());
+        let listed = tokio::task::spawn_blocking(move || domains.list(&view, &rule)).await;
+        listed.map_err(|error| Unavailable(format!("reading addresses: {error}")))
     }
 
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {

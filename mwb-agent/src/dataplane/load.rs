@@ -16,9 +16,9 @@ use mwb_common::maps::{
     SessionState, TICK_DEVICES, names, next, slow,
 };
 use mwb_common::policy::{
-    PLACE_ENTRIES, POLICY_BANKS, POLICY_HITS, POLICY_KEYS, POLICY_PREFIXES, POLICY_RULES,
-    POLICY_SETS, Policed4, Policed6, PolicyKey, PolicyPlaces, PolicyRule, PolicyState, RuleBits,
-    SELECTION_ENTRIES,
+    NameBits, Named, NamedAddress, PLACE_ENTRIES, POLICY_ADDRESSES, POLICY_BANKS, POLICY_GROUPS,
+    POLICY_HITS, POLICY_KEYS, POLICY_NAMES, POLICY_PREFIXES, POLICY_RULES, POLICY_SETS, Policed4,
+    Policed6, PolicyKey, PolicyPlaces, PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
 };
 
 use super::error::{Error, MapDifference};
@@ -67,6 +67,7 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
     let prefixes = |address: usize| trie(address, size_of::<Prefix>(), PREFIX_ENTRIES);
     let policed = |address: usize| trie(address, size_of::<u16>(), POLICY_PREFIXES);
     let keys = u32::try_from(POLICY_KEYS).unwrap_or(u32::MAX);
+    let addresses = u32::try_from(POLICY_ADDRESSES).unwrap_or(u32::MAX);
     let owners = |address: usize| trie(address, size_of::<Owner>(), OWNER_ENTRIES);
     Ok(match name {
         names::DEVICES => array::<Device>(DEVICE_SLOTS),
@@ -99,6 +100,9 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::POLICY_SETS => array::<RuleBits>(POLICY_BANKS * POLICY_SETS),
         names::POLICY_RULES => array::<PolicyRule>(POLICY_BANKS * POLICY_RULES),
         names::POLICY_HITS => Shape { kind: MapType::PerCpuArray, ..array::<u64>(POLICY_HITS) },
+        names::POLICY_ADDRESSES => hash::<NamedAddress, Named>(addresses),
+        names::POLICY_GROUPS => array::<NameBits>(POLICY_GROUPS),
+        names::POLICY_NAMES => array::<u64>(POLICY_NAMES),
         names::BOND => array::<Bond>(1),
         names::CLASSES => array::<ClassRule>(CLASS_RULES),
         names::CLASS_COUNTS => {

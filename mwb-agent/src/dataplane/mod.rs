@@ -26,6 +26,7 @@ mod handed;
 mod load;
 mod losses;
 mod maps;
+mod named;
 mod pins;
 mod policy;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use bond::BondMaps;
 pub use error::{Error, MapDifference};
 pub use forwards::Forward;
 pub use handed::HandedRing;
+pub use named::NamedTables;
 pub(crate) use rulebook::monotonic;
 pub use rulebook::{Rulebook, Rules};
 pub use runs::{ProgramRuns, measure_runs};
@@ -71,6 +73,7 @@ pub struct DataPlane {
     bond: BondMaps,
     ticks: Ticks,
     policy: PolicyTables,
+    named: NamedTables,
     rules: Rules,
     /// `None`: nothing is pinned, and nothing can be attached for long.
     pins: Option<Pins>,
@@ -132,6 +135,7 @@ impl DataPlane {
         #[cfg(feature = "trace")]
         trace::start(&mut object);
         let rules = Rules::of(&object)?;
+        let named = NamedTables::of(&object)?;
         let mut settings = Settings::take(&mut object)?;
         // Every program is loaded: what was there goes on until it is replaced,
         // and nothing is attached yet that would find a place empty.
@@ -158,6 +162,7 @@ impl DataPlane {
             bond,
             ticks,
             policy,
+            named,
             rules,
             pins,
             attached: BTreeMap::new(),

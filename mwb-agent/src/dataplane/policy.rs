@@ -1,14 +1,13 @@
 //! Policy rules: written as a difference into the bank of tables that is not in use, which
-//! then takes over; single destinations into the one that is. Must not know: names of
-//! rules, and why an outlet leads where it does.
+//! then takes over; groups of names into the one that is. Must not know: names of rules or
+//! of hosts, and why an outlet leads where it does.
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, MapError};
-use ipnet::IpNet;
 use mwb_common::maps::{Family, Selection, names};
 use mwb_common::policy::{
-    Image, Policed4, Policed6, Policy, PolicyKey, PolicyPlaces, PolicyRule, PolicyState, Rule,
-    RuleBits, SPACE_BITS, TooMuch, Write,
+    Image, NameBits, POLICY_GROUPS, Policed4, Policed6, Policy, PolicyKey, PolicyPlaces,
+    PolicyRule, PolicyState, Rule, RuleBits, SPACE_BITS, TooMuch, Write,
 };
 
 use super::DataPlane;
@@ -25,6 +24,7 @@ pub(super) struct PolicyTables {
     prefixes6: LpmTrie<MapData, Policed6, u16>,
     sets: Array<MapData, RuleBits>,
     rules: Array<MapData, PolicyRule>,
+    groups: Array<MapData, NameBits>,
     /// `None`: not read yet, or a write has failed halfway.
     pub(super) policy: Option<Policy>,
 }
@@ -39,6 +39,7 @@ impl PolicyTables {
             prefixes6: take(object, names::POLICY_PREFIXES6)?,
             sets: take(object, names::POLICY_SETS)?,
             rules: take(object, names::POLICY_RULES)?,
+            groups: take(object, names::POLICY_GROUPS)?,
             policy: None,
         })
     }
@@ -51,7 +52,7 @@ impl PolicyTables {
     ) -> Result<(), Error> {
         let mut policy = match self.policy.take() {
             Some(policy) => policy,
-            None => Policy::found(self.read()?),
+            None => Policy::found(self.read()?, &self.groups()?),
         };
         match of(&mut policy) {
             Ok(writes) => writes.iter().try_for_each(|write| self.write(write))?,
@@ -134,6 +135,19 @@ impl PolicyTables {
         Ok(image)
     }
 
+    /// Names of each group.
+    pub(super) fn groups(&self) -> Result<Vec<NameBits>, Error> {
+        let mut groups = vec![NameBits::NONE; POLICY_GROUPS];
+        table::<u32, NameBits>(self.groups.map(), names::POLICY_GROUPS, 1)?.for_each(
+            |&entry, values| {
+                for (group, bits) in groups.get_mut(entry as usize).into_iter().zip(values) {
+                    *group = *bits;
+                }
+            },
+        )?;
+        Ok(groups)
+    }
+
     fn state(&self) -> Result<PolicyState, Error> {
         self.state.get(&0, 0).map_err(Error::map(names::POLICY))
     }
@@ -170,22 +184,14 @@ impl DataPlane {
         self.policy.change(|policy| policy.set_rules(rules))
     }
 
-    /// Adds a destination to a rule, by its index among those of the last
-    /// [`DataPlane::set_policy`]. Takes a few writes. One that the rule has already counts
-    /// twice, until it is removed twice.
+    /// Says which names an address of a group has, before the first one is of it.
     ///
     /// # Errors
-    /// As above, and when the rule is for any destination or not there.
-    pub fn insert_policy_destination(&mut self, rule: usize, net: IpNet) -> Result<(), Error> {
-        self.policy.change(|policy| policy.insert_destination(rule, net))
-    }
-
-    /// Takes a destination from a rule. That it has none such is no error.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn remove_policy_destination(&mut self, rule: usize, net: IpNet) -> Result<(), Error> {
-        self.policy.change(|policy| policy.remove_destination(rule, net))
+    /// As above, and when there is no such group.
+    pub fn set_name_group(&mut self, group: u16, names: NameBits) -> Result<(), Error> {
+        let entry = u32::from(group);
+        self.policy.groups.set(entry, names, 0).map_err(Error::map(names::POLICY_GROUPS))?;
+        self.policy.change(|policy| policy.set_group(group, names))
     }
 
     /// Reads the path choice of an outlet for a family.

@@ -180,7 +180,10 @@ pub(crate) fn monotonic() -> u64 {
     time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn open<K: Pod, V: Pod>(object: &aya::Ebpf, name: &'static str) -> Result<Table<K, V>, Error> {
+pub(super) fn open<K: Pod, V: Pod>(
+    object: &aya::Ebpf,
+    name: &'static str,
+) -> Result<Table<K, V>, Error> {
     let map = object.map(name).ok_or(Error::Missing(name))?;
     table(data(map).ok_or(Error::Missing(name))?, name, 1)
 }

@@ -1,6 +1,6 @@
 //! What policy rules say about a packet.
 
-use mwb_common::policy::{Action, Rule};
+use mwb_common::policy::{Action, NameBits, Rule};
 
 use super::{Entry, Packet};
 use crate::policy::{Known, Met, ask};
@@ -48,13 +48,20 @@ pub struct Policy {
 }
 
 /// Asks the rules about a packet. `device` is the index of the LAN port it comes in
-/// through, if that is known.
+/// through, if that is known; `names` those that its destination is an address of.
 #[must_use]
-pub fn meet(rules: &[Rule], packet: &Packet, entry: &Entry, device: Option<u32>) -> Met {
+pub fn meet(
+    rules: &[Rule],
+    packet: &Packet,
+    entry: &Entry,
+    device: Option<u32>,
+    names: NameBits,
+) -> Met {
     let port = |port: Option<u16>| port.unwrap_or(0);
     let known = Known {
         source: packet.source.address,
         destination: packet.destination.address,
+        names,
         ports: (port(packet.source.port), port(packet.destination.port)),
         protocol: packet.number(),
         device,

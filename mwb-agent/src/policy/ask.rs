@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mwb_common::policy::{Asked, Properties, Rule};
+use mwb_common::policy::{Asked, NameBits, Properties, Rule};
 
 /// What is known about the first packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Known {
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
+    /// Names that the destination is an address of, by number.
+    pub names: NameBits,
     /// Source and destination port, of protocols that have them.
     pub ports: (u16, u16),
     /// IP protocol.
@@ -88,7 +90,8 @@ fn asked(known: &Known) -> Asked {
         dscp: known.dscp.unwrap_or(0),
         mac: known.mac.unwrap_or_default(),
     };
-    Asked { source: known.source, destination: known.destination, packet }
+    let Known { source, destination, names, .. } = *known;
+    Asked { source, destination, names, packet }
 }
 
 #[cfg(test)]
@@ -100,6 +103,7 @@ mod tests {
     const PACKET: Known = Known {
         source: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10)),
         destination: IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 5)),
+        names: NameBits::NONE,
         ports: (5_000, 443),
         protocol: 6,
         device: None,

@@ -6,13 +6,15 @@ use std::ops::RangeInclusive;
 use mwb_common::policy::{Action, Mark, Policy, Rule, TooMuch};
 
 use super::{Key, Numbers, Slots};
-use crate::config::{Config, Moment, PolicyAction, PolicyRule};
+use crate::config::{Config, Domain, Moment, PolicyAction, PolicyRule};
 
 /// What is the case now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Interface indexes of the LAN ports that are there, by device.
     pub ports: BTreeMap<String, u32>,
+    /// Numbers of the names that rules ask for.
+    pub names: BTreeMap<Domain, u16>,
     /// Which rules count at this time, by their place.
     pub active: Vec<bool>,
 }
@@ -41,7 +43,11 @@ pub fn fits(config: &Config) -> Result<(), TooMuch> {
     let mut slots = Slots::default();
     slots.follow(&config.policy, |_| 0);
     let ports = config.lan.iter().map(|lan| lan.device.clone()).zip(1..);
-    let facts = Facts { ports: ports.collect(), active: vec![true; config.policy.rules.len()] };
+    let facts = Facts {
+        ports: ports.collect(),
+        names: config.policy.domains().into_iter().cloned().zip(0..).collect(),
+        active: vec![true; config.policy.rules.len()],
+    };
     Policy::default().set_rules(&rules(config, &facts, &numbers, &slots)).map(drop)
 }
 
@@ -64,9 +70,14 @@ fn compile(
     let ports = |devices: &[String]| {
         devices.iter().filter_map(|device| facts.ports.get(device).copied()).collect()
     };
+    // The same of a name without a number.
+    let names = |domains: &[Domain]| {
+        domains.iter().filter_map(|domain| facts.names.get(domain).copied()).collect()
+    };
     Rule {
         sources: any(&matches.source),
         destinations: any(&matches.destination),
+        names: (!matches.domains.is_empty()).then(|| names(&matches.domains)),
         source_ports: ranges(&matches.source_ports),
         ports: ranges(&matches.ports),
         protocols: any(&matches.protocols),

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use mwb_common::policy::{Asked, Properties, first_match};
+use mwb_common::policy::{Asked, NameBits, Properties, first_match};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,6 +29,7 @@ fn compiled(config: &Config, ports: &[(&str, u32)], active: Option<Vec<bool>>) -
     let mut slots = Slots::default();
     slots.follow(&config.policy, |_| 0);
     let facts = Facts {
+        names: config.policy.domains().into_iter().cloned().zip(5..).collect(),
         ports: ports.iter().map(|(name, index)| ((*name).to_owned(), *index)).collect(),
         active: active.unwrap_or_else(|| vec![true; config.policy.rules.len()]),
     };
@@ -47,7 +48,9 @@ const PACKET: Properties = Properties {
 
 fn asked(packet: Properties) -> Asked {
     let address = |text: &str| text.parse::<IpAddr>().expect(text);
-    Asked { source: address("192.0.2.10"), destination: address("203.0.113.5"), packet }
+    let mut names = NameBits::NONE;
+    names.add(6);
+    Asked { source: address("192.0.2.10"), destination: address("203.0.113.5"), names, packet }
 }
 
 #[test]
@@ -58,6 +61,10 @@ fn each_key_asks_for_what_it_says() {
         ("source: [192.0.2.16/28, 192.0.2.10/32]", true),
         ("destination: 203.0.113.0/24", true),
         ("destination: \"2001:db8::/32\"", false),
+        ("domain: [example.net, \"*.example.org\"]", true),
+        ("domain: example.net", false),
+        ("destination: 203.0.113.0/24, domain: [example.net, example.org]", true),
+        ("destination: 198.51.100.0/24, domain: [example.net, example.org]", false),
         ("protocol: udp", true),
         ("protocol: [tcp, sctp]", false),
         ("port: 443", true),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 
 use bytemuck::{Pod, Zeroable as _};
-use ipnet::IpNet;
 use mwb_agent::dataplane::{
     CounterRow, DataPlane, Error, Forward, Hook, Options, ProgramId, Programs, Role, Table, Tables,
     TestOutcome,
@@ -12,8 +12,9 @@ use mwb_agent::dataplane::{
 use mwb_common::maps::{
     Control, Device, Direction, Family, Held, Liveness, Path, Selection, held, hook, role,
 };
-use mwb_common::policy::Rule;
+use mwb_common::policy::{NameBits, Named, NamedAddress, Rule};
 
+use crate::bond_probes::monotonic;
 use crate::packet::Packet;
 use crate::world;
 
@@ -171,12 +172,21 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn insert_policy_destination(&mut self, rule: usize, net: IpNet) {
-        self.plane.insert_policy_destination(rule, net).expect("a write of a prefix");
+    /// Says which names an address of a group has.
+    pub(crate) fn set_name_group(&mut self, group: u16, names: &[usize]) {
+        let mut bits = NameBits::NONE;
+        names.iter().for_each(|name| bits.add(*name));
+        self.plane.set_name_group(group, bits).expect("a write of a group");
     }
 
-    pub(crate) fn remove_policy_destination(&mut self, rule: usize, net: IpNet) {
-        self.plane.remove_policy_destination(rule, net).expect("a write of a prefix");
+    /// Puts an address into a group, for a time from now; a negative one is over.
+    pub(crate) fn name_address(&mut self, address: IpAddr, group: u16, seconds: i64) {
+        let key = match address {
+            IpAddr::V4(address) => NamedAddress::v4(address.octets()),
+            IpAddr::V6(address) => NamedAddress(address.octets()),
+        };
+        let until = monotonic().saturating_add_signed(seconds * 1_000_000_000);
+        self.plane.named().put(key, Named::new(group, until)).expect("a write of an address");
     }
 
     pub(crate) fn hits(&self) -> Vec<u64> {

@@ -45,6 +45,7 @@ mod outward;
 mod packet;
 mod policy;
 mod policy_mappings;
+mod policy_names;
 mod policy_random;
 mod portless;
 mod requirements;

@@ -341,27 +341,6 @@ fn what_is_open_stays_as_it_is_when_rules_change() {
 }
 
 #[test]
-fn a_single_destination_comes_and_goes() {
-    in_a_gateway("a_single_destination_comes_and_goes", |gateway, _| {
-        set_outlets(gateway);
-        gateway.set_policy(&[rule(Action::Outlet(STRICT), |r| r.destinations = Some(vec![]))]);
-        let nets = [net(&format!("{REMOTE}/32")), net(&format!("{REMOTE6}/128"))];
-        let packets = |port| [host_udp(port), v6(&host_udp(port))];
-        for packet in packets(PORT) {
-            assert_eq!(sent(gateway, &packet), Sent::By(1));
-        }
-        nets.iter().for_each(|net| gateway.insert_policy_destination(0, *net));
-        for packet in packets(PORT + 1) {
-            assert_eq!(sent(gateway, &packet), Sent::By(2));
-        }
-        nets.iter().for_each(|net| gateway.remove_policy_destination(0, *net));
-        for packet in packets(PORT + 2) {
-            assert_eq!(sent(gateway, &packet), Sent::By(1));
-        }
-    });
-}
-
-#[test]
 fn fragments_go_where_the_first_one_does() {
     in_the_world("fragments_go_where_the_first_one_does", |lan| {
         let mut gateways = Gateways::new(lan);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use mwb_agent::dataplane::Hook;
-use mwb_common::policy::{Action, Asked, Properties, Rule, first_match};
+use mwb_common::policy::{Action, Asked, NameBits, Properties, Rule, first_match};
 
 use crate::gateway::Gateway;
 use crate::lasting::in_a_gateway;
@@ -92,8 +92,12 @@ fn random_packet(random: &mut Random, port: u16) -> (Packet, Asked) {
         dscp: packet.tos >> 2,
         mac: packet.from,
     };
-    let asked =
-        Asked { source: packet.source, destination: packet.destination, packet: properties };
+    let asked = Asked {
+        source: packet.source,
+        destination: packet.destination,
+        names: NameBits::NONE,
+        packet: properties,
+    };
     (packet, asked)
 }
 

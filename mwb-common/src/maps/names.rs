@@ -58,6 +58,12 @@ pub const POLICY_SETS: &str = "POLICY_SETS";
 pub const POLICY_RULES: &str = "POLICY_RULES";
 /// `PerCpuArray<u64>` by [`crate::policy::PolicyRule::hits`].
 pub const POLICY_HITS: &str = "POLICY_HITS";
+/// `HashMap<NamedAddress, Named>`: addresses of names that rules ask for.
+pub const POLICY_ADDRESSES: &str = "POLICY_ADDRESSES";
+/// `Array<NameBits>`: the names of each group, for the agent's next run.
+pub const POLICY_GROUPS: &str = "POLICY_GROUPS";
+/// `Array<u64>`: a hash of each name, 0 = none, for the agent's next run.
+pub const POLICY_NAMES: &str = "POLICY_NAMES";
 
 /// `PerCpuArray<u64>` by interface index: frames that XDP programs have
 /// redirected to a device and that it did not take.
@@ -132,6 +138,9 @@ pub const PINNED: &[&str] = &[
     POLICY_SETS,
     POLICY_RULES,
     POLICY_HITS,
+    POLICY_ADDRESSES,
+    POLICY_GROUPS,
+    POLICY_NAMES,
     XMIT_LOSSES,
     BOND,
     CLASSES,
@@ -187,6 +196,8 @@ pub mod programs {
     pub const DEVMAP_XMIT: &str = "devmap_xmit";
     /// Counts what does not get as far as the driver.
     pub const REDIRECT_ERR: &str = "redirect_err";
+    /// Lets a packet socket of the agent have what a resolver on the gateway answers.
+    pub const DNS_ANSWERS: &str = "dns_answers";
     /// Those that only watch, with their tracepoints: a kernel may refuse
     /// them.
     pub const WATCHING: &[(&str, &str)] =

@@ -31,7 +31,7 @@ pub(super) struct Bank {
     sets: Vec<RuleBits>,
     /// Numbers that are used, by what they stand for: of a bank that was made here.
     numbers: BTreeMap<RuleBits, u16>,
-    /// How many prefixes use a number; none for those that others use too.
+    /// How many prefixes and groups use a number; no count of those that others use too.
     used: BTreeMap<u16, usize>,
     /// Where the search for a free number begins: one that was given back lately may
     /// still be in the hands of a packet.
@@ -148,86 +148,51 @@ impl Bank {
         for set in self.prefixes6.iter().flat_map(Table::values) {
             *used.entry(*set).or_insert(0) += 1;
         }
+        let (fixed, groups) = self.places.split_at(place::GROUP as usize);
+        for set in groups {
+            *used.entry(*set).or_insert(0) += 1;
+        }
         // Nothing gives these back.
-        for set in self.places.iter().chain(self.keys.values()) {
+        for set in fixed.iter().chain(self.keys.values()) {
             used.insert(*set, usize::MAX / 2);
         }
         self.used = used;
     }
 
-    /// Makes some destinations of IPv4 say what they must; without a set they go.
-    pub(super) fn revise4(
+    /// Makes a place say what it must.
+    pub(super) fn revise(
         &mut self,
         number: u32,
-        wanted: &[(Key<4>, Option<RuleBits>)],
+        place: u32,
+        bits: &RuleBits,
     ) -> Result<Vec<Write>, TooMuch> {
-        let table = &self.prefixes4[Side::Destination as usize];
-        let present: Vec<_> = wanted.iter().map(|(key, _)| table.get(key).copied()).collect();
-        self.revise(number, wanted, &present, write4)
-    }
-
-    /// The same of IPv6.
-    pub(super) fn revise6(
-        &mut self,
-        number: u32,
-        wanted: &[(Key<16>, Option<RuleBits>)],
-    ) -> Result<Vec<Write>, TooMuch> {
-        let table = &self.prefixes6[Side::Destination as usize];
-        let present: Vec<_> = wanted.iter().map(|(key, _)| table.get(key).copied()).collect();
-        self.revise(number, wanted, &present, write6)
-    }
-
-    fn revise<const N: usize>(
-        &mut self,
-        number: u32,
-        wanted: &[(Key<N>, Option<RuleBits>)],
-        present: &[Option<u16>],
-        write: fn(u32, &Key<N>, Option<u16>) -> Write,
-    ) -> Result<Vec<Write>, TooMuch> {
-        let space = space(number, Side::Destination);
-        let mut fresh: BTreeMap<RuleBits, u16> = BTreeMap::new();
-        let mut taken = self.next;
-        let (mut sets, mut entries) = (Vec::new(), Vec::new());
-        let mut counts: Vec<(Option<u16>, Option<u16>)> = Vec::new();
-        for ((key, bits), before) in wanted.iter().zip(present) {
-            let set = match bits {
-                None => None,
-                Some(bits) => match self.numbers.get(bits).or_else(|| fresh.get(bits)) {
-                    Some(set) => Some(*set),
-                    None => {
-                        let set =
-                            self.free(taken).ok_or(TooMuch::Sets { count: POLICY_SETS + 1 })?;
-                        taken = following(set);
-                        // Once round: the same one would be given twice.
-                        if fresh.values().any(|other| *other == set) {
-                            return Err(TooMuch::Sets { count: POLICY_SETS + 1 });
-                        }
-                        fresh.insert(*bits, set);
-                        sets.push(set_write(number, set, bits));
-                        Some(set)
-                    }
-                },
-            };
-            if set != *before {
-                entries.push(write(space, key, set));
-                counts.push((*before, set));
+        let Some(&before) = self.places.get(place as usize) else { return Ok(vec![]) };
+        let mut writes = Vec::new();
+        let set = match self.numbers.get(bits) {
+            Some(set) => *set,
+            None => {
+                let set = self.free(self.next).ok_or(TooMuch::Sets { count: POLICY_SETS + 1 })?;
+                self.next = following(set);
+                self.numbers.insert(*bits, set);
+                writes.push(set_write(number, set, bits));
+                set
             }
+        };
+        if set != before {
+            let first = place as usize / PLACES_PER_ENTRY * PLACES_PER_ENTRY;
+            let mut sets = [0; PLACES_PER_ENTRY];
+            sets.iter_mut().zip(self.places.iter().skip(first)).for_each(|(to, from)| *to = *from);
+            sets[place as usize % PLACES_PER_ENTRY] = set;
+            let entries = place::ALL / PLACES_PER_ENTRY as u32;
+            let entry = number * entries + place / PLACES_PER_ENTRY as u32;
+            writes.push(Write::Places { entry, places: PolicyPlaces { sets } });
+            *self.used.entry(set).or_insert(0) += 1;
+            self.give_back(before);
         }
-        sets.append(&mut entries);
-        for write in &sets {
+        for write in &writes {
             self.note(write);
         }
-        self.numbers.append(&mut fresh);
-        self.next = taken;
-        for (before, now) in counts {
-            if let Some(set) = now {
-                *self.used.entry(set).or_insert(0) += 1;
-            }
-            if let Some(set) = before {
-                self.give_back(set);
-            }
-        }
-        Ok(sets)
+        Ok(writes)
     }
 
     fn give_back(&mut self, set: u16) {

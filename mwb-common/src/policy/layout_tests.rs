@@ -42,6 +42,7 @@ fn all_places_are_apart() {
         (place::PROTOCOL, 256),
         (place::DSCP, 64),
         (place::MARK, 1_024),
+        (place::GROUP, 1_024),
     ];
     let single = fixed.into_iter().map(|place| (place, 1));
     let all: Vec<u32> = ranges.into_iter().chain(single).flat_map(|(at, n)| at..at + n).collect();

@@ -37,6 +37,8 @@ pub const fn has_ports(protocol: u8) -> bool {
 pub trait Tables {
     /// The set of the packet's address on that side.
     fn prefix(&mut self, side: Side) -> u16;
+    /// The group of names that the destination is of; `None`: no rule asks for one.
+    fn group(&mut self) -> Option<u32>;
     /// The set at a [`place`].
     fn place(&mut self, place: u32) -> u16;
     /// The set of a device, if a rule names it.
@@ -65,6 +67,12 @@ pub fn first_rule<T: Tables>(tables: &mut T, packet: &Properties) -> Option<u32>
     let destination = tables.prefix(Side::Destination);
     if !narrow(tables, destination) {
         return None;
+    }
+    if let Some(group) = tables.group() {
+        let set = tables.place(place::GROUP + group);
+        if !tables.narrow(set) {
+            return None;
+        }
     }
     let source = tables.prefix(Side::Source);
     if !narrow(tables, source) {

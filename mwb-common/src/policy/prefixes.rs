@@ -48,35 +48,6 @@ impl<const N: usize> Prefixes<N> {
         self.owners.entry(key).or_default().push(row);
     }
 
-    /// Says whether the row had named it.
-    pub(super) fn remove(&mut self, key: &Key<N>, row: u16) -> bool {
-        let Some(owners) = self.owners.get_mut(key) else { return false };
-        let Some(place) = owners.iter().position(|owner| *owner == row) else { return false };
-        owners.swap_remove(place);
-        if owners.is_empty() && key.1 != 0 {
-            self.owners.remove(key);
-        }
-        true
-    }
-
-    pub(super) fn has(&self, key: &Key<N>) -> bool {
-        self.owners.contains_key(key)
-    }
-
-    /// What the longest match must say where it is `of`.
-    pub(super) fn bits(&self, of: &Key<N>) -> RuleBits {
-        let mut bits = self.any;
-        for length in 0..=of.1 {
-            add(&mut bits, self.owners.get(&key(of.0, length)));
-        }
-        bits
-    }
-
-    /// The prefixes that lie in one, itself among them if it is there.
-    pub(super) fn within(&self, outer: Key<N>) -> impl Iterator<Item = &Key<N>> {
-        self.owners.range(outer..).map(|(key, _)| key).take_while(move |key| covers(&outer, key))
-    }
-
     /// Every prefix with what it must say.
     pub(super) fn all(&self) -> Vec<(Key<N>, RuleBits)> {
         let mut around: Vec<(Key<N>, RuleBits)> = Vec::new();

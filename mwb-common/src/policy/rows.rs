@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::prefixes::{Prefixes, key};
 use super::{
-    Action, Mark, POLICY_HITS, POLICY_KEYS, POLICY_PREFIXES, POLICY_RULES, PolicyKey, PolicyRule,
-    Rule, RuleBits, TooMuch, action, kind, place,
+    Action, Mark, NameBits, POLICY_HITS, POLICY_KEYS, POLICY_NAMES, POLICY_PREFIXES, POLICY_RULES,
+    PolicyKey, PolicyRule, Rule, RuleBits, TooMuch, action, kind, place,
 };
 
 /// A rule with one mark at most, as the tables have it.
@@ -32,15 +32,16 @@ pub(super) struct Contents {
     pub(super) prefixes4: [Prefixes<4>; 2],
     pub(super) prefixes6: [Prefixes<16>; 2],
     pub(super) rules: Vec<PolicyRule>,
-    /// First row of each rule, and how many it has.
-    pub(super) rows: Vec<(u16, u16)>,
-    /// Rows that are for any destination.
-    pub(super) any_destination: RuleBits,
+    /// Rows that ask for no name.
+    nameless: RuleBits,
+    /// Rows that do, with the names.
+    by_name: Vec<(usize, Vec<u16>)>,
 }
 
 impl Contents {
-    pub(super) fn of(rules: &[Rule]) -> Result<Self, TooMuch> {
-        let (mut rows, mut places) = (Vec::new(), Vec::new());
+    /// `groups` are the names of each group.
+    pub(super) fn of(rules: &[Rule], groups: &[NameBits]) -> Result<Self, TooMuch> {
+        let mut rows = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
             if !rule.is_valid() {
                 return Err(TooMuch::Outlet { rule: number });
@@ -48,20 +49,23 @@ impl Contents {
             if usize::from(rule.hits) >= POLICY_HITS {
                 return Err(TooMuch::Hits { rule: number });
             }
-            let first = rows.len();
+            let name = rule.names.iter().flatten().find(|name| usize::from(**name) >= POLICY_NAMES);
+            if let Some(number) = name {
+                return Err(TooMuch::Names { number: *number });
+            }
             match &rule.marks {
                 None => rows.push(Row { rule, mark: None }),
                 Some(marks) => {
                     rows.extend(marks.iter().map(|mark| Row { rule, mark: Some(*mark) }));
                 }
             }
-            let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
-            places.push((number(first), number(rows.len() - first)));
         }
         if rows.len() > POLICY_RULES {
             return Err(TooMuch::Rules { count: rows.len() });
         }
-        let contents = Self {
+        let names = rows.iter().enumerate();
+        let names = names.filter_map(|(row, of)| Some((row, of.rule.names.clone()?)));
+        let mut contents = Self {
             runs: runs(&rows),
             keys: keys(&rows)?,
             prefixes4: [
@@ -73,19 +77,38 @@ impl Contents {
                 prefixes(&rows, |rule| &rule.destinations, v6),
             ],
             rules: rows.iter().map(|row| wanted(row.rule)).collect(),
-            rows: places,
-            any_destination: which(&rows, |row| row.rule.destinations.is_none()),
+            nameless: which(&rows, |row| row.rule.names.is_none()),
+            by_name: names.collect(),
         };
-        contents.fits(0)?;
+        contents.fits()?;
+        let groups = (place::GROUP..).zip(groups);
+        let runs: Vec<Run> =
+            groups.map(|(place, names)| (place, place, contents.of_group(names))).collect();
+        contents.runs.extend(runs);
         Ok(contents)
     }
 
-    /// Whether the prefix tables have room for it and `more`, with as much in the other
-    /// bank.
-    pub(super) fn fits(&self, more: usize) -> Result<(), TooMuch> {
+    /// Whether a row asks for a name.
+    pub(super) fn is_by_name(&self) -> bool {
+        !self.by_name.is_empty()
+    }
+
+    /// What the place of a group with these names must say.
+    pub(super) fn of_group(&self, names: &NameBits) -> RuleBits {
+        let mut bits = self.nameless;
+        for (row, wanted) in &self.by_name {
+            if wanted.iter().any(|name| names.has(usize::from(*name))) {
+                bits.add(*row);
+            }
+        }
+        bits
+    }
+
+    /// Whether the prefix tables have room for it, with as much in the other bank.
+    fn fits(&self) -> Result<(), TooMuch> {
         let [a, b] = &self.prefixes4;
         let [c, d] = &self.prefixes6;
-        let count = (a.len() + b.len()).max(c.len() + d.len()) + more;
+        let count = (a.len() + b.len()).max(c.len() + d.len());
         if count > POLICY_PREFIXES / 2 { Err(TooMuch::Prefixes { count }) } else { Ok(()) }
     }
 }

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{OUTLETS, Properties, has_ports};
+use super::{NameBits, OUTLETS, Properties, has_ports};
 
 /// What becomes of a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +36,9 @@ pub struct Rule {
     pub sources: Option<Vec<IpNet>>,
     /// Where the destination may be.
     pub destinations: Option<Vec<IpNet>>,
+    /// Numbers of names of which the destination must be an address, below
+    /// [`super::POLICY_NAMES`].
+    pub names: Option<Vec<u16>>,
     /// First and last source port. Of packets that have one only.
     pub source_ports: Option<Vec<(u16, u16)>>,
     /// First and last destination port, the same.
@@ -66,6 +69,7 @@ impl Rule {
         Self {
             sources: None,
             destinations: None,
+            names: None,
             source_ports: None,
             ports: None,
             protocols: None,
@@ -96,6 +100,7 @@ impl Rule {
         self.active
             && is(&self.sources, |net| net.contains(&asked.source))
             && is(&self.destinations, |net| net.contains(&asked.destination))
+            && is(&self.names, |name| asked.names.has(usize::from(*name)))
             && port(&self.source_ports, packet.source_port)
             && port(&self.ports, packet.port)
             && is(&self.protocols, |protocol| *protocol == packet.protocol)
@@ -117,6 +122,8 @@ pub struct Asked {
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
+    /// The names that the destination is known to be an address of.
+    pub names: NameBits,
     /// All the rest. Of a packet without ports they count for nothing.
     pub packet: Properties,
 }

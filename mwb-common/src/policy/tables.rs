@@ -12,19 +12,22 @@ struct Question<'a> {
     bank: &'a Bank,
     asked: &'a Asked,
     words: u32,
+    group: Option<u32>,
     left: RuleBits,
 }
 
 impl Image {
-    /// What the first rule that matches wants, as the kernel side finds it.
+    /// What the first rule that matches wants, as the kernel side finds it, if the
+    /// destination is of a group of names.
     #[must_use]
-    pub fn first(&self, asked: &Asked) -> Option<PolicyRule> {
+    pub fn first(&self, asked: &Asked, group: u16) -> Option<PolicyRule> {
         let words = self.state.words;
         if words == 0 {
             return None;
         }
         let bank = &self.banks[self.state.bank as usize];
-        let mut question = Question { bank, asked, words, left: RuleBits::NONE };
+        let group = (self.state.by_name != 0).then_some(u32::from(group));
+        let mut question = Question { bank, asked, words, group, left: RuleBits::NONE };
         let rule = first_rule(&mut question, &asked.packet)?;
         bank.rules.get(rule as usize).copied()
     }
@@ -55,6 +58,10 @@ impl Tables for Question<'_> {
         let asked = self.asked;
         let address = if side == Side::Source { asked.source } else { asked.destination };
         self.bank.longest(side, address)
+    }
+
+    fn group(&mut self) -> Option<u32> {
+        self.group
     }
 
     fn place(&mut self, place: u32) -> u16 {

@@ -42,6 +42,25 @@ fn maybe<T: Clone + std::fmt::Debug>(
     prop::option::weighted(0.4, prop::collection::vec(one, 0..3))
 }
 
+/// The names of the groups that addresses are of here.
+fn groups() -> [NameBits; 4] {
+    let of = |names: &[usize]| {
+        let mut bits = NameBits::NONE;
+        names.iter().for_each(|name| bits.add(*name));
+        bits
+    };
+    [of(&[]), of(&[0]), of(&[1, 1_023]), of(&[0, 1])]
+}
+
+/// Rules to be, where groups have these names.
+fn with_groups() -> Policy {
+    Policy::found(Image::default(), &groups())
+}
+
+fn name() -> impl Strategy<Value = u16> {
+    prop::sample::select(vec![0, 1, 2, 1_023])
+}
+
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![Just(Action::Default), Just(Action::Block), (1..64_u8).prop_map(Action::Outlet)]
 }
@@ -52,15 +71,16 @@ fn rule() -> impl Strategy<Value = Rule> {
     let mac = (0..3_u8).prop_map(|last| [2, 0, 0, 0, 0, last]);
     (
         (maybe(net()), maybe(net()), ports(), ports(), maybe(protocol())),
-        (maybe(0..3_u8), maybe(1..4_u32), maybe(mac), maybe(mark)),
+        (maybe(0..3_u8), maybe(1..4_u32), maybe(mac), maybe(mark), maybe(name())),
         (prop::bool::weighted(0.9), 0..8_u16, action()),
     )
         .prop_map(|(first, second, (active, hits, action))| {
             let (sources, destinations, source_ports, ports, protocols) = first;
-            let (dscp, devices, macs, marks) = second;
+            let (dscp, devices, macs, marks, names) = second;
             Rule {
                 sources,
                 destinations,
+                names,
                 source_ports,
                 ports,
                 protocols,
@@ -80,12 +100,15 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    (address(), address(), port(), port(), protocol(), 0..3_u8, 1..4_u32, 0..3_u8, mark_word())
-        .prop_map(|(source, destination, source_port, port, protocol, dscp, ifindex, mac, mark)| {
+    let ends = (address(), address(), prop::sample::select(groups().to_vec()));
+    (ends, port(), port(), protocol(), 0..3_u8, 1..4_u32, 0..3_u8, mark_word()).prop_map(
+        |(ends, source_port, port, protocol, dscp, ifindex, mac, mark)| {
             let mac = [2, 0, 0, 0, 0, mac];
             let packet = Properties { ifindex, mark, source_port, port, protocol, dscp, mac };
-            Asked { source, destination, packet }
-        })
+            let (source, destination, names) = ends;
+            Asked { source, destination, names, packet }
+        },
+    )
 }
 
 fn expected(rules: &[Rule], asked: &Asked) -> Option<(u8, u8, u16)> {
@@ -97,7 +120,9 @@ fn expected(rules: &[Rule], asked: &Asked) -> Option<(u8, u8, u16)> {
 }
 
 fn found(image: &Image, asked: &Asked) -> Option<(u8, u8, u16)> {
-    image.first(asked).map(|rule| (rule.action, rule.outlet, rule.hits))
+    let group = groups().iter().position(|names| *names == asked.names).expect("a group");
+    let rule = image.first(asked, u16::try_from(group).expect("a small number"));
+    rule.map(|rule| (rule.action, rule.outlet, rule.hits))
 }
 
 /// Has writes done in a copy of the tables that knows nothing else.
@@ -113,7 +138,7 @@ proptest! {
         generations in prop::collection::vec(rules(), 1..5),
         packets in prop::collection::vec(asked(), 40),
     ) {
-        let (mut policy, mut kernel) = (Policy::default(), Image::default());
+        let (mut policy, mut kernel) = (with_groups(), Image::default());
         for rules in &generations {
             written(&mut kernel, &policy.set_rules(rules).expect("room"));
             for packet in &packets {
@@ -125,39 +150,32 @@ proptest! {
     }
 
     #[test]
-    fn a_single_destination_is_worth_a_compilation(
+    fn a_group_that_changes_is_worth_a_compilation(
         mut rules in prop::collection::vec(rule(), 1..20),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), net(), any::<bool>()), 1..30),
+        changes in prop::collection::vec((1..4_u16, prop::collection::vec(name(), 0..3)), 1..30),
         packets in prop::collection::vec(asked(), 40),
     ) {
-        let (mut policy, mut kernel) = (Policy::default(), Image::default());
+        let (mut policy, mut kernel) = (with_groups(), Image::default());
         written(&mut kernel, &policy.set_rules(&rules).expect("room"));
-        for (index, net, adds) in changes {
-            let number = index.index(rules.len());
-            let rule = &mut rules[number];
-            let Some(list) = &mut rule.destinations else {
-                let compiled = rule.marks.as_ref().is_none_or(|marks| !marks.is_empty());
-                prop_assert_eq!(policy.insert_destination(number, net).is_err(), compiled);
-                continue;
-            };
-            let writes = if adds {
-                list.push(net.trunc());
-                policy.insert_destination(number, net)
-            } else if let Some(net) = list.pop() {
-                policy.remove_destination(number, net)
-            } else {
-                continue;
-            };
-            written(&mut kernel, &writes.expect("room"));
+        let mut now = groups();
+        for (group, names) in changes {
+            let mut bits = NameBits::NONE;
+            names.iter().for_each(|name| bits.add(usize::from(*name)));
+            now[usize::from(group)] = bits;
+            written(&mut kernel, &policy.set_group(group, bits).expect("room"));
             for packet in &packets {
-                prop_assert_eq!(found(&kernel, packet), expected(&rules, packet), "{:?}", packet);
+                let group = groups().iter().position(|names| *names == packet.names);
+                let asked = Asked { names: now[group.expect("a group")], ..*packet };
+                prop_assert_eq!(found(&kernel, packet), expected(&rules, &asked), "{:?}", asked);
             }
         }
         // And what comes then starts from what is there.
         rules.rotate_left(1);
         written(&mut kernel, &policy.set_rules(&rules).expect("room"));
         for packet in &packets {
-            prop_assert_eq!(found(&kernel, packet), expected(&rules, packet));
+            let group = groups().iter().position(|names| *names == packet.names);
+            let asked = Asked { names: now[group.expect("a group")], ..*packet };
+            prop_assert_eq!(found(&kernel, packet), expected(&rules, &asked));
         }
     }
 
@@ -167,11 +185,11 @@ proptest! {
         then in prop::collection::vec(rules(), 1..3),
         packets in prop::collection::vec(asked(), 20),
     ) {
-        let (mut policy, mut kernel) = (Policy::default(), Image::default());
+        let (mut policy, mut kernel) = (with_groups(), Image::default());
         for rules in &generations {
             written(&mut kernel, &policy.set_rules(rules).expect("room"));
         }
-        let mut after = Policy::found(kernel.clone());
+        let mut after = Policy::found(kernel.clone(), &groups());
         for rules in &then {
             let writes = after.set_rules(rules).expect("room");
             let as_before = policy.set_rules(rules).expect("room");
@@ -185,7 +203,7 @@ proptest! {
 
     #[test]
     fn no_write_of_a_change_touches_the_bank_in_use(first in rules(), second in rules()) {
-        let mut policy = Policy::default();
+        let mut policy = with_groups();
         policy.set_rules(&first).expect("room");
         let before = policy.image().clone();
         let (mut shown, packets) = (before.clone(), samples());
@@ -212,6 +230,7 @@ fn samples() -> Vec<Asked> {
     let of = |destination: &Ipv4Addr| Asked {
         source: addresses[0].into(),
         destination: (*destination).into(),
+        names: NameBits::NONE,
         packet,
     };
     addresses.iter().map(of).collect()
@@ -292,8 +311,6 @@ fn more_prefixes_than_there_is_room_for_are_refused() {
     let mut policy = Policy::default();
     policy.set_rules(std::slice::from_ref(&rule)).expect("room");
     let one_more = address(1 << 20);
-    let full = policy.insert_destination(0, one_more);
-    assert!(matches!(full, Err(TooMuch::Prefixes { .. })), "{full:?}");
     rule.destinations.as_mut().expect("a list").push(one_more);
     let full = policy.set_rules(&[rule]);
     assert!(matches!(full, Err(TooMuch::Prefixes { .. })), "{full:?}");
@@ -321,59 +338,11 @@ fn a_change_writes_little_more_than_itself() {
 }
 
 #[test]
-fn a_destination_is_one_write_where_others_like_it_are() {
-    let net = |last: u8| IpNet::from(IpAddr::from([203, 0, 113, last]));
-    let named = Rule { destinations: Some(vec![net(1)]), ..Rule::any(Action::Outlet(3)) };
-    let mut policy = Policy::default();
-    policy.set_rules(&[named, Rule::any(Action::Block)]).expect("room");
-    for last in 2..20 {
-        let writes = policy.insert_destination(0, net(last)).expect("room");
-        assert_eq!(writes.len(), 1, "{writes:?}");
-    }
-    let writes = policy.remove_destination(0, net(9)).expect("room");
-    assert!(matches!(writes[..], [Write::Prefix4 { set: None, length: 32, .. }]), "{writes:?}");
-    assert_eq!(policy.remove_destination(0, net(99)).expect("no error"), []);
-    let refused = policy.insert_destination(1, net(1));
-    assert_eq!(refused, Err(TooMuch::NoDestinations { rule: 1 }));
-    let refused = policy.remove_destination(2, net(1));
-    assert_eq!(refused, Err(TooMuch::NoDestinations { rule: 2 }));
-}
-
-#[test]
-fn numbers_that_are_given_back_are_taken_again() {
-    // Each destination has a set of its own, far more than there are numbers, in turn.
-    let rules: Vec<Rule> = (0..1_000)
-        .map(|_| Rule { destinations: Some(vec![]), ..Rule::any(Action::Block) })
-        .collect();
-    let mut policy = Policy::default();
-    policy.set_rules(&rules).expect("room");
-    let net = IpNet::from(IpAddr::from([203, 0, 113, 1]));
-    for turn in 0..3 * POLICY_SETS {
-        let rule = turn % 1_000;
-        policy.insert_destination(rule, net).expect("room");
-        policy.remove_destination(rule, net).expect("room");
-    }
-}
-
-#[test]
-fn a_rule_for_no_mark_takes_destinations_and_matches_nothing() {
-    let net = IpNet::from(IpAddr::from([203, 0, 113, 1]));
-    let none = Rule { marks: Some(vec![]), destinations: Some(vec![]), ..Rule::any(Action::Block) };
-    let mut policy = Policy::default();
-    assert_eq!(policy.set_rules(std::slice::from_ref(&none)).expect("room"), []);
-    assert_eq!(policy.insert_destination(0, net).expect("no error"), []);
-    policy.set_rules(&[none, Rule::any(Action::Outlet(1))]).expect("room");
-    assert_eq!(policy.insert_destination(0, net).expect("no error"), []);
-    assert_eq!(policy.remove_destination(0, net).expect("no error"), []);
-    assert_eq!(found(policy.image(), &samples()[0]), Some((action::OUTLET, 1, 0)));
-}
-
-#[test]
 fn without_rules_nothing_is_asked() {
     let mut policy = Policy::default();
     assert_eq!(policy.set_rules(&[]).expect("room"), []);
     policy.set_rules(&[Rule::any(Action::Block)]).expect("room");
     let writes = policy.set_rules(&[]).expect("room");
     assert!(matches!(writes[..], [Write::State(PolicyState { words: 0, .. })]), "{writes:?}");
-    assert_eq!(policy.image().first(&samples()[0]), None);
+    assert_eq!(found(policy.image(), &samples()[0]), None);
 }

@@ -99,10 +99,10 @@ pub enum TooMuch {
         /// Index of the rule.
         rule: usize,
     },
-    /// A destination of a rule that is not there, or that is for any destination.
-    NoDestinations {
-        /// Index of the rule.
-        rule: usize,
+    /// A name or group that there is not.
+    Names {
+        /// Its number.
+        number: u16,
     },
 }
 
@@ -134,8 +134,8 @@ impl fmt::Display for TooMuch {
             Self::Hits { rule } => {
                 write!(f, "policy rule {rule} has a counter that is not below {POLICY_HITS}")
             }
-            Self::NoDestinations { rule } => {
-                write!(f, "policy rule {rule} is not there, or is for any destination")
+            Self::Names { number } => {
+                write!(f, "number {number} of a name or a group of names: there are fewer")
             }
         }
     }

@@ -47,6 +47,7 @@ mod divide;
 mod doctor;
 #[cfg(test)]
 mod documents;
+mod domains;
 mod emulators;
 mod errors;
 mod explain;
@@ -195,6 +196,7 @@ pub fn cases() -> Vec<Case> {
         change::cases(),
         failback::cases(),
         policy::cases(),
+        domains::cases(),
         explain::cases(),
         why::cases(),
         doctor::cases(),

@@ -27,7 +27,7 @@ use crate::lab::{
     wait_until,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -44,14 +44,14 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// Puts rules in force.
-fn with_rules(scene: &mut Scene, rules: Value) -> Result<String> {
+pub(super) fn with_rules(scene: &mut Scene, rules: Value) -> Result<String> {
     let config = scene.config.clone().with("policy", json!({ "rules": rules }));
     reload(scene, config)
 }
 
 /// A flow to be: where it comes from and goes to, and what is special about it.
 #[derive(Clone, Copy)]
-struct Flow {
+pub(super) struct Flow {
     to: IpAddr,
     port: u16,
     source_port: u16,
@@ -59,11 +59,11 @@ struct Flow {
 }
 
 impl Flow {
-    fn to(to: IpAddr, port: u16) -> Self {
+    pub(super) fn to(to: IpAddr, port: u16) -> Self {
         Self { to, port, source_port: 0, dscp: 0 }
     }
 
-    fn socket(self, scene: &Scene) -> Result<UdpSocket> {
+    pub(super) fn socket(self, scene: &Scene) -> Result<UdpSocket> {
         let near = (host_of(self.to), self.source_port);
         let socket = scene.lab.host().enter(|| Ok(UdpSocket::bind(near)?))?;
         let options = SockRef::from(&socket);
@@ -76,7 +76,7 @@ impl Flow {
     }
 
     /// Opens it: the WAN that it leaves by, as `mwb why` has said before.
-    fn leaves_by(self, scene: &Scene) -> Result<usize> {
+    pub(super) fn leaves_by(self, scene: &Scene) -> Result<usize> {
         let server = WhoServer::start(scene.lab.net(), SocketAddr::new(self.to, self.port))?;
         let socket = self.socket(scene)?;
         let told = self.why(scene, &socket)?;
@@ -110,7 +110,7 @@ impl Flow {
 }
 
 /// Rules by name: what `mwb policy` shows.
-fn shown(scene: &Scene, rule: &str) -> Result<Value> {
+pub(super) fn shown(scene: &Scene, rule: &str) -> Result<Value> {
     let all = json(scene, &["policy", "--json"])?;
     let rules = all["rules"].as_array().context("a list of rules")?;
     let found = rules.iter().find(|one| one["name"] == rule);

@@ -157,10 +157,11 @@ fn exit_code<'a>(programs: impl IntoIterator<Item = &'a Measured>) -> ExitCode {
     code
 }
 
-/// Names of all programs: those that packets go through, and those that watch.
+/// Names of all programs: those that packets go through, those that watch, and the filter
+/// of a socket.
 pub fn programs() -> impl Iterator<Item = &'static str> {
     let watching = names::programs::WATCHING.iter().map(|&(name, _)| name);
-    names::programs::ALL.iter().copied().chain(watching)
+    names::programs::ALL.iter().copied().chain(watching).chain([names::programs::DNS_ANSWERS])
 }
 
 /// Loads every program of `object`, beside whatever runs on this machine:
@@ -206,6 +207,7 @@ fn load_all(ebpf: &mut Ebpf) -> Result<Vec<Measured>> {
         let loaded = match program {
             Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
             Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
+            Program::SocketFilter(filter) => filter.load().and_then(|()| filter.info()),
             Program::RawTracePoint(watcher) => watcher.load().and_then(|()| watcher.info()),
             other => bail!("{name} is of a kind that is not expected here: {other:?}"),
         };

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mwb_common::reason::{Reason, Verdict};
 
 use super::super::metrics::{FAMILIES, render};
-use super::{policy_sample, sample};
+use super::policy::policy_sample;
+use super::sample;
 
 const DOCUMENT: &str = include_str!("../../../../docs/metrics.md");
 const RULES: &str = include_str!("../../../../deploy/prometheus/mwb.rules.yaml");
@@ -59,6 +60,16 @@ fn known_figures_are_there_and_unknown_ones_have_no_series() {
         "mwb_redirect_losses_total{device=\"wan0\"} 6",
         "mwb_policy_hits_total{rule=\"voip\"} 12",
         "mwb_policy_active{rule=\"rule-2\"} 0",
+        "mwb_policy_addresses{rule=\"cdn\"} 7",
+        "mwb_domain_addresses 9",
+        "mwb_domain_answers_total{result=\"taken\"} 20",
+        "mwb_domain_answers_total{result=\"other_name\"} 300",
+        "mwb_domain_answers_total{result=\"no_address\"} 40",
+        "mwb_domain_answers_total{result=\"unreadable\"} 1",
+        "mwb_domain_missed_total{cause=\"queue_full\"} 2",
+        "mwb_domain_missed_total{cause=\"given_up\"} 3",
+        "mwb_domain_addresses_refused_total{cause=\"pushed_out\"} 4",
+        "mwb_domain_addresses_refused_total{cause=\"no_room\"} 5",
         "mwb_bond_sessions 1",
         "mwb_bond_unanswered_seconds 1.5",
         "mwb_bond_keys_age_seconds{peer=\"server\"} 30",

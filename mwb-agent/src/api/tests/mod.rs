@@ -4,6 +4,7 @@ mod changes;
 mod listen;
 mod metrics;
 mod openapi;
+mod policy;
 mod questions;
 mod routes;
 
@@ -23,7 +24,7 @@ use super::change::{self, Request};
 use super::doctor::Report;
 use super::explain::{Explanation, Outcome};
 use super::flows::{FlowList, FlowQuery};
-use super::policy::{PolicyStatus, RuleStatus};
+use super::policy::{AddressStatus, PolicyStatus};
 use super::snapshot::{
     CheckScore, Checks, CounterRow, FailoverStatus, LanStatus, NatStatus, Status, Traffic,
     WanState, WanStatus,
@@ -67,7 +68,13 @@ impl Source for Fixed {
     }
 
     async fn policy(&self) -> Result<PolicyStatus, Unavailable> {
-        self.answer.clone().map(|_| policy_sample())
+        self.answer.clone().map(|_| policy::policy_sample())
+    }
+
+    async fn addresses(&self, rule: &str) -> Result<Vec<AddressStatus>, Unavailable> {
+        let name = Some(format!("www.{rule}.example"));
+        let address = "203.0.113.5".to_owned();
+        self.answer.clone().map(|_| vec![AddressStatus { address, name, seconds_left: 60 }])
     }
 
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {
@@ -162,27 +169,6 @@ fn start(answer: Result<(Status, Vec<CounterRow>), Unavailable>) -> Server {
     let asked = Arc::clone(&source.asked);
     let task = tokio::spawn(serve(listeners, source, None));
     Server { socket, bus, arriving, asked, task, _folder: folder }
-}
-
-/// Two rules, one of which counts.
-fn policy_sample() -> PolicyStatus {
-    let voip = RuleStatus {
-        name: "voip".to_owned(),
-        matches: "protocol: udp, port: 5060".to_owned(),
-        action: "use: fiber".to_owned(),
-        active: true,
-        wans: vec!["fiber".to_owned()],
-        hits: 12,
-        ..RuleStatus::default()
-    };
-    let night = RuleStatus {
-        name: "rule-2".to_owned(),
-        time: Some("{from: \"22:00\", to: \"06:00\"}".to_owned()),
-        action: "use: block".to_owned(),
-        changes_in_minutes: Some(90),
-        ..RuleStatus::default()
-    };
-    PolicyStatus { rules: vec![voip, night] }
 }
 
 /// Two WANs, one well, one without a device.

@@ -110,6 +110,7 @@ async fn an_unknown_route_lists_those_that_exist() {
         let query = match route {
             "/v1/why" => "?packet=udp+192.0.2.10:1+203.0.113.5:2",
             "/v1/history" => "?wan=fiber",
+            "/v1/policy/addresses" => "?rule=cdn",
             _ => "",
         };
         let asked = format!("{route}{query}");
@@ -126,6 +127,7 @@ async fn a_source_that_cannot_answer_gives_its_reason() {
         "/v1/status",
         "/v1/wans",
         "/v1/policy",
+        "/v1/policy/addresses?rule=cdn",
         "/v1/counters",
         "/v1/flows",
         "/v1/doctor",

@@ -12,7 +12,7 @@ use mwb_agent::api::doctor::{Report, Severity};
 use mwb_agent::api::explain::{Explanation, WhyQuery};
 use mwb_agent::api::flows::FlowList;
 use mwb_agent::api::past::{History, HistoryQuery};
-use mwb_agent::api::policy::PolicyStatus;
+use mwb_agent::api::policy::{AddressQuery, AddressStatus, PolicyStatus};
 use mwb_agent::api::snapshot::{CounterRow, Status, WanStatus};
 use mwb_agent::dataplane::measure_runs;
 use mwb_agent::events::Event;
@@ -41,7 +41,12 @@ pub(crate) async fn run(socket: &Path, command: &Command, style: &show::Style) -
             let shown = |bond: &Option<BondStatus>| bond::show(bond.as_ref(), style);
             read(socket, "/v1/bond", format, shown).await
         }
-        Command::Policy(format) => {
+        Command::Policy { addresses: Some(rule), format } => {
+            let path = with_query("/v1/policy/addresses", &AddressQuery { rule: rule.clone() })?;
+            let shown = |list: &Vec<AddressStatus>| policy::addresses(list);
+            read(socket, &path, format, shown).await
+        }
+        Command::Policy { addresses: None, format } => {
             let shown = |status: &PolicyStatus| policy::table(status, style);
             read(socket, "/v1/policy", format, shown).await
         }

@@ -34,7 +34,13 @@ pub(crate) enum Command {
     /// Sessions of the bond and their paths
     Bond(Format),
     /// Policy rules, where they lead and how often they matched
-    Policy(Format),
+    Policy {
+        /// The addresses that are known of the names that a rule asks for (domain)
+        #[arg(long, value_name = "RULE")]
+        addresses: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Packets by what became of them and why
     Counters(Format),
     /// Open flows, the largest first

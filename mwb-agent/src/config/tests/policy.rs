@@ -28,6 +28,9 @@ fn what_is_read_is_shown_as_it_was_written() {
         "{source: 192.0.2.0/26, destination: [203.0.113.0/24, \"2001:db8::/32\"], use: fiber}",
         "{protocol: udp, port: [5060-5061, 443], source_port: 1024-65535, dscp: ef, use: lte}",
         "{protocol: [tcp, 99], use: [lte, fiber], balance: weighted, fallback: strict}",
+        "{destination: 203.0.113.0/24, domain: [example.net, \"*.example.net\"], use: fiber}",
+        "{domain: example.net, port: 443, use: fiber}",
+        "{domain: \"*.example.net\", use: lte}",
         "{lan: lan0, mac: \"02:00:00:00:00:01\", mark: 0x10, use: block}",
         "{mark: [0x1, 0xffffffff], use: default}",
         "{time: {days: mon-fri, from: \"08:00\", to: \"18:00\"}, use: block}",
@@ -124,7 +127,10 @@ fn a_wrong_rule_is_refused_at_the_place() {
             "no packet matches",
             "one family",
         ),
-        ("{domain: example.org, use: lte}", "9:8", "`domain` is not in this version", "remove it"),
+        ("{domain: \"a b\", use: lte}", "9:16", "`a b` is not a name", "\"*.example.net\""),
+        ("{domain: \"*\", use: lte}", "9:16", "`*` is not a name", "example.net"),
+        ("{domain: [a.net, A.net.], use: lte}", "9:24", "`A.net.` is given twice", "remove one"),
+        ("{domain: 7, use: lte}", "9:16", "`7` is", "example.net"),
         ("{prot: udp, use: lte}", "9:8", "unknown key `prot`", "did you mean `port`?"),
         ("{name: Big, use: lte}", "9:14", "`Big` cannot be the name of a rule", "1 to 31"),
         ("{time: {days: mo}, use: lte}", "9:21", "`mo` is not a day", "mon-fri"),
@@ -210,6 +216,13 @@ fn more_than_fits_is_refused() {
     assert!(many(8, &prefixes).is_ok());
     let error = many(9, &prefixes).expect_err("too many").to_string();
     assert!(error.contains("2250 prefixes in `destination`"), "{error}");
+    let domains = |index: usize| {
+        let names: Vec<String> = (0..256).map(|n| format!("h{n}.g{index}.example")).collect();
+        format!("{{domain: [{}], use: lte}}", names.join(", "))
+    };
+    assert!(many(2, &domains).is_ok());
+    let error = many(3, &domains).expect_err("too many").to_string();
+    assert!(error.contains("768 different names in `domain`"), "{error}");
     let ranges = |index: usize| {
         let ports: Vec<String> = (0..200).map(|n| (index * 200 + n + 1).to_string()).collect();
         format!("{{port: [{}], use: lte}}", ports.join(", "))
@@ -263,6 +276,7 @@ fn what_a_role_or_mode_does_not_have_is_refused() {
     let server: &[Row] = &[
         ("lan: mwb0", "11:19", "behind the device of their bonds", "by `source`"),
         ("mac: \"02:00:00:00:00:01\"", "11:19", "behind the device of their bonds", "`source`"),
+        ("domain: example.net", "11:19", "a server has none", "`destination`"),
         ("mark: 1", "11:19", "behind the device of their bonds", "`source`"),
     ];
     check(server, |key| format!("{LEAST_SERVER}policy: {{rules: [{{{key}, use: uplink}}]}}\n"));

@@ -47,6 +47,7 @@ fn random_rule(random: &mut Random, hits: u16) -> Rule {
     Rule {
         sources: nets(some(random, &SOURCES)),
         destinations: nets(some(random, &DESTINATIONS)),
+        names: None,
         source_ports: ranges(some(random, &[PORT, PORT + 200, PORT + 600])),
         ports: ranges(some(random, &PORTS)),
         protocols: some(random, &[ICMP, TCP, UDP, ICMP6]),

@@ -13,7 +13,7 @@ use mwb_agent::api::doctor::{Area, Finding, Report, Severity};
 use mwb_agent::api::explain::{Explanation, Outcome};
 use mwb_agent::api::flows::{FlowList, FlowQuery};
 use mwb_agent::api::past::{History, HistoryQuery};
-use mwb_agent::api::policy::{PolicyStatus, RuleStatus};
+use mwb_agent::api::policy::{AddressStatus, PolicyStatus, RuleStatus};
 use mwb_agent::api::snapshot::{CounterRow, FailoverStatus, NatStatus, Status};
 use mwb_agent::api::{Changes, Listeners, Source, Unavailable, client, serve};
 use mwb_agent::events::{Bus, EventKind};
@@ -95,7 +95,11 @@ impl Source for Small {
             hits: 7,
             ..RuleStatus::default()
         };
-        Ok(PolicyStatus { rules: vec![rule] })
+        Ok(PolicyStatus { rules: vec![rule], domains: None })
+    }
+
+    async fn addresses(&self, _rule: &str) -> Result<Vec<AddressStatus>, Unavailable> {
+        Err(Unavailable("the maps are gone".to_owned()))
     }
 
     async fn flows(&self, query: FlowQuery) -> Result<FlowList, Unavailable> {

@@ -156,7 +156,7 @@ mod tests {
         };
         assert_eq!(
             session(&done),
-            "Order: 1,500 packets waited (turn 1,500), 2.0 ms each; 2 wait now, in 2.9 KiB, 4 \
+            "Order: 1,500 packets waited (turn 1,500), 2.0 ms each; 2 wait now, in 3.00 kB, 4 \
              missing\n\
              Copies: 1 packet sent a second time, 200 B\n\
              Sent again: 7 of 100 packets, for losses (gap 6), 1 given up; 0 kept, in 0 B\n\

@@ -13,11 +13,14 @@ use super::{
 use crate::lab::{
     BondConfig, LabSpec, LinkSpec, Shape, is_emulated,
     traffic::{UdpReport, UdpServer, UdpStream},
+    wait_until,
 };
 
 /// The way by each link.
 const DELAYS: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(45), Duration::from_millis(20)];
+/// How long it may take until packets are shared among all.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Of each, in bit/s.
 const RATE: u64 = 30_000_000;
 
@@ -85,6 +88,12 @@ fn packets_come_in_order(scene: &mut BondScene) -> Result<()> {
 }
 
 fn without_agents_they_come_all_the_same(scene: &mut BondScene) -> Result<()> {
+    // What the agents have not shared among all paths by then never will be.
+    for end in End::BOTH {
+        wait_until("all paths have a share", PATIENCE, || {
+            Ok(scene.tables(end)?.shared()?.len() == DELAYS.len())
+        })?;
+    }
     scene.gateway.kill()?;
     scene.server.kill()?;
     // What the agents held, and were to be handed, is lost with them.

@@ -12,6 +12,7 @@ use super::{
     packets,
     policy::{Flow, PATIENCE, shown, with_rules},
     port::Port,
+    resolver::dnsmasq,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
@@ -31,23 +32,11 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// A resolver on the gateway, for hosts on the LAN.
 fn resolver(scene: &Scene) -> Result<Process> {
-    let listen = format!("--listen-address={GATEWAY4},{GATEWAY6}");
+    let listen = format!("{GATEWAY4},{GATEWAY6}");
     let www = format!("--host-record=www.example.net,{NET4},{NET6},120");
     let second = format!("--host-record=second.example.org,{NET4_SECOND},3600");
-    let arguments = [
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--bind-interfaces",
-        "--pid-file=",
-        "--user=root",
-        &listen,
-        &www,
-        &second,
-        "--cname=shop.example.com,second.example.org",
-    ];
-    let process = scene.lab.gw().spawn("dnsmasq", arguments)?;
+    let alias = "--cname=shop.example.com,second.example.org";
+    let process = dnsmasq(scene.lab.gw(), &listen, &[&www, &second, alias])?;
     wait_until("the resolver answers", PATIENCE, || {
         Ok(ask(scene, GATEWAY4.into(), "www.example.net", "A", &[]).is_ok())
     })?;

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     Case, Lane,
+    resolver::dnsmasq,
     scene::{Hook, Scene, play},
 };
 use crate::lab::{
@@ -237,20 +238,8 @@ fn tls_server(net: &Namespace, certificate: &Path, port: u16) -> Result<Process>
 }
 
 fn dns(scene: &mut Scene) -> Result<()> {
-    let listen = format!("--listen-address={NET4}");
-    let arguments = [
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--bind-interfaces",
-        "--pid-file=",
-        "--user=root",
-        &listen,
-        "--address=/www.example.net/192.0.2.80",
-        "--txt-record=www.example.net,v=1",
-    ];
-    let mut server = scene.lab.net().spawn("dnsmasq", arguments)?;
+    let records = ["--address=/www.example.net/192.0.2.80", "--txt-record=www.example.net,v=1"];
+    let mut server = dnsmasq(scene.lab.net(), &NET4.to_string(), &records)?;
     let health = |dns: Value| json!({"method": "dns", "timeout": "500ms", "dns": dns});
     let name = "www.example.net";
     let server4 = NET4.to_string();

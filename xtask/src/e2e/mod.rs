@@ -71,6 +71,7 @@ mod port;
 mod protocols;
 mod redial;
 mod reload;
+mod resolver;
 mod scene;
 mod spread;
 mod states;

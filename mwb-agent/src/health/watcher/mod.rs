@@ -1,23 +1,21 @@
 //! One WAN that is watched: puts together what its probes, its traffic and its device
 //! say. The clock is handed in.
 
+mod made;
+mod told;
+
 use std::time::{Duration, Instant};
 
 use super::auto::Auto;
 use super::evidence::{Evidence, MethodId, Outcome as Result_};
-use super::machine::{Input, Machine, Poor, State, Transition};
-use super::pace::{self, Pace, Sample};
-use super::plan::{Kind, Plan};
+use super::machine::{Input, Machine, Poor, State};
+use super::pace::{Pace, Sample};
+use super::plan::Kind;
 use super::probes::{Fate, Judged, Probes, Sent};
 use super::quality::{Measured, Quality};
-use super::watch::{Asking, Ended, Passed, Report, Schedule, Scored, Start};
+use super::watch::{Ended, Passed, Report, Schedule, Start};
 use super::{Answer, Cause, Checker, Link, Outcome};
-
-/// Calm after which a WAN that carries traffic is asked half as often.
-const CALM: Duration = Duration::from_secs(5 * 60);
-/// The shortest and the longest interval, whatever was configured.
-const QUICKEST: Duration = Duration::from_millis(100);
-const SLOWEST: Duration = Duration::from_secs(5);
+use made::{auto, pace, probes, qualities};
 
 /// How often is told at least what comes of rounds while packets come back.
 const REPORT: Duration = Duration::from_secs(1);
@@ -395,85 +393,4 @@ impl Watcher {
         let transition = self.machine.observe(now, input);
         self.report(now, transition)
     }
-
-    fn report(&mut self, now: Instant, transition: Option<Transition>) -> Report {
-        self.last_report = Some(now);
-        let state = self.machine.state();
-        let mut held = self.machine.held();
-        // What flaps between good and poor is held as well.
-        self.qualities.iter_mut().for_each(|quality| quality.recover_after(held.time));
-        if state == State::Degraded {
-            held.until = self.quality().and_then(Quality::recovers_at);
-        }
-        let mut measured = self.measured();
-        if state == State::Down {
-            // The times of a link that does not answer are history.
-            (measured.rtt, measured.jitter) = (None, None);
-        }
-        Report {
-            path: self.path,
-            state,
-            reason: self.machine.reason().clone(),
-            transition,
-            measured,
-            held,
-            asking: self.asking(now),
-            rounds: std::mem::take(&mut self.ended),
-            switched: self.switched.take(),
-        }
-    }
-
-    fn asking(&self, now: Instant) -> Asking {
-        let scored = |score: super::auto::Score| {
-            Some(Scored {
-                kind: self.kind(usize::from(score.method.0))?,
-                reliability: score.reliability,
-                tried: score.tried,
-                answered: score.answered,
-                lies: score.lies,
-            })
-        };
-        let scores = self.auto.as_ref().map(Auto::scores).unwrap_or_default();
-        Asking {
-            by: self.kind(self.present()),
-            interval: self.pace.interval(now),
-            loaded: self.loaded,
-            scores: scores.into_iter().filter_map(scored).collect(),
-        }
-    }
-}
-
-fn probes(schedule: &Schedule) -> Probes {
-    let is_slow = |way: &super::plan::Way| way.kind() != Kind::Ping;
-    let timeout = schedule.plan.ways.iter().any(is_slow).then_some(schedule.plan.timeout);
-    Probes::new(schedule.interval, schedule.settings.retries, timeout)
-}
-
-fn qualities(schedule: &Schedule) -> Vec<Quality> {
-    schedule.plan.ways.iter().map(|_| Quality::new(schedule.thresholds)).collect()
-}
-
-fn pace(schedule: &Schedule) -> Pace {
-    let interval = schedule.interval;
-    let mut pace = Pace::new(pace::Settings {
-        interval,
-        retries: schedule.settings.retries,
-        quickest: QUICKEST.min(interval),
-        slowest: SLOWEST.max(interval),
-        calm: CALM,
-    });
-    if let Some(budget) = schedule.budget {
-        // One that is too small was refused with the configuration.
-        if let Err(error) = pace.budget(budget, schedule.plan.bytes()) {
-            tracing::warn!(%error, "checks without a budget");
-        }
-    }
-    pace
-}
-
-/// A choice, if there is one.
-fn auto(plan: &Plan, now: Instant, seed: u64) -> Option<Auto> {
-    let ids: Vec<MethodId> =
-        (0..plan.ways.len()).filter_map(|way| u8::try_from(way).ok().map(MethodId)).collect();
-    (ids.len() > 1).then(|| Auto::new(&ids, now, seed)).flatten()
 }

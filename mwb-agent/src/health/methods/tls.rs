@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
     SignatureScheme,
@@ -38,7 +39,8 @@ pub struct TlsOptions {
     /// instead of the URL's host.
     pub server_name: Option<String>,
     /// A PEM file with the only CA certificates to trust; the system's if none
-    /// is given. It is read once.
+    /// is given. One that a server shows itself is good as well: such are made by
+    /// `openssl req -x509`. It is read once.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -60,7 +62,7 @@ pub struct Tls {
 #[derive(Clone, Debug)]
 enum Trust {
     Anyone,
-    These(Arc<RootCertStore>),
+    These(Arc<RootCertStore>, Arc<[CertificateDer<'static>]>),
     System,
 }
 
@@ -75,7 +77,10 @@ impl Tls {
         let trust = match (&options.ca_file, options.verify) {
             (None, false) => Trust::Anyone,
             (None, true) => Trust::System,
-            (Some(path), true) => Trust::These(Arc::new(read_roots(path)?)),
+            (Some(path), true) => {
+                let (roots, named) = read_roots(path)?;
+                Trust::These(Arc::new(roots), named.into())
+            }
             (Some(path), false) => {
                 let why = "has no effect as `verify` is off; leave one of them out";
                 return Err(Invalid::new("ca_file", path.display().to_string(), why));
@@ -127,15 +132,16 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let roots = match &self.trust {
             Trust::Anyone => None,
-            Trust::These(roots) => Some(Arc::clone(roots)),
-            Trust::System => Some(system_roots().await?),
+            Trust::These(roots, named) => Some((Arc::clone(roots), Arc::clone(named))),
+            Trust::System => Some((system_roots().await?, Arc::default())),
         };
         let verifier: Arc<dyn ServerCertVerifier> = match roots {
             None => Arc::new(Anyone(Arc::clone(&provider))),
-            Some(roots) => {
+            Some((roots, named)) => {
                 let builder =
                     WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
-                Arc::new(Strict(builder.build().map_err(|error| failed(error.to_string()))?))
+                let inner = builder.build().map_err(|error| failed(error.to_string()))?;
+                Arc::new(Strict { inner, named })
             }
         };
         let builder = ClientConfig::builder_with_provider(provider)
@@ -154,20 +160,22 @@ fn server_name(text: &str) -> Result<ServerName<'static>, Invalid> {
         .map_err(|error| Invalid::new("server_name", text, format!("is no host name: {error}")))
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, Invalid> {
+/// What the certificates of a file vouch for, and they themselves.
+fn read_roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Invalid> {
     let invalid = |why: String| Invalid::new("ca_file", path.display().to_string(), why);
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut named) = (RootCertStore::empty(), Vec::new());
     let read = CertificateDer::pem_file_iter(path);
     for certificate in read.map_err(|error| invalid(format!("cannot be read: {error}")))? {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        let added = certificate.map_err(|error| error.to_string()).and_then(|certificate| {
+            named.push(certificate.clone());
+            roots.add(certificate).map_err(|error| error.to_string())
+        });
         added.map_err(|why| invalid(format!("has a certificate that cannot be read: {why}")))?;
     }
     if roots.is_empty() {
         return Err(invalid("has no certificate; it must be PEM".to_owned()));
     }
-    Ok(roots)
+    Ok((roots, named))
 }
 
 /// The system's CA certificates; read once, kept for all checks.
@@ -244,13 +252,30 @@ impl std::error::Error for SelfSigned {}
 
 impl fmt::Display for SelfSigned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("its certificate is self-signed; turn `verify` off if that is as it should be")
+        f.write_str(
+            "its certificate is self-signed; name it as `ca_file` if that is as it should be",
+        )
     }
 }
 
 /// As browsers verify; tells self-signed certificates from untrusted issuers.
 #[derive(Debug)]
-struct Strict(Arc<WebPkiServerVerifier>);
+struct Strict {
+    inner: Arc<WebPkiServerVerifier>,
+    /// The certificates that were named.
+    named: Arc<[CertificateDer<'static>]>,
+}
+
+impl Strict {
+    /// Whether nothing is wrong with a certificate but that it is an authority's, and it is
+    /// one of those named. That is found wrong after its time was found right, before its
+    /// name is looked at.
+    fn is_named(&self, certificate: &CertificateDer<'_>, wrong: &CertificateError) -> bool {
+        let CertificateError::Other(OtherError(why)) = wrong else { return false };
+        why.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+            && self.named.iter().any(|named| named == certificate)
+    }
+}
 
 impl ServerCertVerifier for Strict {
     fn verify_server_cert(
@@ -261,15 +286,19 @@ impl ServerCertVerifier for Strict {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.0.verify_server_cert(certificate, intermediates, name, ocsp, now);
-        verified.map_err(|error| match error {
+        let verified = self.inner.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        verified.or_else(|error| match error {
+            rustls::Error::InvalidCertificate(wrong) if self.is_named(certificate, &wrong) => {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
             // The second: a CA's own certificate, which no server should show.
             rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::Other(_),
             ) if is_self_signed(certificate) => {
-                CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
+                Err(CertificateError::Other(OtherError(Arc::new(SelfSigned))).into())
             }
-            other => other,
+            other => Err(other),
         })
     }
 
@@ -279,7 +308,7 @@ impl ServerCertVerifier for Strict {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.inner.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -288,11 +317,11 @@ impl ServerCertVerifier for Strict {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.inner.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 

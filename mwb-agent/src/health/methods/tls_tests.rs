@@ -175,6 +175,45 @@ async fn each_fault_of_a_certificate_has_its_own_words() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_named_itself_is_good_in_its_time_and_for_its_name() -> Outcome {
+    let ca =
+        |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let old_ca = |params: &mut CertificateParams| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+    };
+    let folder = tempfile::tempdir()?;
+    let make = |change: fn(&mut CertificateParams), file: &str| -> Fallible<(Shown, TlsOptions)> {
+        let (params, key) = params("www.example.com", change)?;
+        let signed = params.self_signed(&key)?;
+        let file = folder.path().join(file);
+        fs::write(&file, signed.pem())?;
+        let tls = TlsOptions { ca_file: Some(file), ..TlsOptions::default() };
+        Ok((Shown(signed.der().clone(), key), tls))
+    };
+    let plain: fn(&mut CertificateParams) = |_| {};
+    let mut refused = Vec::new();
+    for (change, file) in [(plain, "plain.pem"), (ca, "ca.pem")] {
+        let (shown, tls) = make(change, file)?;
+        let (server, _told) = serve(shown).await?;
+        ask("www.example.com", server, tls.clone()).await??;
+        refused.push((why(ask("www.example.org", server, tls).await?)?, "another name"));
+    }
+    let (shown, tls) = make(old_ca, "old.pem")?;
+    let (server, _told) = serve(shown).await?;
+    refused.push((why(ask("www.example.com", server, tls).await?)?, "days ago"));
+    // Of the same name, and another.
+    let ((shown, _), (_, tls)) = (make(ca, "one.pem")?, make(ca, "other.pem")?);
+    let (server, _told) = serve(shown).await?;
+    refused.push((why(ask("www.example.com", server, tls).await?)?, "self-signed"));
+    for (text, words) in refused {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_systems_authorities_do_not_know_ours() -> Outcome {
     let authority = Authority::new("The lab")?;
     let (server, _told) = serve(authority.certifies("www.example.com", |_| {})?).await?;

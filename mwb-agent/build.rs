@@ -1,6 +1,7 @@
 //! Builds the kernel side and puts its objects into `OUT_DIR`.
 
-use std::env;
+use std::path::PathBuf;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 use aya_build::{Package, Toolchain};
@@ -10,6 +11,11 @@ use aya_build::{Package, Toolchain};
 const TOOLCHAIN_VARIABLE: &str = "MWB_EBPF_TOOLCHAIN";
 /// What `cargo xtask setup` links Debian's compiler as.
 const DEFAULT_TOOLCHAIN: &str = "mwb-ebpf";
+
+/// Set by `cargo clippy`, whose build scripts have an `OUT_DIR` of their own because of the
+/// second: it runs nothing, and wants the objects to be there, whatever is in them.
+const CLIPPY: [&str; 2] = ["CLIPPY_ARGS", "RUSTC_WORKSPACE_WRAPPER"];
+const OBJECTS: [&str; 2] = ["mwb", "lab"];
 
 /// Set for the eBPF build alone.
 const EBPF_ENVIRONMENT: &[(&str, &str)] = &[
@@ -31,6 +37,13 @@ const EBPF_ENVIRONMENT: &[(&str, &str)] = &[
 fn main() -> Result<()> {
     println!("cargo::rerun-if-env-changed={TOOLCHAIN_VARIABLE}");
     println!("cargo::rerun-if-changed=../mwb-common/src");
+    for name in CLIPPY {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    if CLIPPY.iter().all(|name| env::var_os(name).is_some()) {
+        let directory = PathBuf::from(env::var("OUT_DIR")?);
+        return OBJECTS.iter().try_for_each(|name| Ok(fs::write(directory.join(name), "")?));
+    }
     let toolchain = env::var(TOOLCHAIN_VARIABLE).unwrap_or_else(|_| DEFAULT_TOOLCHAIN.to_owned());
 
     for (name, value) in EBPF_ENVIRONMENT {

@@ -8,6 +8,7 @@ mod bond_crypto;
 mod bond_goodput;
 mod bond_pps;
 mod boringtun;
+mod code;
 mod comparison;
 mod detect;
 mod failover_gap;
@@ -18,6 +19,7 @@ mod generator;
 mod hitless;
 mod kernel;
 mod lane;
+mod method_choice;
 mod mptcp;
 mod opened;
 mod policy;
@@ -73,6 +75,7 @@ pub const BENCHES: &[Bench] = &[
     policy::BENCH,
     failover_gap::BENCH,
     detect::BENCH,
+    method_choice::BENCH,
     bond_pps::BENCH,
     bond_goodput::BENCH,
     bond_goodput::STRIPED,

@@ -15,21 +15,17 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Bench,
+    Bench, code,
     frames::{self, Endpoints},
     lane::mac_of,
     report::{Better, Headline, Report, Row, figure},
     sink::Sink,
 };
-use crate::{
-    exec,
-    lab::{
-        BondConfig, BondTables, Gateway, Lab, LabSpec, LinkSpec, Process, Server, Shape,
-        address::{HOST4, NET4},
-        raw::RawSocket,
-        wait_until,
-    },
-    setup, workspace,
+use crate::lab::{
+    BondConfig, BondTables, Gateway, Lab, LabSpec, LinkSpec, Process, Server, Shape,
+    address::{HOST4, NET4},
+    raw::RawSocket,
+    wait_until,
 };
 
 /// This benchmark in the registry.
@@ -53,8 +49,6 @@ const PER_SECOND: usize = 500;
 const WHOLE: f64 = 0.995;
 /// How long the two paths are.
 const DELAYS: [Duration; 2] = [Duration::ZERO, Duration::from_millis(3)];
-/// Longest time that building the figures of the code may take.
-const LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long a bond may take to come up, or a lease to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of frames.
@@ -259,13 +253,7 @@ fn cpu(process: &Process) -> Result<Duration> {
 
 /// What parity of a block takes, in ns: the encoder, and the bare code.
 fn encoding() -> Result<(f64, f64)> {
-    let mut command = workspace::cargo(&setup::ensure()?.toolchain)?;
-    command.args(["bench", "--package", "mwb-agent", "--profile", "dev", "--bench", "parity"]);
-    let mut text = String::new();
-    exec::watch("cargo bench", &mut command, LIMIT, |line| {
-        text.push_str(line);
-        text.push('\n');
-    })?;
+    let text = code::figures("parity")?;
     let figure = |name: &str| -> Result<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         Ok(line.with_context(|| format!("no figure `{name}`"))?.trim().parse()?)

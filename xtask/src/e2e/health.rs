@@ -5,8 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU16, AtomicU64, Ordering},
@@ -15,11 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
     Case, Lane,
+    certificate::certificate,
     resolver::dnsmasq,
     scene::{Hook, Scene, play},
 };
@@ -96,6 +96,15 @@ fn check_first(scene: &mut Scene, health: Value) -> Result<()> {
     scene.gateway.mwb(&["reload"]).map(drop)
 }
 
+/// After this a check that fails, or has no answer within its two seconds, has told so.
+const SOON: Duration = Duration::from_secs(3);
+
+/// A new check finds the WAN up, which it was by the one before.
+fn stays_up(scene: &mut Scene) -> Result<()> {
+    thread::sleep(SOON);
+    expect(scene, "up", "")
+}
+
 fn expect(scene: &mut Scene, state: &str, why: &str) -> Result<()> {
     let what = format!("the first WAN is {state}: {why}");
     let other = scene.gateway.wait_for_status(&what, PATIENCE, |status| {
@@ -114,7 +123,7 @@ fn http(scene: &mut Scene) -> Result<()> {
         "http": {"url": url, "body": "all is well", "status": [200, 204]},
     });
     check_first(scene, health)?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     let asked = || web.asked.lock().map(|asked| asked.clone()).unwrap_or_default();
     wait_until("it is asked", PATIENCE, || Ok(asked().len() > 3))?;
     let from = asked();
@@ -149,12 +158,12 @@ fn https(scene: &mut Scene) -> Result<()> {
     };
     let known = good.with_extension("crt");
     check_first(scene, health(8443, json!({"ca_file": known})))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     // Of no authority that the system knows.
     check_first(scene, health(8443, json!({})))?;
     expect(scene, "down", "self-signed")?;
     check_first(scene, health(8443, json!({"verify_tls": false})))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     let known = expired.with_extension("crt");
     check_first(scene, health(8444, json!({"ca_file": known})))?;
     expect(scene, "down", "expired")?;
@@ -162,67 +171,6 @@ fn https(scene: &mut Scene) -> Result<()> {
     let other = json!({"ca_file": known, "server_name": "www.example.org"});
     check_first(scene, health(8443, other))?;
     expect(scene, "down", "www.example.org")
-}
-
-/// Makes a key and a certificate by openssl, which signs itself; their common name without
-/// an ending.
-fn certificate(folder: &Path, name: &str, until: &str) -> Result<PathBuf> {
-    let base = folder.join(name);
-    fs::create_dir_all(&base)?;
-    let text = format!(
-        "[ca]\ndefault_ca = own\n[own]\ndatabase = {0}/index\nserial = {0}/serial\nnew_certs_dir = {0}\n\
-         default_md = sha256\npolicy = any\nx509_extensions = extra\n[any]\ncommonName = supplied\n\
-         [extra]\nsubjectAltName = DNS:www.example.net\nbasicConstraints = critical,CA:TRUE\n\
-         [req]\ndistinguished_name = dn\n[dn]\n",
-        base.display()
-    );
-    fs::write(base.join("index"), "")?;
-    fs::write(base.join("serial"), "01\n")?;
-    let config = base.join("openssl.cnf");
-    fs::write(&config, text)?;
-    let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).output().context("openssl")?;
-        ensure!(output.status.success(), "{arguments:?}: {output:?}");
-        Ok(())
-    };
-    let path = |ending: &str| base.with_extension(ending).display().to_string();
-    let (key, csr, crt, config) =
-        (path("key"), path("csr"), path("crt"), config.display().to_string());
-    openssl(&[
-        "req",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        &key,
-        "-out",
-        &csr,
-        "-subj",
-        "/CN=www.example.net",
-        "-config",
-        &config,
-    ])?;
-    openssl(&[
-        "ca",
-        "-batch",
-        "-notext",
-        "-selfsign",
-        "-config",
-        &config,
-        "-keyfile",
-        &key,
-        "-in",
-        &csr,
-        "-out",
-        &crt,
-        "-startdate",
-        "20200101000000Z",
-        "-enddate",
-        until,
-    ])?;
-    Ok(base)
 }
 
 fn tls_server(net: &Namespace, certificate: &Path, port: u16) -> Result<Process> {
@@ -244,18 +192,18 @@ fn dns(scene: &mut Scene) -> Result<()> {
     let name = "www.example.net";
     let server4 = NET4.to_string();
     check_first(scene, health(json!({"name": name, "server": server4, "expect": "192.0.2.0/24"})))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     check_first(scene, health(json!({"name": name, "server": server4, "expect": "192.0.2.81"})))?;
     expect(scene, "down", "192.0.2.81")?;
     check_first(
         scene,
         health(json!({"name": name, "server": server4, "type": "TXT", "expect": "v=1"})),
     )?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     check_first(scene, health(json!({"name": "nowhere.example.org", "server": server4})))?;
     expect(scene, "down", "nowhere.example.org")?;
     check_first(scene, health(json!({"name": name, "server": server4})))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     server.kill()?;
     scene
         .gateway
@@ -278,7 +226,7 @@ fn tcp(scene: &mut Scene) -> Result<()> {
         })
     };
     check_first(scene, health(2222))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     check_first(scene, health(2525))?;
     expect(scene, "down", "SSH-2.0")?;
     check_first(scene, health(2323))?;
@@ -298,7 +246,7 @@ fn exec(scene: &mut Scene) -> Result<()> {
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let command = json!([script, "-H", "somebody"]);
     check_first(scene, json!({"method": "exec", "exec": {"command": command}}))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     let (status, _) = scene.gateway.wait_for_status("its own time counts", PATIENCE, |status| {
         status.wans[0].rtt_ms.is_some_and(|rtt| (6.5..7.5).contains(&rtt))
     })?;
@@ -323,7 +271,7 @@ fn quorum(scene: &mut Scene) -> Result<()> {
     // One that is there, and one that nobody has.
     let targets = json!([NET4.to_string(), "203.0.113.199"]);
     check_first(scene, json!({"targets": targets}))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     let calm = scene.gateway.api().events(0)?.len();
     thread::sleep(Duration::from_secs(2));
     let later = scene.gateway.api().events(0)?;
@@ -336,7 +284,7 @@ fn observe(scene: &mut Scene) -> Result<()> {
     let web = Web::start(scene.lab.net(), 8080)?;
     let url = format!("http://{}/", web.address);
     check_first(scene, json!({"method": "http", "observe": true, "http": {"url": url}}))?;
-    expect(scene, "up", "")?;
+    stays_up(scene)?;
     web.status.store(500, Ordering::Relaxed);
     expect(scene, "down", "500")?;
     let status = scene.gateway.api().status()?;

@@ -39,6 +39,7 @@ mod bond_shares;
 mod bond_small;
 mod bond_stripe;
 mod bond_traffic;
+mod certificate;
 mod change;
 mod checks;
 mod config;
@@ -63,6 +64,7 @@ mod health_faults;
 mod host;
 mod lab;
 mod limits;
+mod methods;
 mod mtu;
 mod own_routes;
 mod packets;
@@ -188,6 +190,7 @@ pub fn cases() -> Vec<Case> {
         protocols::cases(),
         states::cases(),
         limits::cases(),
+        methods::cases(),
         flood::cases(),
         wans::cases(),
         tags::cases(),

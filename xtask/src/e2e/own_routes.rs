@@ -1,20 +1,27 @@
 //! What the gateway itself sends: by the WAN that a socket is bound to or whose address it
 //! has, by tables and rules of the agent's own, which leave nothing behind.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use socket2::SockRef;
 
 use super::{
     Case, Lane,
     bond_scene::{BondScene, play as play_bond},
+    checks,
+    policy::with_rules,
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
     Lab, LabSpec,
     address::{NET4, NET6, wan4, wan6},
     capture::{Passing, addresses},
-    traffic::ping,
+    traffic::{WhoServer, ping},
     wait_until,
 };
 
@@ -35,6 +42,13 @@ pub(super) fn cases() -> Vec<Case> {
         || LabSpec::direct(2),
         |config| config,
         own_routes_leave_nothing_behind,
+    ));
+    cases.extend(both_hooks(
+        Lane::Together,
+        "what_the_gateway_sends_keeps_to_policy_rules",
+        || LabSpec::direct(2),
+        |config| config.with("balance", "failover").with("wans.1.priority", 1),
+        own_packets_keep_to_rules,
     ));
     cases.push(Case::new(
         Lane::Together,
@@ -105,6 +119,66 @@ fn sent_by_a_wan_leaves_by_it(lab: &Lab) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The WAN that a datagram of the gateway's leaves by; `None`: it does not.
+fn leaves_by(scene: &Scene, to: SocketAddr, mark: u32) -> Result<Option<usize>> {
+    let server = WhoServer::start(scene.lab.net(), to)?;
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = scene.lab.gw().enter(|| Ok(UdpSocket::bind((any, 0))?))?;
+    SockRef::from(&socket).set_mark(mark)?;
+    match server.ask(&socket) {
+        Ok(seen) => checks::wan_of(&scene.lab, seen.ip()).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn own_packets_keep_to_rules(scene: &mut Scene) -> Result<()> {
+    complete(&scene.lab)?;
+    let by_mark = scene.config.value("hook").is_some_and(|hook| hook == "tcx");
+    let mut rules = vec![
+        json!({"name": "prefer", "port": "7001-7002", "use": "wan1"}),
+        json!({"name": "strict", "port": 7003, "use": "wan1", "fallback": "strict"}),
+        json!({"name": "blocked", "port": 7004, "use": "block"}),
+    ];
+    if by_mark {
+        rules.push(json!({"name": "mark", "mark": 23, "use": "wan1"}));
+    }
+    with_rules(scene, rules.into())?;
+    let expect = |scene: &Scene, when: &str, wanted: &[(u16, u32, Option<usize>)]| -> Result<()> {
+        for to in checks::FAMILIES {
+            for &(port, mark, wan) in wanted {
+                let what = format!("{when}, to {to} port {port} with mark {mark}: by {wan:?}");
+                wait_until(&what, SOON, || {
+                    Ok(leaves_by(scene, SocketAddr::new(to, port), mark)? == wan)
+                })?;
+            }
+        }
+        Ok(())
+    };
+    let marked = if by_mark { 1 } else { 0 };
+    expect(
+        scene,
+        "both work",
+        &[
+            (7001, 0, Some(1)),
+            (7002, 0, Some(1)),
+            (7003, 0, Some(1)),
+            (7004, 0, None),
+            (7005, 0, Some(0)),
+            (7005, 23, Some(marked)),
+            (7005, 24, Some(0)),
+        ],
+    )?;
+    scene.lab.wan(1).uplink(false)?;
+    expect(scene, "the second is down", &[(7001, 0, Some(0)), (7003, 0, None)])?;
+    scene.lab.wan(1).uplink(true)?;
+    expect(scene, "it is back", &[(7001, 0, Some(1)), (7003, 0, Some(1))])?;
+    with_rules(scene, json!([]))?;
+    expect(scene, "no rule is left", &[(7001, 0, Some(0)), (7004, 0, Some(0))])
 }
 
 /// All rules and routes of the gateway.

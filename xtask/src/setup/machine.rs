@@ -31,6 +31,7 @@ pub const TOOLS: &[Tool] = &[
     Tool { binary: "openssl", package: "openssl" },
     Tool { binary: "dnsmasq", package: "dnsmasq-base" },
     Tool { binary: "turnserver", package: "coturn" },
+    Tool { binary: "nginx", package: "nginx" },
 ];
 
 /// Oldest compiler that builds the kernel side (the workspace's `rust-version`).

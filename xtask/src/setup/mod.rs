@@ -18,6 +18,8 @@ use plan::{Choice, Next, Step};
 
 /// There where systemd runs the machine.
 const SYSTEMD: &str = "/run/systemd/system";
+/// Packages that make a server of the machine, which has the package's name.
+const SERVICES: [&str; 2] = ["coturn", "nginx"];
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
@@ -184,6 +186,8 @@ fn take(step: &Step) -> Result<()> {
 }
 
 fn install(packages: &[String]) -> Result<()> {
+    let is_new = |name: &&&str| packages.iter().any(|one| one == **name) && !is_service(name);
+    let new: Vec<&str> = SERVICES.iter().filter(is_new).copied().collect();
     exec::run_step(
         "apt-get install",
         apt().args(["install", "-y", "--no-install-recommends"]).args(packages),
@@ -196,14 +200,31 @@ fn install(packages: &[String]) -> Result<()> {
             packages.join(" ")
         )
     })?;
-    // Its package makes a public server of the machine; the lab starts its own,
-    // in namespaces.
-    if packages.iter().any(|package| package == "coturn") && Path::new(SYSTEMD).exists() {
+    new.into_iter().try_for_each(end)
+}
+
+/// Whether the machine has a service of that name.
+fn is_service(name: &str) -> bool {
+    Path::new("/etc/init.d").join(name).exists()
+        || exec::ask("systemctl", &["cat", &format!("{name}.service")]).is_some()
+}
+
+/// Ends what a package has just made of the machine: the lab starts its own servers, in
+/// namespaces.
+fn end(service: &str) -> Result<()> {
+    let script = Path::new("/etc/init.d").join(service);
+    let mut command = if Path::new(SYSTEMD).exists() {
         let mut command = Command::new("systemctl");
-        command.args(["disable", "--now", "coturn.service"]);
-        return exec::run_step("systemctl disable", &mut command, Duration::from_secs(60));
-    }
-    Ok(())
+        command.args(["disable", "--now", service]);
+        command
+    } else if script.exists() {
+        let mut command = Command::new(script);
+        command.arg("stop");
+        command
+    } else {
+        return Ok(());
+    };
+    exec::run_step(&format!("end {service}"), &mut command, Duration::from_secs(60))
 }
 
 fn apt() -> Command {

@@ -180,6 +180,23 @@ pub struct BondOrder {
     pub within_ms: Vec<(f64, u64)>,
     /// The sum of these times, in ms.
     pub held_ms: f64,
+    /// Packets given on, by how losses of them are repaired and by the path that brought them.
+    #[serde(default)]
+    pub parts: Vec<BondOrderPart>,
+}
+
+/// Packets of one repair that came by one path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BondOrderPart {
+    /// As in the configuration of the far end: `none`, `retransmit`, `fec` or
+    /// `fec, retransmit`.
+    pub repair: String,
+    /// Number of the path.
+    pub path: u8,
+    /// Packets given on, by reason, as those of all.
+    pub given: BTreeMap<String, u64>,
+    /// How long all of them have waited, in ms.
+    pub held_ms: f64,
 }
 
 /// What a path is at the moment.
@@ -268,6 +285,9 @@ pub struct BondPathStatus {
     /// Parity sent by it, the same.
     #[serde(default)]
     pub parity: Traffic,
+    /// Packets that were lost on it and computed here, since the agent began.
+    #[serde(default)]
+    pub recovered: u64,
     /// Packets, sent or taken, that the agent should have had a copy of for their repair, or
     /// that of others, and was not given one.
     #[serde(default)]

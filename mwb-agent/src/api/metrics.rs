@@ -2,7 +2,7 @@
 //! counted twice, and a figure that is not known has no series.
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::metrics_bond;
 use super::policy::PolicyStatus;
@@ -87,11 +87,14 @@ families! {
     BOND_PATH_MOVES = "mwb_bond_path_moves_total" ["peer", "path", "wan"] "How often the far end of the path has come from another address.";
     BOND_PATH_AGAIN = "mwb_bond_path_sent_again_total" ["peer", "path", "wan"] "Packets sent by the path that had been lost on another.";
     BOND_PATH_PARITY = "mwb_bond_path_parity_total" ["peer", "path", "wan"] "Packets of parity sent by the path.";
+    BOND_PATH_RECOVERED = "mwb_bond_path_recovered_total" ["peer", "path", "wan"] "Packets that were lost on the path on their way here, and computed.";
     BOND_ORDER_PACKETS = "mwb_bond_order_packets_total" ["peer", "result"] "Packets that came ahead of their turn, or behind one that did, by what became of them.";
     BOND_ORDER_MISSING = "mwb_bond_order_missing_total" ["peer"] "Packets that did not come before those behind them were given on.";
     BOND_ORDER_HELD = "mwb_bond_order_held_packets" ["peer"] "Packets that wait for their turn.";
     BOND_ORDER_BYTES = "mwb_bond_order_held_bytes" ["peer"] "Memory that they take.";
     BOND_ORDER_WITHIN = "mwb_bond_order_within_total" ["peer", "le"] "Packets that waited for their turn no longer than so many seconds.";
+    BOND_ORDER_PARTS = "mwb_bond_order_part_packets_total" ["peer", "repair", "path", "result"] "Packets given on in order, by how losses of them are repaired, by the path that brought them, and why.";
+    BOND_ORDER_WAITS = "mwb_bond_order_part_wait_seconds_total" ["peer", "repair", "path"] "How long all of them have waited.";
     BOND_REPAIR_PACKETS = "mwb_bond_repair_packets_total" ["peer", "result"] "Packets whose lost ones are sent again, by what became of them.";
     BOND_REPAIR_LOSSES = "mwb_bond_repair_losses_total" ["peer", "cause"] "Losses of such packets, by what has shown them.";
     BOND_REPAIR_BYTES = "mwb_bond_repair_held_bytes" ["peer"] "Memory that packets take whose arrival is not known yet.";
@@ -310,6 +313,14 @@ pub(super) fn counter(
     family: &Family,
 ) -> Result<IntCounterVec, prometheus::Error> {
     register(registry, IntCounterVec::new(opts(family), family.labels)?)
+}
+
+/// A counter of something that is not whole.
+pub(super) fn amount(
+    registry: &Registry,
+    family: &Family,
+) -> Result<CounterVec, prometheus::Error> {
+    register(registry, CounterVec::new(opts(family), family.labels)?)
 }
 
 fn opts(family: &Family) -> Opts {

@@ -6,13 +6,13 @@ use super::bond::{BondPathState, BondPathStatus, BondSession, BondStatus};
 use super::metrics::{
     BOND_CLASS_BYTES, BOND_CLASS_PACKETS, BOND_HANDSHAKES, BOND_INITIATIONS, BOND_KEYS_AGE,
     BOND_MESSAGES_REFUSED, BOND_MTU, BOND_ORDER_BYTES, BOND_ORDER_HELD, BOND_ORDER_MISSING,
-    BOND_ORDER_PACKETS, BOND_ORDER_WITHIN, BOND_PARITY_BLOCKS, BOND_PARITY_BYTES,
-    BOND_PARITY_PACKETS, BOND_PARITY_SIZE, BOND_PATH_AGAIN, BOND_PATH_BYTES, BOND_PATH_CAPACITY,
-    BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED, BOND_PATH_JITTER, BOND_PATH_LOSS,
-    BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS, BOND_PATH_PARITY,
-    BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED,
-    BOND_REPAIR_BYTES, BOND_REPAIR_LOSSES, BOND_REPAIR_PACKETS, BOND_SESSIONS, BOND_UNANSWERED,
-    counter, float, gauge, whole,
+    BOND_ORDER_PACKETS, BOND_ORDER_PARTS, BOND_ORDER_WAITS, BOND_ORDER_WITHIN, BOND_PARITY_BLOCKS,
+    BOND_PARITY_BYTES, BOND_PARITY_PACKETS, BOND_PARITY_SIZE, BOND_PATH_AGAIN, BOND_PATH_BYTES,
+    BOND_PATH_CAPACITY, BOND_PATH_COPIED, BOND_PATH_COPIES, BOND_PATH_FORCED, BOND_PATH_JITTER,
+    BOND_PATH_LOSS, BOND_PATH_LOST, BOND_PATH_MOVES, BOND_PATH_MTU, BOND_PATH_PACKETS,
+    BOND_PATH_PARITY, BOND_PATH_PROBE_INTERVAL, BOND_PATH_QUEUE, BOND_PATH_RECOVERED,
+    BOND_PATH_RTT, BOND_PATH_STATE, BOND_PATH_STRIPED, BOND_REPAIR_BYTES, BOND_REPAIR_LOSSES,
+    BOND_REPAIR_PACKETS, BOND_SESSIONS, BOND_UNANSWERED, amount, counter, float, gauge, whole,
 };
 
 /// What the far end is called at a gateway.
@@ -83,6 +83,22 @@ fn fill_order(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::
             waited.with_label_values(&[peer, &bound]).inc_by(*within);
         }
         waited.with_label_values(&[peer, "+Inf"]).inc_by(order.given.values().sum());
+    }
+    fill_parts(registry, bond)
+}
+
+fn fill_parts(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus::Error> {
+    let packets = counter(registry, &BOND_ORDER_PARTS)?;
+    let waits = amount(registry, &BOND_ORDER_WAITS)?;
+    for session in &bond.sessions {
+        let peer = peer(session);
+        for part in &session.order.parts {
+            let path = part.path.to_string();
+            for (why, count) in &part.given {
+                packets.with_label_values(&[peer, &part.repair, &path, why]).inc_by(*count);
+            }
+            waits.with_label_values(&[peer, &part.repair, &path]).inc_by(part.held_ms / 1e3);
+        }
     }
     Ok(())
 }
@@ -211,6 +227,7 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
     let copies = counter(registry, &BOND_PATH_COPIES)?;
     let again = counter(registry, &BOND_PATH_AGAIN)?;
     let parity = counter(registry, &BOND_PATH_PARITY)?;
+    let recovered = counter(registry, &BOND_PATH_RECOVERED)?;
     let copied = counter(registry, &BOND_PATH_COPIED)?;
     let moves = counter(registry, &BOND_PATH_MOVES)?;
     for (labels, path) in paths(bond) {
@@ -227,6 +244,7 @@ fn fill_traffic(registry: &Registry, bond: &BondStatus) -> Result<(), prometheus
         copied.with_label_values(&labels).inc_by(path.copies.bytes);
         again.with_label_values(&labels).inc_by(path.again.packets);
         parity.with_label_values(&labels).inc_by(path.parity.packets);
+        recovered.with_label_values(&labels).inc_by(path.recovered);
         moves.with_label_values(&labels).inc_by(path.moves.into());
     }
     Ok(())

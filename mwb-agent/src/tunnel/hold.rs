@@ -7,6 +7,7 @@ use std::time::Duration;
 use mwb_common::maps::{Back, Handed};
 use mwb_common::wire::flag;
 
+use super::parts::{Care, Part, Parts};
 use super::spread::Spreads;
 use crate::dataplane::BondMaps;
 use crate::hitless::reorder::{Ahead, Flow, Limits, REACH, Released, Reorder, Statistics};
@@ -36,6 +37,7 @@ pub(super) struct Hold {
     counts: BTreeMap<Flow, u32>,
     /// Ids of the sessions, by slot.
     sessions: BTreeMap<u32, u32>,
+    parts: Parts,
     released: Vec<Released>,
     tidied: u64,
 }
@@ -52,6 +54,7 @@ impl Hold {
             engine: Reorder::new(LIMITS),
             counts: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            parts: Parts::default(),
             released: Vec::new(),
             tidied: 0,
         }
@@ -63,6 +66,7 @@ impl Hold {
         if before.is_some_and(|before| before != head.session) {
             self.waits.remove(&head.slot);
             self.engine.forget(head.slot, now, &mut self.released);
+            self.parts.forget(head.slot);
         }
         let flow = Flow { slot: head.slot, bucket: head.bucket };
         self.counts.insert(flow, head.count);
@@ -70,6 +74,7 @@ impl Hold {
         let again = head.flags & (flag::REPEATS & !flag::FEC) != 0;
         let computed = head.flags & flag::FEC != 0 || self.is_protected(flow, now);
         let repaired = again || computed;
+        self.parts.came(flow, Care::of(again, computed));
         let deadline = match (again, computed) {
             // What was lost may be sent again: that takes longer than any way.
             (true, _) => self.most,
@@ -109,10 +114,6 @@ impl Hold {
     /// Gives each packet whose time it is to `each`, in order.
     pub(super) fn turn(&mut self, now: u64, mut each: impl FnMut(&Back, &[u8])) {
         self.engine.expire(now, &mut self.released);
-        if now.saturating_sub(self.tidied) > LASTS {
-            self.tidied = now;
-            self.protected.retain(|_, last| now.saturating_sub(*last) < LASTS);
-        }
         // Only the last one of a flow can say that nothing of it is here any more.
         let mut last: BTreeMap<Flow, usize> = BTreeMap::new();
         for (place, packet) in self.released.iter().enumerate() {
@@ -120,6 +121,7 @@ impl Hold {
         }
         last.retain(|flow, _| !self.engine.holds(*flow));
         for (place, packet) in self.released.drain(..).enumerate() {
+            self.parts.given(&packet);
             let done = last.get(&packet.flow) == Some(&place);
             let done = done.then(|| self.counts.remove(&packet.flow)).flatten();
             let head = Handed {
@@ -132,11 +134,21 @@ impl Hold {
             };
             each(&Back::turn(&head, done), &packet.bytes);
         }
+        if now.saturating_sub(self.tidied) > LASTS {
+            self.tidied = now;
+            self.protected.retain(|_, last| now.saturating_sub(*last) < LASTS);
+            self.parts.retain(|flow| self.engine.holds(*flow));
+        }
     }
 
     /// When something is due, in ns.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.engine.next_due()
+    }
+
+    /// What was given on of a session, by repair and path.
+    pub(super) fn parts(&self, slot: u32) -> Vec<Part> {
+        self.parts.of(slot)
     }
 
     /// What was counted, by slot and id of the session.

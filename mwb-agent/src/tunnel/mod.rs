@@ -39,6 +39,7 @@ pub mod mtu;
 mod network;
 mod pace;
 mod parity;
+mod parts;
 mod paths;
 mod rate;
 mod refusals;

@@ -36,6 +36,8 @@ pub(super) struct Counted {
     pub(super) made: EncoderStatistics,
     /// Of what came.
     pub(super) used: DecoderStatistics,
+    /// Packets that were recovered, by the path that they were lost on.
+    pub(super) recovered: [u64; BOND_PATHS],
 }
 
 /// Blocks of all sessions.
@@ -57,6 +59,8 @@ struct Engine {
     /// To be given to the kernel side now: parity by the path of its data.
     made: Vec<(u8, Vec<u8>)>,
     recovered: Vec<Recovered>,
+    /// By the path that they were lost on.
+    lost_on: [u64; BOND_PATHS],
 }
 
 /// What is known of the paths of a session.
@@ -137,6 +141,9 @@ impl Blocks {
             engine.decoder.expire(now);
             let session = engine.session;
             for packet in engine.recovered.drain(..) {
+                if let Some(count) = engine.lost_on.get_mut(usize::from(packet.path)) {
+                    *count += 1;
+                }
                 each(&Back::recovered(&head(slot, session, &packet)), &packet.bytes);
             }
             for (path, parity) in engine.made.drain(..) {
@@ -164,7 +171,8 @@ impl Blocks {
             for (encoder, _) in engine.encoders.values() {
                 made += encoder.statistics();
             }
-            ((slot, engine.session), Counted { made, used: engine.decoder.statistics() })
+            let (used, recovered) = (engine.decoder.statistics(), engine.lost_on);
+            ((slot, engine.session), Counted { made, used, recovered })
         })
     }
 
@@ -204,6 +212,7 @@ impl Blocks {
             decoder: Decoder::new(Limits::default()),
             made: Vec::new(),
             recovered: Vec::new(),
+            lost_on: [0; BOND_PATHS],
         };
         let engine = self.engines.entry(head.slot).or_insert_with(make);
         if engine.session != head.session {

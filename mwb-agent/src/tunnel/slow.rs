@@ -25,6 +25,7 @@ use super::acks::{Acks, Told};
 use super::device::DeviceSocket;
 use super::hold::Hold;
 use super::parity::{self, Blocks};
+use super::parts::Part;
 use super::repair::Repair;
 use super::settings::Settings;
 use crate::dataplane::{BondMaps, Error, HandedRing, monotonic};
@@ -44,9 +45,10 @@ const STALE: u64 = 1_000_000_000;
 const SAID: usize = 8 + resend::LENGTH;
 
 /// What was counted of a session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Counted {
     pub(super) order: reorder::Statistics,
+    pub(super) parts: Vec<Part>,
     pub(super) repair: resend::Statistics,
     pub(super) parity: parity::Counted,
 }
@@ -132,7 +134,7 @@ impl Slow {
     /// What was counted of a session, by its slot and its id in packets to us.
     pub(super) fn counted(&self, slot: u32, session: u32) -> Counted {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.get(&(slot, session)).copied().unwrap_or_default()
+        shown.get(&(slot, session)).cloned().unwrap_or_default()
     }
 }
 
@@ -252,7 +254,8 @@ impl Worker {
     fn counted(&self) -> Shown {
         let mut shown = Shown::new();
         for (session, order) in self.hold.statistics() {
-            shown.entry(session).or_default().order = order;
+            let counted = shown.entry(session).or_default();
+            (counted.order, counted.parts) = (order, self.hold.parts(session.0));
         }
         for (session, repair) in self.repair.statistics() {
             shown.entry(session).or_default().repair = repair;

@@ -14,19 +14,21 @@ use super::gateway::Gateway;
 use super::mtu;
 use super::pace::{self, Pace};
 use super::parity;
+use super::parts::Part;
 use super::paths::Link;
 use super::secure::Refused;
 use super::server::{Server, client_name};
 use super::session::Session;
+use super::slow::Counted;
 use crate::api::bond::{
-    BondClass, BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession,
-    BondStatus, Handshakes,
+    BondClass, BondOrder, BondOrderPart, BondParity, BondPathState, BondPathStatus, BondRepair,
+    BondSession, BondStatus, Handshakes,
 };
 use crate::api::snapshot::Traffic;
 use crate::bond::Refusal;
 use crate::config::{Balance, class_name, suite_name};
 use crate::dataplane::monotonic;
-use crate::hitless::reorder::{DELAY_BOUNDS, Statistics, Why};
+use crate::hitless::reorder::{DELAY_BOUNDS, Why};
 use crate::hitless::resend;
 
 /// What cost is told for.
@@ -126,10 +128,16 @@ fn show(core: &Core, session: &Session, client: Option<String>, balance: Balance
         age_seconds: now.saturating_duration_since(session.since).as_secs_f64(),
         mtu: session.mtu(),
         balance: balance.name().to_owned(),
-        order: show_order(&counted.order),
+        order: show_order(&counted),
         repair: show_repair(&counted.repair),
         parity: show_parity(&counted.parity),
-        paths: paths.map(|(path, link)| show_path(core, session, *path, link)).collect(),
+        paths: paths
+            .map(|(path, link)| {
+                let recovered = counted.parity.recovered.get(usize::from(*path)).copied();
+                let recovered = recovered.unwrap_or_default();
+                BondPathStatus { recovered, ..show_path(core, session, *path, link) }
+            })
+            .collect(),
     }
 }
 
@@ -152,7 +160,7 @@ fn show_repair(known: &resend::Statistics) -> BondRepair {
 }
 
 fn show_parity(known: &parity::Counted) -> BondParity {
-    let parity::Counted { made, used } = known;
+    let parity::Counted { made, used, .. } = known;
     BondParity {
         data: made.data,
         data_bytes: made.data_bytes,
@@ -170,9 +178,18 @@ fn show_parity(known: &parity::Counted) -> BondParity {
     }
 }
 
-fn show_order(known: &Statistics) -> BondOrder {
+fn show_order(counted: &Counted) -> BondOrder {
+    let Counted { order: known, parts, .. } = counted;
     let ms = |nanos: u64| nanos as f64 / 1e6;
-    let given = Why::ALL.map(|why| (why.name().to_owned(), known.released(why)));
+    let by_why = |given: &[u64; Why::ALL.len()]| -> BTreeMap<String, u64> {
+        Why::ALL.iter().zip(given).map(|(why, count)| (why.name().to_owned(), *count)).collect()
+    };
+    let part = |(care, path, tally): &Part| BondOrderPart {
+        repair: care.name().to_owned(),
+        path: *path,
+        given: by_why(&tally.given),
+        held_ms: ms(tally.waited),
+    };
     let mut within = 0;
     let bounds = DELAY_BOUNDS.iter().zip(known.delays).map(|(&bound, count)| {
         within += count;
@@ -183,11 +200,12 @@ fn show_order(known: &Statistics) -> BondOrder {
         held: known.held,
         held_bytes: known.bytes as u64,
         most_bytes: known.most_bytes as u64,
-        given: given.into(),
+        given: by_why(&known.released),
         repeated: known.repeated,
         missing: known.skipped,
         within_ms: bounds.collect(),
         held_ms: ms(known.delay_sum),
+        parts: parts.iter().map(part).collect(),
     }
 }
 
@@ -219,6 +237,7 @@ fn show_path(core: &Core, session: &Session, path: u8, link: &Link) -> BondPathS
         copies: traffic(link.state.copies, link.state.copied_bytes),
         again: traffic(link.state.again, link.state.again_bytes),
         parity: traffic(link.state.parity, link.state.parity_bytes),
+        recovered: 0,
         untold: link.state.untold,
         moves: link.state.moves,
         metered: link.has(bond_path_flag::METERED),

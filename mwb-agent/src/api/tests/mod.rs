@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::bond::{
-    BondClass, BondOrder, BondParity, BondPathState, BondPathStatus, BondRepair, BondSession,
-    BondStatus, Handshakes,
+    BondClass, BondOrder, BondOrderPart, BondParity, BondPathState, BondPathStatus, BondRepair,
+    BondSession, BondStatus, Handshakes,
 };
 use super::change::{self, Request};
 use super::doctor::Report;
@@ -339,6 +339,12 @@ fn bond() -> BondStatus {
             missing: 1,
             within_ms: vec![(0.1, 4), (200.0, 21)],
             held_ms: 1_500.0,
+            parts: vec![BondOrderPart {
+                repair: "retransmit".to_owned(),
+                path: 2,
+                given: [("deadline".to_owned(), 2)].into(),
+                held_ms: 400.0,
+            }],
             ..BondOrder::default()
         },
         repair: BondRepair {

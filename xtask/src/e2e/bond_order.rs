@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
+use serde_json::Value;
+
 use super::{
     Case, Lane,
     bond_scene::{BondScene, End, bonded},
@@ -84,6 +86,21 @@ fn packets_come_in_order(scene: &mut BondScene) -> Result<()> {
             ensure!(way.reordered <= most, "{net}: out of order: {report:?}");
         }
     }
+    End::BOTH.into_iter().try_for_each(|end| parts_are_the_whole(scene, end))
+}
+
+/// What was put in order is told by path as well, and nothing of it twice.
+fn parts_are_the_whole(scene: &mut BondScene, end: End) -> Result<()> {
+    let shown: Value = serde_json::from_str(&scene.agent(end).api().get("/v1/bond")?)?;
+    let order = &shown["sessions"][0]["order"];
+    let parts = order["parts"].as_array().context("parts")?;
+    let sum = |given: &Value| -> u64 {
+        given.as_object().map_or(0, |given| given.values().filter_map(Value::as_u64).sum())
+    };
+    let by_path: Vec<u64> = parts.iter().map(|part| sum(&part["given"])).collect();
+    let whole = sum(&order["given"]);
+    ensure!(whole > 0 && by_path.iter().sum::<u64>() == whole, "the {end:?} has {order:#}");
+    ensure!(parts.len() > 1 && parts.iter().all(|part| part["repair"] == "none"), "{order:#}");
     Ok(())
 }
 

@@ -81,6 +81,18 @@ fn blocks(scene: &BondScene, end: End, result: &str) -> Result<u64> {
     Ok(value.parse::<f64>()? as u64)
 }
 
+/// What was recovered, added up over the paths that it was lost on.
+fn recovered_by_path(scene: &BondScene, end: End) -> Result<u64> {
+    let api = match end {
+        End::Gateway => scene.gateway.api(),
+        End::Server => scene.server.api(),
+    };
+    let text = api.metrics()?;
+    let lines = text.lines().filter(|line| line.starts_with("mwb_bond_path_recovered_total{"));
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    Ok(values.sum::<f64>() as u64)
+}
+
 /// What a stream has come to while `work` was done: packets lost and recovered by each way.
 fn lost_and_recovered(scene: &BondScene, net: IpAddr, packets: usize) -> Result<[(u64, u64); 2]> {
     let duplex = protected(scene, net)?;
@@ -98,6 +110,7 @@ fn lost_and_recovered(scene: &BondScene, net: IpAddr, packets: usize) -> Result<
         courses.into_iter().zip(ends).zip(before).zip(&mut found)
     {
         let recovered = blocks(scene, end, "recovered")? - before?;
+        ensure!(recovered_by_path(scene, end)? >= recovered, "{net}: the paths of {way}");
         let course = during(course, since, until);
         let lost = course.lost();
         println!("{net}, {way}: {lost} of {} lost, {recovered} recovered", course.sent.len());

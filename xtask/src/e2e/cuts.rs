@@ -14,7 +14,7 @@ use super::{
     scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
-    Direction, LabSpec, Wan,
+    Direction, GatewayConfig, LabSpec, Wan,
     address::NET4,
     is_emulated,
     traffic::{EchoServer, EchoStream, Prober, UdpServer, UdpStream, outage},
@@ -83,14 +83,14 @@ pub(super) fn cases() -> Vec<Case> {
         Lane::Together,
         "a_connection_on_a_dead_wan_is_reset_at_once",
         || LabSpec::relayed(2),
-        |config| config.with("balance", "failover").with("wans.1.priority", 1),
+        GatewayConfig::ranked,
         a_connection_on_a_dead_wan_is_reset,
     ));
     cases.extend(both_hooks(
         Lane::Together,
         "a_datagram_flow_moves_to_the_living_wan",
         || LabSpec::relayed(2),
-        |config| config.with("balance", "failover").with("wans.1.priority", 1),
+        GatewayConfig::ranked,
         a_datagram_flow_moves,
     ));
     cases.push(Case::new(Lane::Together, "the_last_path_is_never_killed", || {

@@ -24,8 +24,7 @@ use crate::lab::{
 
 pub(super) fn cases() -> Vec<Case> {
     // Without a rule everything goes by the first WAN.
-    let plain: fn(GatewayConfig) -> GatewayConfig =
-        |config| config.with("balance", "failover").with("wans.1.priority", 1);
+    let plain: fn(GatewayConfig) -> GatewayConfig = GatewayConfig::ranked;
     let name = "flows_to_a_name_leave_by_the_wan_of_its_rule";
     both_hooks(Lane::Together, name, || LabSpec::direct(2), plain, flows_to_a_name)
 }

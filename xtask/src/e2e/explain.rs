@@ -32,11 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.extend(both_hooks(Lane::Together, name, || LabSpec::direct(2), configure, test));
     };
     add("mwb_flows_shows_the_flows_there_are", |config| config, flows_are_shown);
-    add(
-        "mwb_events_follows_a_failure",
-        |config| config.with("balance", "failover").with("wans.1.priority", 1),
-        events_follow,
-    );
+    add("mwb_events_follows_a_failure", GatewayConfig::ranked, events_follow);
     cases
 }
 

@@ -75,10 +75,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn ranked(config: GatewayConfig) -> GatewayConfig {
-    config
-        .with("balance", "failover")
-        .with("wans.1.priority", 1)
-        .with("failover.failback_after", "1s")
+    config.ranked().with("failover.failback_after", "1s")
 }
 
 /// How many flows were seen last by an address of the first WAN.

@@ -37,7 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(Lane::Alone, "a_wan_that_is_full_is_not_down", || {
             let link = LinkSpec::new(20_000_000, Duration::from_millis(20));
             let shapes = [Shape::both(&link), Shape::both(&link)];
-            play(Scene::new(Hook::Xdp, LabSpec::shaped(shapes), ranked)?, a_full_wan)
+            play(Scene::new(Hook::Xdp, LabSpec::shaped(shapes), GatewayConfig::ranked)?, a_full_wan)
         }),
         case(Lane::Together, "a_dead_target_beside_traffic_is_no_dead_wan", a_dead_target),
         case(Lane::Together, "webhooks_get_each_event_once_over_an_outage_of_theirs", webhooks),
@@ -63,12 +63,10 @@ fn case(
     test: impl Fn(&mut Scene) -> Result<()> + Send + Sync + 'static,
 ) -> Case {
     Case::new(lane, name, move || {
-        play(Scene::new(Hook::Xdp, LabSpec::relayed(2), ranked)?, |scene| test(scene))
+        play(Scene::new(Hook::Xdp, LabSpec::relayed(2), GatewayConfig::ranked)?, |scene| {
+            test(scene)
+        })
     })
-}
-
-fn ranked(config: GatewayConfig) -> GatewayConfig {
-    config.with("balance", "failover").with("wans.1.priority", 1)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +84,9 @@ fn changes(scene: &Scene, since: u64) -> Result<Vec<String>> {
     Ok(of_first.map(|event| format!("{} ({})", event.message, event.reason)).collect())
 }
 
-fn latest(scene: &Scene) -> Result<u64> {
-    Ok(scene.gateway.api().events(0)?.last().map_or(0, |event| event.id))
-}
-
 fn a_full_wan(scene: &mut Scene) -> Result<()> {
     let server = IperfServer::start(scene.lab.net(), (NET4, 5201).into())?;
-    let since = latest(scene)?;
+    let since = scene.latest_event()?;
     let seconds = if super::is_whole() { 60 } else { 6 };
     for reverse in [false, true] {
         let load = Iperf { reverse, streams: 4, ..Iperf::tcp(seconds) };
@@ -110,7 +104,7 @@ fn a_full_wan(scene: &mut Scene) -> Result<()> {
 fn a_dead_target(scene: &mut Scene) -> Result<()> {
     let echo = EchoServer::start(scene.lab.net(), SocketAddr::from((NET4, 7)))?;
     let mut stream = EchoStream::connect(scene.lab.host(), echo.address(), PATIENCE)?;
-    let since = latest(scene)?;
+    let since = scene.latest_event()?;
     let deaf = "table inet deaf {\n  chain input {\n    type filter hook input priority 0;\n    \
                 icmp type echo-request drop\n    icmpv6 type echo-request drop\n  }\n}\n";
     scene.lab.net().nft(deaf)?;
@@ -134,7 +128,7 @@ fn a_cut_under_traffic(scene: &mut Scene, cut: Cut) -> Result<()> {
     while start.elapsed() < Duration::from_secs(1) {
         stream.exchange(b"the link works")?;
     }
-    let since = latest(scene)?;
+    let since = scene.latest_event()?;
     let at = SystemTime::now().duration_since(UNIX_EPOCH)?;
     match cut {
         Cut::Way(way) => scene.lab.wan(0).blackhole(&[way], true)?,

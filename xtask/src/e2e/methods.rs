@@ -185,7 +185,7 @@ fn a_slow_link_is_up(scene: &mut Scene) -> Result<()> {
         // It is smoothed, and hears the delay of its own round trips only.
         rtt > 0.9 * trip * TRIPS[wan] && rtt < 2.0 * trip * TRIPS[wan] + 100.0
     };
-    let begin = latest(scene)?;
+    let begin = scene.latest_event()?;
     scene.gateway.wait_for_status("each tells how slow its link is", PATIENCE, |status| {
         (0..METHODS.len()).all(|wan| slow(status, wan))
     })?;
@@ -195,7 +195,7 @@ fn a_slow_link_is_up(scene: &mut Scene) -> Result<()> {
 
 fn a_lossy_link_is_not_down(scene: &mut Scene) -> Result<()> {
     change_links(scene, DELAY, Loss::Random(0.02))?;
-    let begin = latest(scene)?;
+    let begin = scene.latest_event()?;
     // Probes alone: nothing but the checks crosses these links.
     std::thread::sleep(Duration::from_secs(if super::is_whole() { 60 } else { 8 }));
     none_is_down_since(scene, begin, &all())?;
@@ -209,11 +209,11 @@ fn a_lossy_link_is_not_down(scene: &mut Scene) -> Result<()> {
 }
 
 fn a_dead_link_is_down_though_its_provider_answers(scene: &mut Scene) -> Result<()> {
-    let cut = |on: bool| scene.lab.wans().iter().try_for_each(|wan| wan.uplink(on));
-    cut(false)?;
-    expect(scene, &all(), "down", "")?;
-    scene.lab.wans().iter().try_for_each(|wan| wan.uplink(true))?;
-    expect(scene, &all(), "up", "").map(drop)
+    for (on, state) in [(false, "down"), (true, "up")] {
+        scene.lab.wans().iter().try_for_each(|wan| wan.uplink(on))?;
+        expect(scene, &all(), state, "")?;
+    }
+    Ok(())
 }
 
 fn a_wrong_page_is_told(scene: &mut Scene, targets: &Targets) -> Result<()> {
@@ -248,7 +248,7 @@ fn a_dead_target_is_no_dead_link(scene: &mut Scene, targets: &mut Targets) -> Re
         Ok(())
     };
     exchange_for(Duration::from_secs(1))?;
-    let begin = latest(scene)?;
+    let begin = scene.latest_event()?;
     let deaf = "table inet deaf {\n  chain input {\n    type filter hook input priority 0;\n    \
                 icmp type echo-request drop\n    tcp dport 2222 drop\n  }\n}\n";
     scene.lab.net().nft(deaf)?;
@@ -256,10 +256,6 @@ fn a_dead_target_is_no_dead_link(scene: &mut Scene, targets: &mut Targets) -> Re
     targets.web.kill()?;
     exchange_for(Duration::from_secs(5))?;
     none_is_down_since(scene, begin, &[0, 1, 2, 3, 4])
-}
-
-fn latest(scene: &Scene) -> Result<u64> {
-    Ok(scene.gateway.api().events(0)?.last().map_or(0, |event| event.id))
 }
 
 /// None of these WANs was told to be down since an event.

@@ -18,7 +18,7 @@ use super::{
     scene::{Scene, both_hooks},
 };
 use crate::lab::{
-    Lab, LabSpec,
+    GatewayConfig, Lab, LabSpec,
     address::{NET4, NET6, wan4, wan6},
     capture::{Passing, addresses},
     traffic::{WhoServer, ping},
@@ -47,7 +47,7 @@ pub(super) fn cases() -> Vec<Case> {
         Lane::Together,
         "what_the_gateway_sends_keeps_to_policy_rules",
         || LabSpec::direct(2),
-        |config| config.with("balance", "failover").with("wans.1.priority", 1),
+        GatewayConfig::ranked,
         own_packets_keep_to_rules,
     ));
     cases.push(Case::new(

@@ -33,8 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, test| {
         // Without a rule everything goes by the first WAN.
-        let plain: fn(GatewayConfig) -> GatewayConfig =
-            |config| config.with("balance", "failover").with("wans.1.priority", 1);
+        let plain: fn(GatewayConfig) -> GatewayConfig = GatewayConfig::ranked;
         cases.extend(both_hooks(Lane::Together, name, || LabSpec::direct(2), plain, test));
     };
     add("each_key_of_a_policy_rule_steers_flows", each_key_steers as fn(&mut Scene) -> Result<()>);

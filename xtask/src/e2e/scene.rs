@@ -99,6 +99,11 @@ impl Scene {
         self.packets(|row| row.direction == direction && row.reason == reason)
     }
 
+    /// Number of the latest event; 0: there was none.
+    pub(super) fn latest_event(&self) -> Result<u64> {
+        Ok(self.gateway.api().events(0)?.last().map_or(0, |event| event.id))
+    }
+
     /// Entries of a pinned table, as the kernel itself has them.
     pub(super) fn entries(&self, table: &str) -> Result<usize> {
         let instance = Path::new(crate::lab::PINS).join(self.lab.prefix());

@@ -34,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         Lane::Together,
         "a_wan_that_was_pulled_out_works_when_it_is_back",
         || LabSpec::direct(2),
-        |config| config.with("balance", "failover").with("wans.1.priority", 1),
+        GatewayConfig::ranked,
         a_pulled_wan_works_again,
     );
     let mut add = |name: &str,

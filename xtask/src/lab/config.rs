@@ -112,6 +112,12 @@ impl AgentConfig {
         self.without("health.targets")
     }
 
+    /// All goes by the first WAN while that works; the second stands behind it.
+    #[must_use]
+    pub fn ranked(self) -> Self {
+        self.with("balance", "failover").with("wans.1.priority", 1)
+    }
+
     /// The file's text.
     #[must_use]
     pub fn text(&self) -> String {

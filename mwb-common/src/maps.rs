@@ -36,7 +36,7 @@ pub use crate::counters::{
 };
 
 /// Version of everything in this file; part of the pin path.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Highest path id. Ids run from 1; 0 means "none".
 pub const MAX_PATHS: usize = 32;

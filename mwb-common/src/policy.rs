@@ -56,8 +56,8 @@ pub const POLICY_BANKS: usize = 2;
 pub const POLICY_SETS: usize = 8_192;
 /// Prefixes of each address family, of both banks and sides.
 pub const POLICY_PREFIXES: usize = 131_072;
-/// Devices and MACs that rules name, of both banks.
-pub const POLICY_KEYS: usize = 8_192;
+/// MACs that rules name, of both banks.
+pub const POLICY_MACS: usize = 8_192;
 /// Names that rules may ask for.
 pub const POLICY_NAMES: usize = POLICY_RULES;
 /// Groups of such names, with the one that has none: 0. Each address is of one.
@@ -110,14 +110,27 @@ impl RuleBits {
         }
     }
 
-    /// Keeps what `other` has too, in the first `words`; says whether anything is left. Bits
-    /// of `regained` count as had before, in each word.
+    /// Keeps what `other` has too, in the first `words`; says whether anything is left.
     #[inline(always)]
-    pub fn narrow(&mut self, other: &Self, words: u32, regained: u64) -> bool {
+    pub fn narrow(&mut self, other: &Self, words: u32) -> bool {
         let mut left = 0;
         let mut word = 0;
         while word < RULE_WORDS && (word as u32) < words {
-            let kept = (self.words[word] | regained) & other.words[word];
+            let kept = self.words[word] & other.words[word];
+            self.words[word] = kept;
+            left |= kept;
+            word += 1;
+        }
+        left != 0
+    }
+
+    /// Becomes what both have, in the first `words`; says whether that is anything.
+    #[inline(always)]
+    pub fn common(&mut self, first: &Self, second: &Self, words: u32) -> bool {
+        let mut left = 0;
+        let mut word = 0;
+        while word < RULE_WORDS && (word as u32) < words {
+            let kept = first.words[word] & second.words[word];
             self.words[word] = kept;
             left |= kept;
             word += 1;
@@ -182,16 +195,43 @@ pub struct PolicyRule {
     pub hits: u16,
 }
 
-/// What is in use.
-#[repr(C)]
+/// What is in use: one word, read at once.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct PolicyState {
     /// The bank.
-    pub bank: u32,
+    pub bank: u8,
     /// Words of its sets that can have a bit; 0 = there are no rules.
-    pub words: u32,
-    /// Whether a rule asks for the destination's name: 0 or 1.
-    pub by_name: u32,
+    pub words: u8,
+    /// Bits of [`asks`].
+    pub asks: u16,
+    /// Counts the rules that there have been, from 1; 0: there were none yet.
+    pub generation: u32,
+}
+
+/// Bits of [`PolicyState::asks`]: what any rule asks a packet for. The rest need not be
+/// looked up.
+pub mod asks {
+    /// Source address.
+    pub const SOURCE: u16 = 1;
+    /// Destination address.
+    pub const DESTINATION: u16 = 1 << 1;
+    /// Name of the destination.
+    pub const NAME: u16 = 1 << 2;
+    /// Source port.
+    pub const SOURCE_PORT: u16 = 1 << 3;
+    /// Destination port.
+    pub const PORT: u16 = 1 << 4;
+    /// IP protocol.
+    pub const PROTOCOL: u16 = 1 << 5;
+    /// Differentiated services code point.
+    pub const DSCP: u16 = 1 << 6;
+    /// Firewall mark.
+    pub const MARK: u16 = 1 << 7;
+    /// Device that it comes in through.
+    pub const DEVICE: u16 = 1 << 8;
+    /// Source MAC.
+    pub const MAC: u16 = 1 << 9;
 }
 
 /// Numbers of sets, four to an entry; see [`place`].
@@ -209,12 +249,16 @@ pub const PLACE_ENTRIES: usize = POLICY_BANKS * place::ALL as usize / PLACES_PER
 
 /// Where in a bank the set of a property's value stands.
 pub mod place {
+    use crate::maps::DEVICE_SLOTS;
+
     /// By source port.
     pub const SOURCE_PORT: u32 = 0;
     /// By destination port.
     pub const PORT: u32 = SOURCE_PORT + (1 << 16);
+    /// By interface index; that of no device, 0, stands for all that have no place.
+    pub const DEVICE: u32 = PORT + (1 << 16);
     /// By IP protocol.
-    pub const PROTOCOL: u32 = PORT + (1 << 16);
+    pub const PROTOCOL: u32 = DEVICE + DEVICE_SLOTS as u32;
     /// By differentiated services code point (RFC 2474).
     pub const DSCP: u32 = PROTOCOL + (1 << 8);
     /// By byte of the mark, 256 for each, the lowest first.
@@ -223,53 +267,59 @@ pub mod place {
     pub const NO_SOURCE_PORT: u32 = MARK + 4 * (1 << 8);
     /// Packets without a destination port.
     pub const NO_PORT: u32 = NO_SOURCE_PORT + 1;
-    /// Devices that no rule names.
-    pub const OTHER_DEVICE: u32 = NO_SOURCE_PORT + 2;
     /// MACs that no rule names.
-    pub const OTHER_MAC: u32 = NO_SOURCE_PORT + 3;
+    pub const OTHER_MAC: u32 = NO_SOURCE_PORT + 2;
     /// The rules that count at this time.
-    pub const ACTIVE: u32 = NO_SOURCE_PORT + 4;
+    pub const ACTIVE: u32 = NO_SOURCE_PORT + 3;
     /// By group of names that the destination is of: those of group 0 ask for no name.
-    pub const GROUP: u32 = NO_SOURCE_PORT + 8;
+    pub const GROUP: u32 = NO_SOURCE_PORT + 4;
     /// How many there are, in whole entries.
     pub const ALL: u32 = GROUP + super::POLICY_GROUPS as u32;
+
+    /// Where that of a device stands.
+    #[inline(always)]
+    #[must_use]
+    pub const fn device(ifindex: u32) -> u32 {
+        if ifindex < DEVICE_SLOTS as u32 { DEVICE + ifindex } else { DEVICE }
+    }
 }
 
-/// Values of [`PolicyKey::kind`].
-pub mod kind {
-    /// An interface index, in the first four bytes.
-    pub const DEVICE: u8 = 1;
-    /// A MAC.
-    pub const MAC: u8 = 2;
-}
-
-/// A value that is looked up by hash.
+/// A MAC that a rule names.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
-pub struct PolicyKey {
-    /// What it is.
-    pub bytes: [u8; 6],
-    /// One of [`kind`].
-    pub kind: u8,
+pub struct PolicyMac {
+    /// The MAC.
+    pub mac: [u8; 6],
     /// The bank.
     pub bank: u8,
+    /// Zero.
+    pub reserved: u8,
 }
 
-impl PolicyKey {
-    /// Of an interface index.
-    #[inline(always)]
-    #[must_use]
-    pub const fn device(ifindex: u32, bank: u8) -> Self {
-        let [a, b, c, d] = ifindex.to_ne_bytes();
-        Self { bytes: [a, b, c, d, 0, 0], kind: kind::DEVICE, bank }
-    }
+/// What the prefix table has said of a source. Most flows begin at few addresses, and a
+/// look-up among many prefixes is dear.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct KnownSource {
+    /// The address, of IPv4 mapped to IPv6 (RFC 4291, 2.5.5.2), in words as they lie.
+    pub address: [u64; 2],
+    /// [`PolicyState::generation`] that it counts in.
+    pub generation: u32,
+    /// The set.
+    pub set: u16,
+    /// [`Family`]: an IPv6 packet may bear an address like that.
+    pub family: u16,
+}
 
-    /// Of a MAC.
-    #[inline(always)]
-    #[must_use]
-    pub const fn mac(mac: [u8; 6], bank: u8) -> Self {
-        Self { bytes: mac, kind: kind::MAC, bank }
-    }
+/// How many of them there are on a CPU.
+pub const KNOWN_SOURCES: usize = 256;
+
+/// Which of them may be that of an address: by its last byte, so that none is another's
+/// in a network of that size.
+#[inline(always)]
+#[must_use]
+pub const fn known_source(address: [u64; 2]) -> u32 {
+    address[1].to_ne_bytes()[7] as u32
 }
 
 /// Which end's address is asked about.
@@ -316,9 +366,10 @@ pub const fn space(bank: u32, side: Side) -> u32 {
 const _: () = {
     assert!(size_of::<RuleBits>() == 128);
     assert!(size_of::<PolicyRule>() == 4);
-    assert!(size_of::<PolicyState>() == 12);
+    assert!(size_of::<PolicyState>() == 8);
+    assert!(size_of::<KnownSource>() == 24);
     assert!(size_of::<PolicyPlaces>() == 8);
-    assert!(size_of::<PolicyKey>() == 8);
+    assert!(size_of::<PolicyMac>() == 8);
     assert!(size_of::<Policed4>() == 8);
     assert!(size_of::<Policed6>() == 20);
     assert!(size_of::<Properties>() == 20);
@@ -340,7 +391,7 @@ of_maps!(
     PolicyRule,
     PolicyState,
     PolicyPlaces,
-    PolicyKey,
+    PolicyMac,
     Policed4,
     Policed6,
     NamedAddress,

@@ -17,8 +17,8 @@ use crate::{
     frame::{FAST, Frame, TcFrame, XdpFrame},
     maps::{CONTACTS, CONTROL, FLOWS4, PORTS},
     nat,
-    opening::{Opening, code, decoded},
-    path::{Alive, Place, path, place4, stands},
+    opening::{Opening, answered, asked, code, decoded},
+    path::{Alive, Place, path, place4, said4, stands},
     policy::{self, Wanted},
     stage::{inside_reason, source_may_open},
 };
@@ -71,8 +71,12 @@ pub(crate) fn open<F: Frame>(
     now: u64,
     may_open: Result<(), Reason>,
 ) -> Result<(), Reason> {
-    let wanted = if may_open.is_ok() { policy::rule4(frame, key)? } else { policy::NONE };
-    decoded(frame.open4(key, now, code(may_open), wanted))
+    let to = said4(key.destination);
+    let wanted = match may_open {
+        Ok(()) => policy::rule4(frame, key, Place::of(to))?,
+        Err(_) => policy::NONE,
+    };
+    decoded(frame.open4(key, now, asked(to, may_open), wanted))
 }
 
 /// [`open`] as a global function: the verifier walks it once, not once for each
@@ -83,11 +87,11 @@ pub(crate) extern "C" fn open4_xdp(
     context: *mut xdp_md,
     key: *const FlowKey4,
     now: u64,
-    may_open: u32,
+    asked: u32,
     wanted: u32,
 ) -> u32 {
     let frame = XdpFrame::new(XdpContext::new(context));
-    code(try_open(&frame, key, now, may_open, Wanted::of(wanted), false))
+    code(try_open(&frame, key, now, asked, Wanted::of(wanted), false))
 }
 
 /// Bit beside what is wanted: the slow path opens it.
@@ -100,12 +104,12 @@ pub(crate) extern "C" fn open4_tc(
     context: *mut __sk_buff,
     key: *const FlowKey4,
     now: u64,
-    may_open: u32,
+    asked: u32,
     wanted: u64,
 ) -> u32 {
     let frame = TcFrame::<FAST> { context: TcContext::new(context) };
     let slow = wanted & OPENS_SLOWLY != 0;
-    code(try_open(&frame, key, now, may_open, Wanted::of(wanted as u32), slow))
+    code(try_open(&frame, key, now, asked, Wanted::of(wanted as u32), slow))
 }
 
 #[inline(always)]
@@ -113,7 +117,7 @@ fn try_open<F: Frame>(
     frame: &F,
     key: *const FlowKey4,
     now: u64,
-    may_open: u32,
+    asked: u32,
     wanted: Wanted,
     slow: bool,
 ) -> Result<(), Reason> {
@@ -122,7 +126,8 @@ fn try_open<F: Frame>(
     // SAFETY: the callers pass a key on their stack.
     *key4 = *unsafe { key.as_ref() }.ok_or(Reason::FlowTableFull)?;
     let key = &*key4;
-    let (via, turns) = match place4(key.destination) {
+    let (to, may_open) = answered(asked);
+    let (via, turns) = match to {
         Place::Wan(via) => (via, false),
         Place::Own(own) if is_mapped(key, own) => {
             if !slow {
@@ -133,7 +138,7 @@ fn try_open<F: Frame>(
         }
         place => return Err(inside_reason(place, Reason::Local)),
     };
-    decoded(may_open)?;
+    may_open?;
     source_may_open(place4(key.source))?;
     // What stays in the LAN is not policed.
     let wanted = if turns { policy::NONE } else { wanted };

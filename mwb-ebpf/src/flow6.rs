@@ -10,8 +10,8 @@ use mwb_common::{
 use crate::{
     frame::Frame,
     maps::{CONTROL, FLOWS6},
-    opening::{Opening, code, decoded},
-    path::{Alive, Place, choose, path, place6, stands},
+    opening::{Opening, answered, asked, code, decoded},
+    path::{Alive, Place, choose, path, place6, said6, stands},
     policy::{self, Wanted},
     stage::{inside_reason, source_may_open},
 };
@@ -70,29 +70,34 @@ pub(crate) fn open<F: Frame>(
     now: u64,
     may_open: Result<(), Reason>,
 ) -> Result<(), Reason> {
-    let wanted = if may_open.is_ok() { policy::rule6(frame, key)? } else { policy::NONE };
-    decoded(open6(key, now, code(may_open), wanted.said()))
+    let to = said6(&key.destination);
+    let wanted = match may_open {
+        Ok(()) => policy::rule6(frame, key, Place::of(to))?,
+        Err(_) => policy::NONE,
+    };
+    decoded(open6(key, now, asked(to, may_open), wanted.said()))
 }
 
 /// [`open`] as a global function: the verifier walks it once, not once for each
 /// state of each caller.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn open6(key: *const FlowKey6, now: u64, may_open: u32, wanted: u32) -> u32 {
-    code(try_open(key, now, may_open, Wanted::of(wanted)))
+extern "C" fn open6(key: *const FlowKey6, now: u64, asked: u32, wanted: u32) -> u32 {
+    code(try_open(key, now, asked, Wanted::of(wanted)))
 }
 
 #[inline(always)]
-fn try_open(key: *const FlowKey6, now: u64, may_open: u32, wanted: Wanted) -> Result<(), Reason> {
+fn try_open(key: *const FlowKey6, now: u64, asked: u32, wanted: Wanted) -> Result<(), Reason> {
     let Opening { flow, key6, answer6, .. } = Opening::room()?;
     // SAFETY: the callers pass a key on their stack.
     *key6 = *unsafe { key.as_ref() }.ok_or(Reason::FlowTableFull)?;
     let key = &*key6;
-    let via = match place6(&key.destination) {
+    let (to, may_open) = answered(asked);
+    let via = match to {
         Place::Wan(via) => via,
         place => return Err(inside_reason(place, Reason::Local)),
     };
-    decoded(may_open)?;
+    may_open?;
     source_may_open(place6(&key.source))?;
     wanted.may_open()?;
     let (chosen, choice) = if via != 0 {

@@ -209,8 +209,9 @@ pub(crate) trait Frame: Bytes {
     /// Reads an IPv6 header at `offset` and what is behind it; says whether it
     /// could.
     fn read_ipv6(&self, offset: u32, packet: &mut Ipv6) -> Result<(), Reason>;
-    /// Makes both entries of a new IPv4 flow; takes and says a [`crate::opening::code`].
-    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32, wanted: Wanted) -> u32;
+    /// Makes both entries of a new IPv4 flow; takes [`crate::opening::asked`] and says a
+    /// [`crate::opening::code`].
+    fn open4(&self, key: &FlowKey4, now: u64, asked: u32, wanted: Wanted) -> u32;
     /// Its firewall mark; 0 where there is none.
     fn mark(&self) -> u32;
     /// Where a SYN's maximum segment size is, and what: see

@@ -24,10 +24,11 @@ use mwb_common::maps::{
 };
 use mwb_common::messages::SHARES as SHARES_OF_HANDSHAKES;
 use mwb_common::policy::{
-    NameBits, Named, NamedAddress, PLACE_ENTRIES, POLICY_ADDRESSES as ADDRESSES, POLICY_BANKS,
-    POLICY_GROUPS as GROUPS, POLICY_HITS as HITS, POLICY_KEYS as KEYS, POLICY_NAMES as NAMES,
-    POLICY_PREFIXES, POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6, PolicyKey,
-    PolicyPlaces, PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
+    KNOWN_SOURCES, KnownSource, NameBits, Named, NamedAddress, PLACE_ENTRIES,
+    POLICY_ADDRESSES as ADDRESSES, POLICY_BANKS, POLICY_GROUPS as GROUPS, POLICY_HITS as HITS,
+    POLICY_MACS as MACS, POLICY_NAMES as NAMES, POLICY_PREFIXES, POLICY_RULES as RULES,
+    POLICY_SETS as SETS, Policed4, Policed6, PolicyMac, PolicyPlaces, PolicyRule, PolicyState,
+    RuleBits, SELECTION_ENTRIES,
 };
 
 #[btf_map]
@@ -75,7 +76,7 @@ pub(crate) static POLICY: Array<PolicyState, 1> = Array::new();
 #[btf_map]
 pub(crate) static POLICY_PLACES: Array<PolicyPlaces, PLACE_ENTRIES> = Array::new();
 #[btf_map]
-pub(crate) static POLICY_KEYS: HashMap<PolicyKey, u16, KEYS> = HashMap::new();
+pub(crate) static POLICY_MACS: HashMap<PolicyMac, u16, MACS> = HashMap::new();
 #[btf_map]
 pub(crate) static POLICY_PREFIXES4: LpmTrie<Policed4, u16, POLICY_PREFIXES> = LpmTrie::new();
 #[btf_map]
@@ -93,6 +94,9 @@ pub(crate) static POLICY_ADDRESSES: HashMap<NamedAddress, Named, ADDRESSES> = Ha
 pub(crate) static POLICY_GROUPS: Array<NameBits, GROUPS> = Array::new();
 #[btf_map]
 pub(crate) static POLICY_NAMES: Array<u64, NAMES> = Array::new();
+/// What is known of sources; nobody else reads it.
+#[btf_map]
+pub(crate) static POLICY_SOURCES: PerCpuArray<KnownSource, KNOWN_SOURCES> = PerCpuArray::new();
 /// A packet whose rule is asked for.
 #[btf_map]
 pub(crate) static POLICING: PerCpuArray<Policing, 1> = PerCpuArray::new();

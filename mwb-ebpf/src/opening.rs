@@ -7,7 +7,7 @@ use mwb_common::{
     reason::Reason,
 };
 
-use crate::{maps::OPENING, unpacked};
+use crate::{maps::OPENING, path::Place, unpacked};
 
 /// Both entries of the flow, and the mapping behind it.
 #[repr(C, align(8))]
@@ -32,6 +32,19 @@ impl Opening {
         // opens one flow at a time.
         Ok(unsafe { &mut *opening })
     }
+}
+
+/// What a global function is given of a flow that is to be opened: where its destination
+/// belongs, for [`Place::of`], above whether it may be.
+#[inline(always)]
+pub(crate) fn asked(to: u16, may_open: Result<(), Reason>) -> u32 {
+    (to as u32) << 16 | code(may_open)
+}
+
+/// The inverse of [`asked`].
+#[inline(always)]
+pub(crate) fn answered(asked: u32) -> (Place, Result<(), Reason>) {
+    (Place::of((asked >> 16) as u16), decoded(asked & 0xffff))
 }
 
 /// What a global function says: 0, or a reason and one. It can say a number only.

@@ -127,6 +127,7 @@ fn advance(selection: u32) -> u32 {
 }
 
 /// Where a destination that has no flow belongs.
+#[derive(Clone, Copy)]
 pub(crate) enum Place {
     /// Through a WAN of our choice (0) or this one.
     Wan(u8),
@@ -138,28 +139,46 @@ pub(crate) enum Place {
     Lan,
 }
 
-#[inline(always)]
-fn place(prefix: Option<&Prefix>) -> Place {
-    match prefix {
-        Some(prefix) => match prefix.class {
-            prefix_class::LOCAL if prefix.path != 0 => Place::Own(prefix.path),
-            prefix_class::LOCAL => Place::Kernel(Reason::Local),
-            prefix_class::MULTICAST => Place::Kernel(Reason::Multicast),
-            prefix_class::BYPASS => Place::Kernel(Reason::Bypass),
-            prefix_class::LAN => Place::Lan,
-            _ => Place::Wan(prefix.path),
-        },
-        None => Place::Wan(0),
+impl Place {
+    /// From the class and path of a prefix, as a global function is given them.
+    #[inline(always)]
+    pub(crate) fn of(said: u16) -> Self {
+        let [class, path] = said.to_le_bytes();
+        match class {
+            prefix_class::LOCAL if path != 0 => Self::Own(path),
+            prefix_class::LOCAL => Self::Kernel(Reason::Local),
+            prefix_class::MULTICAST => Self::Kernel(Reason::Multicast),
+            prefix_class::BYPASS => Self::Kernel(Reason::Bypass),
+            prefix_class::LAN => Self::Lan,
+            _ => Self::Wan(path),
+        }
     }
+}
+
+/// What [`Place::of`] is given; 0: it has no prefix, so it is for a WAN of our choice.
+#[inline(always)]
+fn said(prefix: Option<&Prefix>) -> u16 {
+    prefix.map_or(0, |prefix| u16::from_le_bytes([prefix.class, prefix.path]))
 }
 
 #[inline(always)]
 pub(crate) fn place4(address: [u8; 4]) -> Place {
-    place(PREFIXES4.get(&Key::new(32, address)))
+    Place::of(said4(address))
 }
 
-/// A subprogram: its key would not fit on the caller's stack.
-#[inline(never)]
+/// The place of an address, for [`Place::of`].
+#[inline(always)]
+pub(crate) fn said4(address: [u8; 4]) -> u16 {
+    said(PREFIXES4.get(&Key::new(32, address)))
+}
+
+#[inline(always)]
 pub(crate) fn place6(address: &[u8; 16]) -> Place {
-    place(PREFIXES6.get(&Key::new(128, *address)))
+    Place::of(said6(address))
+}
+
+/// The same of IPv6. A subprogram: its key would not fit on the caller's stack.
+#[inline(never)]
+pub(crate) fn said6(address: &[u8; 16]) -> u16 {
+    said(PREFIXES6.get(&Key::new(128, *address)))
 }

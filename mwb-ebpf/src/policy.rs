@@ -1,15 +1,18 @@
 //! The policy rule that a new flow falls under. Only asked when a flow is opened: what is
 //! open goes on as it began.
 
+use core::ptr;
+
 use aya_ebpf::maps::lpm_trie::Key;
 use bytemuck::{Pod, Zeroable};
 use mwb_common::{
-    maps::{FlowKey4, FlowKey6},
+    maps::{Family, FlowKey4, FlowKey6},
     parse::ETHERNET,
     policy::{
-        NamedAddress, OUTLETS, PLACES_PER_ENTRY, POLICY_GROUPS, POLICY_RULES as RULES,
-        POLICY_SETS as SETS, Policed4, Policed6, PolicyKey, PolicyRule, Properties, RuleBits,
-        SPACE_BITS, Side, Tables, action, first_rule, place, space,
+        KNOWN_SOURCES, KnownSource, NamedAddress, OUTLETS, PLACES_PER_ENTRY, POLICY_GROUPS,
+        POLICY_RULES as RULES, POLICY_SETS as SETS, Policed4, Policed6, PolicyMac, PolicyRule,
+        PolicyState, Properties, RuleBits, SPACE_BITS, Side, Tables, action, first_rule,
+        known_source, place, space,
     },
     reason::Reason,
 };
@@ -17,10 +20,10 @@ use mwb_common::{
 use crate::{
     frame::{Frame, opaque},
     maps::{
-        POLICING, POLICY, POLICY_ADDRESSES, POLICY_HITS, POLICY_KEYS, POLICY_PLACES,
-        POLICY_PREFIXES4, POLICY_PREFIXES6, POLICY_RULES, POLICY_SETS,
+        POLICING, POLICY, POLICY_ADDRESSES, POLICY_HITS, POLICY_MACS, POLICY_PLACES,
+        POLICY_PREFIXES4, POLICY_PREFIXES6, POLICY_RULES, POLICY_SETS, POLICY_SOURCES,
     },
-    path::{Place, now, place4, place6},
+    path::{Place, now},
 };
 
 /// A packet whose rule is asked for, and the rules that are still in question. In a map:
@@ -29,11 +32,17 @@ use crate::{
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Policing {
     left: RuleBits,
-    packet: Properties,
-    bank: u32,
-    words: u32,
-    by_name: u32,
+    state: PolicyState,
     destination: NamedAddress,
+    packet: Properties,
+    reserved: u32,
+}
+
+impl Policing {
+    #[inline(always)]
+    fn bank(&self) -> u32 {
+        self.state.bank as u32 & 1
+    }
 }
 
 /// What a rule wants, as a global function can say it: see [`PolicyRule`].
@@ -92,11 +101,11 @@ impl Wanted {
     }
 }
 
-/// What the rules want with an IPv4 packet that may open a flow. Of one that is not for a
-/// WAN they are not asked: there may be many, and all come here.
+/// What the rules want with an IPv4 packet that may open a flow to a place. Of one that is
+/// not for a WAN they are not asked: there may be many, and all come here.
 #[inline(always)]
-pub(crate) fn rule4<F: Frame>(frame: &F, key: &FlowKey4) -> Result<Wanted, Reason> {
-    let Some(policing) = begin(frame) else { return Ok(NONE) };
+pub(crate) fn rule4<F: Frame>(frame: &F, key: &FlowKey4, to: Place) -> Result<Wanted, Reason> {
+    let Some(policing) = begin(frame, to) else { return Ok(NONE) };
     let [_, tos]: [u8; 2] = frame.read(ETHERNET).ok_or(Reason::Malformed)?;
     policing.packet.dscp = tos >> 2;
     Ok(Wanted(policy4(key)))
@@ -104,8 +113,8 @@ pub(crate) fn rule4<F: Frame>(frame: &F, key: &FlowKey4) -> Result<Wanted, Reaso
 
 /// The same of IPv6.
 #[inline(always)]
-pub(crate) fn rule6<F: Frame>(frame: &F, key: &FlowKey6) -> Result<Wanted, Reason> {
-    let Some(policing) = begin(frame) else { return Ok(NONE) };
+pub(crate) fn rule6<F: Frame>(frame: &F, key: &FlowKey6, to: Place) -> Result<Wanted, Reason> {
+    let Some(policing) = begin(frame, to) else { return Ok(NONE) };
     let [high, low]: [u8; 2] = frame.read(ETHERNET).ok_or(Reason::Malformed)?;
     // Version, then the traffic class, of which the code point is the upper six bits.
     policing.packet.dscp = (high << 2 | low >> 6) & 63;
@@ -114,15 +123,15 @@ pub(crate) fn rule6<F: Frame>(frame: &F, key: &FlowKey6) -> Result<Wanted, Reaso
 
 /// Room for a question, if there are rules.
 #[inline(always)]
-fn begin<F: Frame>(frame: &F) -> Option<&'static mut Policing> {
-    let state = POLICY.get(0)?;
-    if state.words == 0 {
+fn begin<F: Frame>(frame: &F, to: Place) -> Option<&'static mut Policing> {
+    let state = POLICY.get_ptr(0)?.cast::<u64>();
+    // SAFETY: the one word of a map's value, which the agent writes whole.
+    let state: PolicyState = bytemuck::cast(unsafe { ptr::read_volatile(state) });
+    if state.words == 0 || !matches!(to, Place::Wan(_)) {
         return None;
     }
     let policing = room()?;
-    policing.bank = state.bank & 1;
-    policing.words = state.words;
-    policing.by_name = state.by_name;
+    policing.state = state;
     policing.packet.ifindex = frame.ingress();
     policing.packet.mark = frame.mark();
     policing.packet.mac = frame.read(6)?;
@@ -145,9 +154,6 @@ fn room() -> Option<&'static mut Policing> {
 extern "C" fn policy4(key: *const FlowKey4) -> u32 {
     // SAFETY: the caller passes a key on its stack.
     let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-    if !matches!(place4(key.destination), Place::Wan(_)) {
-        return 0;
-    }
     if let Some(policing) = room() {
         policing.destination = NamedAddress::v4(key.destination);
     }
@@ -156,6 +162,8 @@ extern "C" fn policy4(key: *const FlowKey4) -> u32 {
         protocol: key.protocol,
         ports: (key.source_port, key.destination_port),
         bank: 0,
+        asks: 0,
+        generation: 0,
     })
 }
 
@@ -165,9 +173,6 @@ extern "C" fn policy4(key: *const FlowKey4) -> u32 {
 extern "C" fn policy6(key: *const FlowKey6) -> u32 {
     // SAFETY: the caller passes a key on its stack.
     let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-    if !matches!(place6(&key.destination), Place::Wan(_)) {
-        return 0;
-    }
     if let Some(policing) = room() {
         policing.destination = NamedAddress(key.destination);
     }
@@ -176,13 +181,16 @@ extern "C" fn policy6(key: *const FlowKey6) -> u32 {
         protocol: key.protocol,
         ports: (key.source_port, key.destination_port),
         bank: 0,
+        asks: 0,
+        generation: 0,
     })
 }
 
 #[inline(always)]
 fn find<K: Ends>(mut tables: InKernel<'_, K>) -> u32 {
     let Some(policing) = room() else { return 0 };
-    tables.bank = policing.bank & 1;
+    (tables.bank, tables.asks) = (policing.bank(), policing.state.asks);
+    tables.generation = policing.state.generation;
     policing.packet.protocol = tables.protocol;
     policing.packet.source_port = u16::from_be_bytes(tables.ports.0);
     policing.packet.port = u16::from_be_bytes(tables.ports.1);
@@ -192,15 +200,29 @@ fn find<K: Ends>(mut tables: InKernel<'_, K>) -> u32 {
     POLICY_RULES.get(rule).map_or(0, |rule| bytemuck::cast(*rule))
 }
 
-/// Keeps of the rules in question those of a set, or begins with them; 0: none is left.
+/// Begins with the rules that two sets have in common; 0: there are none.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn policy_narrow(set: u32, begins: u32) -> u32 {
+extern "C" fn policy_begin(first: u32, second: u32) -> u32 {
     let Some(policing) = room() else { return 0 };
-    let place = (policing.bank & 1) * SETS as u32 + (set & (SETS as u32 - 1));
-    let Some(bits) = POLICY_SETS.get(place) else { return 0 };
-    let regained = if begins != 0 { u64::MAX } else { 0 };
-    policing.left.narrow(bits, policing.words, regained) as u32
+    let bank = policing.bank();
+    let (Some(first), Some(second)) = (set(bank, first), set(bank, second)) else { return 0 };
+    policing.left.common(first, second, policing.state.words as u32) as u32
+}
+
+/// Keeps of the rules in question those of a set; 0: none is left.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn policy_narrow(number: u32) -> u32 {
+    let Some(policing) = room() else { return 0 };
+    let Some(bits) = set(policing.bank(), number) else { return 0 };
+    policing.left.narrow(bits, policing.state.words as u32) as u32
+}
+
+/// A set of a bank.
+#[inline(always)]
+fn set(bank: u32, number: u32) -> Option<&'static RuleBits> {
+    POLICY_SETS.get(bank * SETS as u32 + (number & (SETS as u32 - 1)))
 }
 
 /// The first rule that is left, and one; 0: none.
@@ -208,7 +230,7 @@ extern "C" fn policy_narrow(set: u32, begins: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn policy_first() -> u32 {
     let Some(policing) = POLICING.get(0) else { return 0 };
-    policing.left.first(policing.words).map_or(0, |rule| rule + 1)
+    policing.left.first(policing.state.words as u32).map_or(0, |rule| rule + 1)
 }
 
 /// The group of names that the destination is of now. In a map: its address is too much
@@ -226,11 +248,22 @@ extern "C" fn policy_group() -> u32 {
 
 /// Addresses of a flow, asked for in the prefix tables.
 trait Ends {
+    /// What it is an address of.
+    const FAMILY: Family;
+    /// The source, for [`KnownSource::address`].
+    fn source(&self) -> [u64; 2];
     /// The set of one of them.
     fn set(&self, space: u32, side: Side) -> u16;
 }
 
 impl Ends for FlowKey4 {
+    const FAMILY: Family = Family::V4;
+
+    #[inline(always)]
+    fn source(&self) -> [u64; 2] {
+        bytemuck::cast(NamedAddress::v4(self.source))
+    }
+
     #[inline(always)]
     fn set(&self, space: u32, side: Side) -> u16 {
         let address = if side as u8 == 0 { self.source } else { self.destination };
@@ -240,6 +273,13 @@ impl Ends for FlowKey4 {
 }
 
 impl Ends for FlowKey6 {
+    const FAMILY: Family = Family::V6;
+
+    #[inline(always)]
+    fn source(&self) -> [u64; 2] {
+        bytemuck::cast(self.source)
+    }
+
     #[inline(always)]
     fn set(&self, space: u32, side: Side) -> u16 {
         let address = if side as u8 == 0 { self.source } else { self.destination };
@@ -254,18 +294,39 @@ struct InKernel<'a, K> {
     protocol: u8,
     ports: ([u8; 2], [u8; 2]),
     bank: u32,
+    asks: u16,
+    generation: u32,
 }
 
 impl<K: Ends> Tables for InKernel<'_, K> {
     #[inline(always)]
-    fn prefix(&mut self, side: Side) -> u16 {
-        self.key.set(space(self.bank, side), side)
+    fn asks(&self) -> u16 {
+        self.asks
     }
 
     #[inline(always)]
-    fn group(&mut self) -> Option<u32> {
-        let is_asked = POLICING.get(0).is_some_and(|policing| policing.by_name != 0);
-        is_asked.then(|| policy_group())
+    fn prefix(&mut self, side: Side) -> u16 {
+        let space = space(self.bank, side);
+        if side as u8 == Side::Destination as u8 {
+            return self.key.set(space, side);
+        }
+        let address = self.key.source();
+        let place = known_source(address) & (KNOWN_SOURCES as u32 - 1);
+        let Some(known) = POLICY_SOURCES.get_ptr_mut(place) else { return 0 };
+        // SAFETY: a per-CPU value, and programs do not preempt each other.
+        let known = unsafe { &mut *known };
+        let family = K::FAMILY as u16;
+        if known.generation != self.generation || known.address != address || known.family != family
+        {
+            let (generation, set) = (self.generation, self.key.set(space, side));
+            *known = KnownSource { address, generation, set, family };
+        }
+        known.set
+    }
+
+    #[inline(always)]
+    fn group(&mut self) -> u32 {
+        policy_group()
     }
 
     #[inline(always)]
@@ -276,36 +337,25 @@ impl<K: Ends> Tables for InKernel<'_, K> {
     }
 
     #[inline(always)]
-    fn device(&mut self, ifindex: u32) -> Option<u16> {
-        keyed(PolicyKey::device(ifindex, self.bank as u8))
-    }
-
-    #[inline(always)]
     fn mac(&mut self, mac: [u8; 6]) -> Option<u16> {
-        keyed(PolicyKey::mac(mac, self.bank as u8))
+        let set = POLICY_MACS.get_ptr(PolicyMac { mac, bank: self.bank as u8, reserved: 0 })?;
+        // SAFETY: a plain field of an entry that may become another's: the agent changes
+        // only the bank that is not in use.
+        Some(unsafe { *set })
     }
 
     #[inline(always)]
-    fn begin(&mut self, set: u16) -> bool {
-        policy_narrow(set as u32, 1) != 0
+    fn begin(&mut self, [first, second]: [u16; 2]) -> bool {
+        policy_begin(first as u32, second as u32) != 0
     }
 
     #[inline(always)]
     fn narrow(&mut self, set: u16) -> bool {
-        policy_narrow(set as u32, 0) != 0
+        policy_narrow(set as u32) != 0
     }
 
     #[inline(always)]
     fn first(&self) -> Option<u32> {
         policy_first().checked_sub(1)
     }
-}
-
-/// The set of a device or MAC.
-#[inline(always)]
-fn keyed(key: PolicyKey) -> Option<u16> {
-    let set = POLICY_KEYS.get_ptr(key)?;
-    // SAFETY: a plain field of an entry that may become another's: the agent changes
-    // only the bank that is not in use.
-    Some(unsafe { *set })
 }

@@ -17,8 +17,8 @@ use mwb_common::maps::{
 };
 use mwb_common::policy::{
     NameBits, Named, NamedAddress, PLACE_ENTRIES, POLICY_ADDRESSES, POLICY_BANKS, POLICY_GROUPS,
-    POLICY_HITS, POLICY_KEYS, POLICY_NAMES, POLICY_PREFIXES, POLICY_RULES, POLICY_SETS, Policed4,
-    Policed6, PolicyKey, PolicyPlaces, PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
+    POLICY_HITS, POLICY_MACS, POLICY_NAMES, POLICY_PREFIXES, POLICY_RULES, POLICY_SETS, Policed4,
+    Policed6, PolicyMac, PolicyPlaces, PolicyRule, PolicyState, RuleBits, SELECTION_ENTRIES,
 };
 
 use super::error::{Error, MapDifference};
@@ -66,7 +66,7 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
     };
     let prefixes = |address: usize| trie(address, size_of::<Prefix>(), PREFIX_ENTRIES);
     let policed = |address: usize| trie(address, size_of::<u16>(), POLICY_PREFIXES);
-    let keys = u32::try_from(POLICY_KEYS).unwrap_or(u32::MAX);
+    let macs = u32::try_from(POLICY_MACS).unwrap_or(u32::MAX);
     let addresses = u32::try_from(POLICY_ADDRESSES).unwrap_or(u32::MAX);
     let owners = |address: usize| trie(address, size_of::<Owner>(), OWNER_ENTRIES);
     Ok(match name {
@@ -94,7 +94,7 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::SLOW => Shape { kind: MapType::ProgramArray, ..array::<u32>(slow::PROGRAMS) },
         names::POLICY => array::<PolicyState>(1),
         names::POLICY_PLACES => array::<PolicyPlaces>(PLACE_ENTRIES),
-        names::POLICY_KEYS => hash::<PolicyKey, u16>(keys),
+        names::POLICY_MACS => hash::<PolicyMac, u16>(macs),
         names::POLICY_PREFIXES4 => policed(size_of::<Policed4>()),
         names::POLICY_PREFIXES6 => policed(size_of::<Policed6>()),
         names::POLICY_SETS => array::<RuleBits>(POLICY_BANKS * POLICY_SETS),

@@ -6,7 +6,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, MapError};
 use mwb_common::maps::{Family, Selection, names};
 use mwb_common::policy::{
-    Image, NameBits, POLICY_GROUPS, Policed4, Policed6, Policy, PolicyKey, PolicyPlaces,
+    Image, NameBits, POLICY_GROUPS, Policed4, Policed6, Policy, PolicyMac, PolicyPlaces,
     PolicyRule, PolicyState, Rule, RuleBits, SPACE_BITS, TooMuch, Write,
 };
 
@@ -19,7 +19,7 @@ use super::tables::table;
 pub(super) struct PolicyTables {
     state: Array<MapData, PolicyState>,
     places: Array<MapData, PolicyPlaces>,
-    keys: HashMap<MapData, PolicyKey, u16>,
+    macs: HashMap<MapData, PolicyMac, u16>,
     prefixes4: LpmTrie<MapData, Policed4, u16>,
     prefixes6: LpmTrie<MapData, Policed6, u16>,
     sets: Array<MapData, RuleBits>,
@@ -34,7 +34,7 @@ impl PolicyTables {
         Ok(Self {
             state: take(object, names::POLICY)?,
             places: take(object, names::POLICY_PLACES)?,
-            keys: take(object, names::POLICY_KEYS)?,
+            macs: take(object, names::POLICY_MACS)?,
             prefixes4: take(object, names::POLICY_PREFIXES4)?,
             prefixes6: take(object, names::POLICY_PREFIXES6)?,
             sets: take(object, names::POLICY_SETS)?,
@@ -71,10 +71,10 @@ impl PolicyTables {
             Write::Places { entry, places } => {
                 (names::POLICY_PLACES, self.places.set(*entry, *places, 0))
             }
-            Write::Key { key, set: Some(set) } => {
-                (names::POLICY_KEYS, self.keys.insert(key, set, 0))
+            Write::Mac { mac, set: Some(set) } => {
+                (names::POLICY_MACS, self.macs.insert(mac, set, 0))
             }
-            Write::Key { key, set: None } => (names::POLICY_KEYS, self.keys.remove(key)),
+            Write::Mac { mac, set: None } => (names::POLICY_MACS, self.macs.remove(mac)),
             Write::Prefix4 { space, address, length, set } => {
                 let data = Policed4 { space: *space, address: *address };
                 let key = Key::new(SPACE_BITS + u32::from(*length), data);
@@ -115,9 +115,9 @@ impl PolicyTables {
                 }
             },
         )?;
-        for entry in self.keys.iter() {
-            let (key, set) = entry.map_err(Error::map(names::POLICY_KEYS))?;
-            image.note(&Write::Key { key, set: Some(set) });
+        for entry in self.macs.iter() {
+            let (mac, set) = entry.map_err(Error::map(names::POLICY_MACS))?;
+            image.note(&Write::Mac { mac, set: Some(set) });
         }
         for entry in self.prefixes4.iter() {
             let (key, set) = entry.map_err(Error::map(names::POLICY_PREFIXES4))?;

@@ -47,6 +47,7 @@ mod policy;
 mod policy_mappings;
 mod policy_names;
 mod policy_random;
+mod policy_sources;
 mod portless;
 mod requirements;
 mod row;

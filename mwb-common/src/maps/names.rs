@@ -46,8 +46,8 @@ pub const SLOW: &str = "SLOW";
 pub const POLICY: &str = "POLICY";
 /// `Array<PolicyPlaces>`: of each bank all of [`crate::policy::place`].
 pub const POLICY_PLACES: &str = "POLICY_PLACES";
-/// `HashMap<PolicyKey, u16>`: sets of devices and MACs.
-pub const POLICY_KEYS: &str = "POLICY_KEYS";
+/// `HashMap<PolicyMac, u16>`: sets of MACs.
+pub const POLICY_MACS: &str = "POLICY_MACS";
 /// `LpmTrie<Policed4, u16>`: sets of prefixes.
 pub const POLICY_PREFIXES4: &str = "POLICY_PREFIXES4";
 /// `LpmTrie<Policed6, u16>`, the same.
@@ -132,7 +132,7 @@ pub const PINNED: &[&str] = &[
     SLOW,
     POLICY,
     POLICY_PLACES,
-    POLICY_KEYS,
+    POLICY_MACS,
     POLICY_PREFIXES4,
     POLICY_PREFIXES6,
     POLICY_SETS,

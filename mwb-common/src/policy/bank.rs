@@ -11,7 +11,7 @@ use super::prefixes::{Key, key};
 use super::rows::Contents;
 use super::write::{TooMuch, Write};
 use super::{
-    PLACES_PER_ENTRY, POLICY_BANKS, POLICY_RULES, POLICY_SETS, PolicyKey, PolicyPlaces, PolicyRule,
+    PLACES_PER_ENTRY, POLICY_BANKS, POLICY_RULES, POLICY_SETS, PolicyMac, PolicyPlaces, PolicyRule,
     PolicyState, RuleBits, Side, place, space,
 };
 
@@ -22,7 +22,7 @@ pub(super) type Table<const N: usize> = BTreeMap<Key<N>, u16>;
 #[derive(Clone, Debug)]
 pub(super) struct Bank {
     pub(super) places: Vec<u16>,
-    pub(super) keys: BTreeMap<(u8, [u8; 6]), u16>,
+    pub(super) macs: BTreeMap<[u8; 6], u16>,
     /// By side.
     pub(super) prefixes4: [Table<4>; 2],
     pub(super) prefixes6: [Table<16>; 2],
@@ -42,7 +42,7 @@ impl Default for Bank {
     fn default() -> Self {
         Self {
             places: vec![0; place::ALL as usize],
-            keys: BTreeMap::new(),
+            macs: BTreeMap::new(),
             prefixes4: [Table::new(), Table::new()],
             prefixes6: [Table::new(), Table::new()],
             rules: Vec::new(),
@@ -77,8 +77,8 @@ impl Bank {
         for (all, table) in six.iter().zip(&self.prefixes6) {
             members.extend(all.iter().map(|(key, bits)| (bits, table.get(key).copied())));
         }
-        for (key, bits) in &contents.keys {
-            members.push((bits, self.keys.get(key).copied()));
+        for (mac, bits) in &contents.macs {
+            members.push((bits, self.macs.get(mac).copied()));
         }
         let numbers = numbered(&members)?;
         let of = |bits: &RuleBits| numbers.get(bits).copied().unwrap_or_default();
@@ -96,12 +96,12 @@ impl Bank {
             }
         }
         self.compare_places(number, &places, &mut writes);
-        for key in self.keys.keys().filter(|key| !contents.keys.contains_key(*key)) {
-            writes.push(key_write(number, key, None));
+        for mac in self.macs.keys().filter(|mac| !contents.macs.contains_key(*mac)) {
+            writes.push(mac_write(number, *mac, None));
         }
-        for (key, bits) in &contents.keys {
-            if self.keys.get(key) != Some(&of(bits)) {
-                writes.push(key_write(number, key, Some(of(bits))));
+        for (mac, bits) in &contents.macs {
+            if self.macs.get(mac) != Some(&of(bits)) {
+                writes.push(mac_write(number, *mac, Some(of(bits))));
             }
         }
         for side in [Side::Source, Side::Destination] {
@@ -153,7 +153,7 @@ impl Bank {
             *used.entry(*set).or_insert(0) += 1;
         }
         // Nothing gives these back.
-        for set in fixed.iter().chain(self.keys.values()) {
+        for set in fixed.iter().chain(self.macs.values()) {
             used.insert(*set, usize::MAX / 2);
         }
         self.used = used;
@@ -233,7 +233,7 @@ impl Bank {
                     present.copy_from_slice(&places.sets);
                 }
             }
-            Write::Key { key, set } => put(&mut self.keys, (key.kind, key.bytes), *set),
+            Write::Mac { mac, set } => put(&mut self.macs, mac.mac, *set),
             Write::Prefix4 { space, address, length, set } => {
                 put(&mut self.prefixes4[(space % 2) as usize], key(*address, *length), *set);
             }
@@ -267,11 +267,11 @@ impl Image {
         let bank = match write {
             Write::Set { entry, .. } => entry / POLICY_SETS as u32,
             Write::Places { entry, .. } => entry / (place::ALL / PLACES_PER_ENTRY as u32),
-            Write::Key { key, .. } => u32::from(key.bank),
+            Write::Mac { mac, .. } => u32::from(mac.bank),
             Write::Prefix4 { space, .. } | Write::Prefix6 { space, .. } => space / 2,
             Write::Rule { entry, .. } => entry / POLICY_RULES as u32,
             Write::State(state) => {
-                self.state = PolicyState { bank: state.bank % banks, ..*state };
+                self.state = PolicyState { bank: state.bank % banks as u8, ..*state };
                 return;
             }
         };
@@ -340,8 +340,8 @@ fn set_write(bank: u32, set: u16, bits: &RuleBits) -> Write {
     Write::Set { entry: bank * POLICY_SETS as u32 + u32::from(set), bits: Box::new(*bits) }
 }
 
-fn key_write(bank: u32, &(kind, bytes): &(u8, [u8; 6]), set: Option<u16>) -> Write {
-    Write::Key { key: PolicyKey { bytes, kind, bank: bank.to_le_bytes()[0] }, set }
+fn mac_write(bank: u32, mac: [u8; 6], set: Option<u16>) -> Write {
+    Write::Mac { mac: PolicyMac { mac, bank: bank.to_le_bytes()[0], reserved: 0 }, set }
 }
 
 fn write4(space: u32, &(address, length): &Key<4>, set: Option<u16>) -> Write {

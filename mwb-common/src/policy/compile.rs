@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::bank::Image;
 use super::rows::Contents;
 use super::write::{TooMuch, Write};
-use super::{NameBits, POLICY_BANKS, POLICY_GROUPS, PolicyState, Rule, place};
+use super::{NameBits, POLICY_BANKS, POLICY_GROUPS, PolicyState, Rule, asks, place};
 
 /// The rules, and what both banks say.
 #[derive(Clone, Debug)]
@@ -50,15 +50,17 @@ impl Policy {
         let before = self.image.state;
         if contents.rules.is_empty() {
             self.contents = Some(contents);
-            (self.image.state.words, self.image.state.by_name) = (0, 0);
+            (self.image.state.words, self.image.state.asks) = (0, 0);
             let state = self.image.state;
             return Ok(if state == before { vec![] } else { vec![Write::State(state)] });
         }
-        let bank = (before.bank + 1) % POLICY_BANKS as u32;
-        let words = contents.rules.len().div_ceil(64) as u32;
-        let mut writes = self.image.banks[bank as usize].become_that(bank, &contents)?;
-        let by_name = u32::from(contents.is_by_name());
-        self.image.state = PolicyState { bank, words, by_name };
+        let bank = (before.bank + 1) % POLICY_BANKS as u8;
+        let words = contents.rules.len().div_ceil(64) as u8;
+        let tables = &mut self.image.banks[usize::from(bank)];
+        let mut writes = tables.become_that(u32::from(bank), &contents)?;
+        // Never 0: of that generation is what is known of no source.
+        let generation = before.generation.checked_add(1).unwrap_or(1);
+        self.image.state = PolicyState { bank, words, asks: contents.asks, generation };
         self.contents = Some(contents);
         writes.push(Write::State(self.image.state));
         Ok(writes)
@@ -78,10 +80,10 @@ impl Policy {
         let known = self.groups.get_mut(usize::from(group)).ok_or(error)?;
         let state = self.image.state;
         let writes = match &self.contents {
-            Some(contents) if state.by_name != 0 => {
-                let bank = &mut self.image.banks[state.bank as usize];
+            Some(contents) if state.asks & asks::NAME != 0 => {
+                let bank = &mut self.image.banks[usize::from(state.bank)];
                 let place = place::GROUP + u32::from(group);
-                bank.revise(state.bank, place, &contents.of_group(&names))?
+                bank.revise(u32::from(state.bank), place, &contents.of_group(&names))?
             }
             // Nobody asks; or the next rules say it.
             _ => vec![],

@@ -29,16 +29,11 @@ fn a_mapping_is_of_a_path_or_of_an_outlet() {
 
 #[test]
 fn all_places_are_apart() {
-    let fixed = [
-        place::NO_SOURCE_PORT,
-        place::NO_PORT,
-        place::OTHER_DEVICE,
-        place::OTHER_MAC,
-        place::ACTIVE,
-    ];
+    let fixed = [place::NO_SOURCE_PORT, place::NO_PORT, place::OTHER_MAC, place::ACTIVE];
     let ranges = [
         (place::SOURCE_PORT, 65_536),
         (place::PORT, 65_536),
+        (place::device(0), 65_536),
         (place::PROTOCOL, 256),
         (place::DSCP, 64),
         (place::MARK, 1_024),

@@ -52,16 +52,16 @@ fn numbers_that_are_given_back_are_taken_again() {
 fn rules_that_ask_for_no_name_have_no_names_asked_for() {
     let mut policy = Policy::default();
     policy.set_rules(&[Rule::any(Action::Block)]).expect("room");
-    assert_eq!(policy.image().state().by_name, 0);
+    assert_eq!(policy.image().state().asks, 0);
     let mut bits = NameBits::NONE;
     bits.add(1);
     assert_eq!(policy.set_group(1, bits).expect("room"), []);
     policy.set_rules(&[named(&[1]), Rule::any(Action::Block)]).expect("room");
-    assert_eq!(policy.image().state().by_name, 1);
+    assert_eq!(policy.image().state().asks, asks::NAME);
     let by = |group| policy.image().first(&packet(), group).map(|rule| rule.outlet);
     assert_eq!((by(0), by(1), by(2)), (Some(0), Some(3), Some(0)));
     policy.set_rules(&[]).expect("room");
-    assert_eq!(policy.image().state().by_name, 0);
+    assert_eq!(policy.image().state().asks, 0);
 }
 
 #[test]

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 
 use super::prefixes::{Prefixes, key};
 use super::{
-    Action, Mark, NameBits, POLICY_HITS, POLICY_KEYS, POLICY_NAMES, POLICY_PREFIXES, POLICY_RULES,
-    PolicyKey, PolicyRule, Rule, RuleBits, TooMuch, action, kind, place,
+    Action, Mark, NameBits, POLICY_HITS, POLICY_MACS, POLICY_NAMES, POLICY_PREFIXES, POLICY_RULES,
+    PolicyRule, Rule, RuleBits, TooMuch, action, asks, place,
 };
+use crate::maps::DEVICE_SLOTS;
 
 /// A rule with one mark at most, as the tables have it.
 pub(super) struct Row<'a> {
@@ -27,11 +28,13 @@ pub(super) type Run = (u32, u32, RuleBits);
 pub(super) struct Contents {
     /// Of ports first: there are many, and what comes first keeps its numbers.
     pub(super) runs: Vec<Run>,
-    pub(super) keys: BTreeMap<(u8, [u8; 6]), RuleBits>,
+    pub(super) macs: BTreeMap<[u8; 6], RuleBits>,
     /// By side.
     pub(super) prefixes4: [Prefixes<4>; 2],
     pub(super) prefixes6: [Prefixes<16>; 2],
     pub(super) rules: Vec<PolicyRule>,
+    /// Bits of [`asks`].
+    pub(super) asks: u16,
     /// Rows that ask for no name.
     nameless: RuleBits,
     /// Rows that do, with the names.
@@ -65,9 +68,10 @@ impl Contents {
         }
         let names = rows.iter().enumerate();
         let names = names.filter_map(|(row, of)| Some((row, of.rule.names.clone()?)));
+        let asks = rows.iter().fold(0, |all, row| all | asks_for(row.rule));
         let mut contents = Self {
-            runs: runs(&rows),
-            keys: keys(&rows)?,
+            runs: runs(&rows, asks)?,
+            macs: macs(&rows)?,
             prefixes4: [
                 prefixes(&rows, |rule| &rule.sources, v4),
                 prefixes(&rows, |rule| &rule.destinations, v4),
@@ -77,6 +81,7 @@ impl Contents {
                 prefixes(&rows, |rule| &rule.destinations, v6),
             ],
             rules: rows.iter().map(|row| wanted(row.rule)).collect(),
+            asks,
             nameless: which(&rows, |row| row.rule.names.is_none()),
             by_name: names.collect(),
         };
@@ -86,11 +91,6 @@ impl Contents {
             groups.map(|(place, names)| (place, place, contents.of_group(names))).collect();
         contents.runs.extend(runs);
         Ok(contents)
-    }
-
-    /// Whether a row asks for a name.
-    pub(super) fn is_by_name(&self) -> bool {
-        !self.by_name.is_empty()
     }
 
     /// What the place of a group with these names must say.
@@ -113,6 +113,25 @@ impl Contents {
     }
 }
 
+/// What a rule asks for, in bits of [`asks`].
+fn asks_for(rule: &Rule) -> u16 {
+    [
+        (asks::SOURCE, rule.sources.is_some()),
+        (asks::DESTINATION, rule.destinations.is_some()),
+        (asks::NAME, rule.names.is_some()),
+        (asks::SOURCE_PORT, rule.source_ports.is_some()),
+        (asks::PORT, rule.ports.is_some()),
+        (asks::PROTOCOL, rule.protocols.is_some()),
+        (asks::DSCP, rule.dscp.is_some()),
+        (asks::MARK, rule.marks.is_some()),
+        (asks::DEVICE, rule.devices.is_some()),
+        (asks::MAC, rule.macs.is_some()),
+    ]
+    .into_iter()
+    .filter(|(_, is)| *is)
+    .fold(0, |all, (bit, _)| all | bit)
+}
+
 fn wanted(rule: &Rule) -> PolicyRule {
     let (action, outlet) = match rule.action {
         Action::Default => (action::DEFAULT, 0),
@@ -129,32 +148,69 @@ fn which(rows: &[Row<'_>], is: impl Fn(&Row<'_>) -> bool) -> RuleBits {
     bits
 }
 
-fn runs(rows: &[Row<'_>]) -> Vec<Run> {
+/// Only of what is asked for: nobody looks at the rest.
+fn runs(rows: &[Row<'_>], asked: u16) -> Result<Vec<Run>, TooMuch> {
     let mut runs = Vec::new();
-    ports(rows, place::SOURCE_PORT, |rule| rule.source_ports.as_deref(), &mut runs);
-    ports(rows, place::PORT, |rule| rule.ports.as_deref(), &mut runs);
-    values(rows, place::PROTOCOL, 256, &mut runs, |row, value| {
-        row.rule.protocols.as_ref().is_none_or(|list| list.contains(&value))
-    });
-    values(rows, place::DSCP, 64, &mut runs, |row, value| {
-        row.rule.dscp.as_ref().is_none_or(|list| list.contains(&value))
-    });
-    for byte in 0..4_u32 {
+    if asked & asks::SOURCE_PORT != 0 {
+        ports(rows, place::SOURCE_PORT, |rule| rule.source_ports.as_deref(), &mut runs);
+        let without = which(rows, |row| row.rule.source_ports.is_none());
+        runs.push((place::NO_SOURCE_PORT, place::NO_SOURCE_PORT, without));
+    }
+    if asked & asks::PORT != 0 {
+        ports(rows, place::PORT, |rule| rule.ports.as_deref(), &mut runs);
+        let without = which(rows, |row| row.rule.ports.is_none());
+        runs.push((place::NO_PORT, place::NO_PORT, without));
+    }
+    if asked & asks::PROTOCOL != 0 {
+        values(rows, place::PROTOCOL, 256, &mut runs, |row, value| {
+            row.rule.protocols.as_ref().is_none_or(|list| list.contains(&value))
+        });
+    }
+    if asked & asks::DSCP != 0 {
+        values(rows, place::DSCP, 64, &mut runs, |row, value| {
+            row.rule.dscp.as_ref().is_none_or(|list| list.contains(&value))
+        });
+    }
+    for byte in (0..4_u32).filter(|_| asked & asks::MARK != 0) {
         values(rows, place::MARK + byte * 256, 256, &mut runs, |row, value| {
             let at = |word: u32| (word >> (byte * 8)).to_le_bytes()[0];
             row.mark.is_none_or(|mark| (value ^ at(mark.value)) & at(mark.mask) == 0)
         });
     }
-    for (place, bits) in [
-        (place::NO_SOURCE_PORT, which(rows, |row| row.rule.source_ports.is_none())),
-        (place::NO_PORT, which(rows, |row| row.rule.ports.is_none())),
-        (place::OTHER_DEVICE, which(rows, |row| row.rule.devices.is_none())),
-        (place::OTHER_MAC, which(rows, |row| row.rule.macs.is_none())),
-        (place::ACTIVE, which(rows, |row| row.rule.active)),
-    ] {
-        runs.push((place, place, bits));
+    if asked & asks::DEVICE != 0 {
+        devices(rows, &mut runs)?;
     }
-    runs
+    let without = which(rows, |row| row.rule.macs.is_none());
+    runs.push((place::OTHER_MAC, place::OTHER_MAC, without));
+    runs.push((place::ACTIVE, place::ACTIVE, which(rows, |row| row.rule.active)));
+    Ok(runs)
+}
+
+/// Each device that is named, and all between.
+fn devices(rows: &[Row<'_>], runs: &mut Vec<Run>) -> Result<(), TooMuch> {
+    let any = which(rows, |row| row.rule.devices.is_none());
+    let mut named: BTreeMap<u32, RuleBits> = BTreeMap::new();
+    for (number, row) in rows.iter().enumerate() {
+        for &ifindex in row.rule.devices.iter().flatten() {
+            if ifindex as usize >= DEVICE_SLOTS {
+                return Err(TooMuch::Device { ifindex });
+            }
+            named.entry(place::device(ifindex)).or_insert(any).add(number);
+        }
+    }
+    let mut next = place::DEVICE;
+    for (place, bits) in named {
+        if next < place {
+            runs.push((next, place - 1, any));
+        }
+        runs.push((place, place, bits));
+        next = place + 1;
+    }
+    let end = place::DEVICE + DEVICE_SLOTS as u32;
+    if next < end {
+        runs.push((next, end - 1, any));
+    }
+    Ok(())
 }
 
 /// Cuts the ports where a range begins or ends.
@@ -208,21 +264,16 @@ fn values(
     }
 }
 
-fn keys(rows: &[Row<'_>]) -> Result<BTreeMap<(u8, [u8; 6]), RuleBits>, TooMuch> {
-    let mut keys = BTreeMap::new();
-    let any_device = which(rows, |row| row.rule.devices.is_none());
-    let any_mac = which(rows, |row| row.rule.macs.is_none());
+fn macs(rows: &[Row<'_>]) -> Result<BTreeMap<[u8; 6], RuleBits>, TooMuch> {
+    let mut macs = BTreeMap::new();
+    let any = which(rows, |row| row.rule.macs.is_none());
     for (number, row) in rows.iter().enumerate() {
-        for device in row.rule.devices.iter().flatten() {
-            let bytes = PolicyKey::device(*device, 0).bytes;
-            keys.entry((kind::DEVICE, bytes)).or_insert(any_device).add(number);
-        }
         for mac in row.rule.macs.iter().flatten() {
-            keys.entry((kind::MAC, *mac)).or_insert(any_mac).add(number);
+            macs.entry(*mac).or_insert(any).add(number);
         }
     }
-    let count = keys.len();
-    if count > POLICY_KEYS / 2 { Err(TooMuch::Keys { count }) } else { Ok(keys) }
+    let count = macs.len();
+    if count > POLICY_MACS / 2 { Err(TooMuch::Macs { count }) } else { Ok(macs) }
 }
 
 fn prefixes<const N: usize>(

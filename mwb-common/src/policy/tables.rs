@@ -5,14 +5,14 @@ use core::net::IpAddr;
 
 use super::bank::{Bank, Image};
 use super::prefixes::key;
-use super::{Asked, PolicyKey, PolicyRule, RuleBits, Side, Tables, first_rule, kind};
+use super::{Asked, PolicyRule, PolicyState, RuleBits, Side, Tables, first_rule};
 
 /// A packet's way through a bank.
 struct Question<'a> {
     bank: &'a Bank,
     asked: &'a Asked,
-    words: u32,
-    group: Option<u32>,
+    state: PolicyState,
+    group: u32,
     left: RuleBits,
 }
 
@@ -21,13 +21,13 @@ impl Image {
     /// destination is of a group of names.
     #[must_use]
     pub fn first(&self, asked: &Asked, group: u16) -> Option<PolicyRule> {
-        let words = self.state.words;
-        if words == 0 {
+        let state = self.state;
+        if state.words == 0 {
             return None;
         }
-        let bank = &self.banks[self.state.bank as usize];
-        let group = (self.state.by_name != 0).then_some(u32::from(group));
-        let mut question = Question { bank, asked, words, group, left: RuleBits::NONE };
+        let bank = &self.banks[usize::from(state.bank)];
+        let group = u32::from(group);
+        let mut question = Question { bank, asked, state, group, left: RuleBits::NONE };
         let rule = first_rule(&mut question, &asked.packet)?;
         bank.rules.get(rule as usize).copied()
     }
@@ -47,20 +47,20 @@ impl Bank {
         };
         longest.copied().unwrap_or_default()
     }
-
-    fn key(&self, kind: u8, bytes: [u8; 6]) -> Option<u16> {
-        self.keys.get(&(kind, bytes)).copied()
-    }
 }
 
 impl Tables for Question<'_> {
+    fn asks(&self) -> u16 {
+        self.state.asks
+    }
+
     fn prefix(&mut self, side: Side) -> u16 {
         let asked = self.asked;
         let address = if side == Side::Source { asked.source } else { asked.destination };
         self.bank.longest(side, address)
     }
 
-    fn group(&mut self) -> Option<u32> {
+    fn group(&mut self) -> u32 {
         self.group
     }
 
@@ -68,24 +68,20 @@ impl Tables for Question<'_> {
         self.bank.places.get(place as usize).copied().unwrap_or_default()
     }
 
-    fn device(&mut self, ifindex: u32) -> Option<u16> {
-        self.bank.key(kind::DEVICE, PolicyKey::device(ifindex, 0).bytes)
-    }
-
     fn mac(&mut self, mac: [u8; 6]) -> Option<u16> {
-        self.bank.key(kind::MAC, mac)
+        self.bank.macs.get(&mac).copied()
     }
 
-    fn begin(&mut self, set: u16) -> bool {
-        self.left = self.bank.bits(set);
-        self.left != RuleBits::NONE
+    fn begin(&mut self, sets: [u16; 2]) -> bool {
+        let [first, second] = sets.map(|set| self.bank.bits(set));
+        self.left.common(&first, &second, u32::from(self.state.words))
     }
 
     fn narrow(&mut self, set: u16) -> bool {
-        self.left.narrow(&self.bank.bits(set), self.words, 0)
+        self.left.narrow(&self.bank.bits(set), u32::from(self.state.words))
     }
 
     fn first(&self) -> Option<u32> {
-        self.left.first(self.words)
+        self.left.first(u32::from(self.state.words))
     }
 }

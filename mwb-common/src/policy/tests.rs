@@ -289,6 +289,28 @@ fn outlets_and_counters_that_are_not_there_are_refused() {
 }
 
 #[test]
+fn a_device_that_has_no_place_is_refused_and_meets_rules_that_name_none() {
+    let of = |devices: &[u32]| Rule { devices: Some(devices.to_vec()), ..Rule::any(Action::Block) };
+    let mut policy = Policy::default();
+    let refused = policy.set_rules(&[of(&[1]), of(&[65_536])]);
+    assert_eq!(refused, Err(TooMuch::Device { ifindex: 65_536 }));
+    policy.set_rules(&[of(&[1, 65_535]), Rule::any(Action::Outlet(1))]).expect("room");
+    let through = |ifindex| {
+        let packet = Properties { ifindex, ..samples()[0].packet };
+        found(policy.image(), &Asked { packet, ..samples()[0] }).expect("a rule").0
+    };
+    for (ifindex, action) in [
+        (1, action::BLOCK),
+        (2, action::OUTLET),
+        (65_535, action::BLOCK),
+        (65_536, action::OUTLET),
+        (u32::MAX, action::OUTLET),
+    ] {
+        assert_eq!(through(ifindex), action, "{ifindex}");
+    }
+}
+
+#[test]
 fn more_different_sets_than_there_are_numbers_are_refused_and_nothing_changes() {
     // Each address alone, and each pair of neighbours, by two rules of eight thousand.
     let address = |n: u32| IpNet::from(IpAddr::from(Ipv4Addr::from(0xc000_0000 + n)));

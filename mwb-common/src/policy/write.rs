@@ -5,9 +5,10 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use super::{
-    OUTLETS, POLICY_HITS, POLICY_KEYS, POLICY_PREFIXES, POLICY_RULES, POLICY_SETS, PolicyKey,
+    OUTLETS, POLICY_HITS, POLICY_MACS, POLICY_PREFIXES, POLICY_RULES, POLICY_SETS, PolicyMac,
     PolicyPlaces, PolicyRule, PolicyState, RuleBits,
 };
+use crate::maps::DEVICE_SLOTS;
 
 /// One write to one table. Those of a change are to be done in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +27,10 @@ pub enum Write {
         /// The numbers.
         places: PolicyPlaces,
     },
-    /// The set of a device or MAC.
-    Key {
+    /// The set of a MAC.
+    Mac {
         /// Which.
-        key: PolicyKey,
+        mac: PolicyMac,
         /// `None`: no rule names it any more.
         set: Option<u16>,
     },
@@ -84,10 +85,15 @@ pub enum TooMuch {
         /// How many.
         count: usize,
     },
-    /// More devices and MACs.
-    Keys {
+    /// More MACs.
+    Macs {
         /// How many.
         count: usize,
+    },
+    /// A device with a higher index.
+    Device {
+        /// Its index.
+        ifindex: u32,
     },
     /// An outlet that there is not.
     Outlet {
@@ -123,10 +129,15 @@ impl fmt::Display for TooMuch {
                 "policy rules that name {count} prefixes: the tables hold {}; name larger ones",
                 POLICY_PREFIXES / 2
             ),
-            Self::Keys { count } => write!(
+            Self::Macs { count } => write!(
                 f,
-                "policy rules that name {count} devices and MACs: the tables hold {}",
-                POLICY_KEYS / 2
+                "policy rules that name {count} MACs: the tables hold {}",
+                POLICY_MACS / 2
+            ),
+            Self::Device { ifindex } => write!(
+                f,
+                "a policy rule names a device with index {ifindex}: the tables hold those below \
+                 {DEVICE_SLOTS}"
             ),
             Self::Outlet { rule } => {
                 write!(f, "policy rule {rule} has an outlet that is not in 1..{OUTLETS}")

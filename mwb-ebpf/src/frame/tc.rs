@@ -200,9 +200,9 @@ impl<const WAY: u8> Frame for TcFrame<WAY> {
     }
 
     #[inline(always)]
-    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32, wanted: Wanted) -> u32 {
+    fn open4(&self, key: &FlowKey4, now: u64, asked: u32, wanted: Wanted) -> u32 {
         let slow = if Self::SLOW { OPENS_SLOWLY } else { 0 };
-        open4_tc(self.context.skb.skb, key, now, may_open, wanted.said() as u64 | slow)
+        open4_tc(self.context.skb.skb, key, now, asked, wanted.said() as u64 | slow)
     }
 
     #[inline(always)]

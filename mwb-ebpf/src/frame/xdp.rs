@@ -121,8 +121,8 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn open4(&self, key: &FlowKey4, now: u64, may_open: u32, wanted: Wanted) -> u32 {
-        open4_xdp(self.context.ctx, key, now, may_open, wanted.said())
+    fn open4(&self, key: &FlowKey4, now: u64, asked: u32, wanted: Wanted) -> u32 {
+        open4_xdp(self.context.ctx, key, now, asked, wanted.said())
     }
 
     #[inline(always)]

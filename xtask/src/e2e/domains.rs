@@ -1,7 +1,11 @@
 //! Policy rules by name: what a resolver on the gateway answers to a host says where the
 //! host's flows leave, with the agent and without it, and nobody else can say so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -13,7 +17,7 @@ use super::{
     policy::{Flow, PATIENCE, shown, with_rules},
     port::Port,
     resolver::dnsmasq,
-    scene::{Scene, both_hooks},
+    scene::{Hook, Scene, both_hooks, play},
 };
 use crate::lab::{
     GatewayConfig, LabSpec, Process,
@@ -22,11 +26,20 @@ use crate::lab::{
     wait_until,
 };
 
+/// The least time that an answer counts for.
+const LEAST: Duration = Duration::from_secs(60);
+
 pub(super) fn cases() -> Vec<Case> {
     // Without a rule everything goes by the first WAN.
     let plain: fn(GatewayConfig) -> GatewayConfig = GatewayConfig::ranked;
+    let spec = || LabSpec::direct(2);
     let name = "flows_to_a_name_leave_by_the_wan_of_its_rule";
-    both_hooks(Lane::Together, name, || LabSpec::direct(2), plain, flows_to_a_name)
+    let mut cases = both_hooks(Lane::Together, name, spec, plain, flows_to_a_name);
+    let name = "an_address_of_a_name_is_steered_for_its_time";
+    cases.push(Case::new(Lane::Together, name, move || {
+        play(Scene::new(Hook::Xdp, spec(), plain)?, an_address_has_its_time)
+    }));
+    cases
 }
 
 /// A resolver on the gateway, for hosts on the LAN.
@@ -35,7 +48,8 @@ fn resolver(scene: &Scene) -> Result<Process> {
     let www = format!("--host-record=www.example.net,{NET4},{NET6},120");
     let second = format!("--host-record=second.example.org,{NET4_SECOND},3600");
     let alias = "--cname=shop.example.com,second.example.org";
-    let process = dnsmasq(scene.lab.gw(), &listen, &[&www, &second, alias])?;
+    let brief = format!("--host-record=brief.example.net,{NET4},{NET6},1");
+    let process = dnsmasq(scene.lab.gw(), &listen, &[&www, &second, alias, &brief])?;
     wait_until("the resolver answers", PATIENCE, || {
         Ok(ask(scene, GATEWAY4.into(), "www.example.net", "A", &[]).is_ok())
     })?;
@@ -102,10 +116,7 @@ fn flows_to_a_name(scene: &mut Scene) -> Result<()> {
 
     // Without the agent, and with another one.
     scene.gateway.kill()?;
-    let server = WhoServer::start(scene.lab.net(), SocketAddr::new(NET4.into(), 7002))?;
-    let socket = Flow::to(NET4.into(), 7002).socket(scene)?;
-    let seen = server.ask(&socket)?;
-    let left = checks::wan_of(&scene.lab, seen.ip())?;
+    let left = without_agent(scene, NET4.into())?;
     ensure!(left == 1, "without an agent it left by wan{left}");
     scene.gateway.restart(&scene.lab)?;
     waits_for(scene, "named", 2)?;
@@ -118,6 +129,70 @@ fn flows_to_a_name(scene: &mut Scene) -> Result<()> {
     leave_by(scene, 0, &named, "with a rule for another name")?;
     ensure!(addresses(scene, "other")? == 0, "{:#}", shown(scene, "other")?);
     Ok(())
+}
+
+/// What an answer says for a second counts for [`LEAST`], whether an agent is there or not.
+fn an_address_has_its_time(scene: &mut Scene) -> Result<()> {
+    let brief = [IpAddr::from(NET4), NET6.into()];
+    let second = IpAddr::from(NET4_SECOND);
+    let names = json!(["brief.example.net", "second.example.org"]);
+    let _resolver = resolver(scene)?;
+    with_rules(scene, json!([{"name": "named", "domain": names, "use": "wan1"}]))?;
+    wait_until("answers are heard on the LAN", PATIENCE, || {
+        Ok(json(scene, &["policy", "--json"])?["domains"]["heard"] == json!(["lan0"]))
+    })?;
+    let asked = Instant::now();
+    for (name, kind) in
+        [("second.example.org", "A"), ("brief.example.net", "A"), ("brief.example.net", "AAAA")]
+    {
+        ask(scene, GATEWAY4.into(), name, kind, &[])?;
+    }
+    let known = Instant::now();
+    waits_for(scene, "named", 3)?;
+    // One flow of each goes on as it began.
+    let open: Vec<(WhoServer, UdpSocket)> = brief
+        .iter()
+        .map(|to| {
+            let server = WhoServer::start(scene.lab.net(), SocketAddr::new(*to, 7003))?;
+            Ok((server, Flow::to(*to, 7003).socket(scene)?))
+        })
+        .collect::<Result<_>>()?;
+    let stay = |when: &str| {
+        open.iter().try_for_each(|(server, socket)| {
+            let left = checks::wan_of(&scene.lab, server.ask(socket)?.ip())?;
+            ensure!(left == 1, "{when}, an open flow left by wan{left}");
+            Ok(())
+        })
+    };
+    stay("when it was new")?;
+    scene.gateway.kill()?;
+
+    thread::sleep((asked + LEAST - PATIENCE).saturating_duration_since(Instant::now()));
+    let left: Vec<usize> =
+        brief.iter().map(|to| without_agent(scene, *to)).collect::<Result<_>>()?;
+    // On a machine that was busy all that time it says nothing.
+    if asked.elapsed() < LEAST {
+        ensure!(left == [1, 1], "before their time was over, they left by {left:?}");
+    }
+    thread::sleep((known + LEAST).saturating_duration_since(Instant::now()));
+    for to in brief {
+        let what = format!("new flows to {to} leave as if it had no name");
+        wait_until(&what, PATIENCE, || Ok(without_agent(scene, to)? == 0))?;
+    }
+    ensure!(without_agent(scene, second)? == 1, "the other name had its hour");
+    stay("when the time of its name was over")?;
+
+    scene.gateway.restart(&scene.lab)?;
+    waits_for(scene, "named", 1)?;
+    leave_by(scene, 0, &brief, "with another agent")?;
+    leave_by(scene, 1, &[second], "with another agent")
+}
+
+/// The WAN that a new flow leaves by, of which no agent can say why.
+fn without_agent(scene: &Scene, to: IpAddr) -> Result<usize> {
+    let server = WhoServer::start(scene.lab.net(), SocketAddr::new(to, 7002))?;
+    let seen = server.ask(&Flow::to(to, 7002).socket(scene)?)?;
+    checks::wan_of(&scene.lab, seen.ip())
 }
 
 /// What people and machines are told.

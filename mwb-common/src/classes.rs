@@ -10,6 +10,41 @@ use crate::maps::FlowKey6;
 
 /// Rules that there may be, of all clients together.
 pub const CLASS_RULES: usize = 32;
+/// Entries of their table: what is not in use is written, and then taken into use.
+pub const CLASS_ENTRIES: usize = 2 * CLASS_RULES;
+
+/// Which rules are in use, in one byte ([`crate::maps::Bond::rules`]), so that no packet
+/// meets half a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InUse(pub u8);
+
+impl InUse {
+    /// The bit of the second half of the table.
+    const SECOND: u8 = 1 << 7;
+
+    /// The entry of the first one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn first(self) -> u32 {
+        if self.0 & Self::SECOND == 0 { 0 } else { CLASS_RULES as u32 }
+    }
+
+    /// How many they are.
+    #[must_use]
+    #[inline(always)]
+    pub const fn count(self) -> u32 {
+        (self.0 & !Self::SECOND) as u32
+    }
+
+    /// So many that are written while these are in use, up to [`CLASS_RULES`]: in the half
+    /// that no packet looks at.
+    #[must_use]
+    pub const fn next(self, count: u8) -> Self {
+        // Of no rules nobody looks at any.
+        let half = if self.count() == 0 { 0 } else { !self.0 & Self::SECOND };
+        Self(half | if count > CLASS_RULES as u8 { CLASS_RULES as u8 } else { count })
+    }
+}
 
 /// Values of [`ClassRule::class`].
 pub mod class {
@@ -95,6 +130,8 @@ pub struct ClassRule {
 }
 
 impl ClassRule {
+    /// In `lengths`: those of no packet, for a rule that does not count at this time.
+    pub const NEVER: [u16; 2] = [u16::MAX, 0];
     /// All packets.
     pub const ALL: Self = Self {
         address: [0; 2],
@@ -109,6 +146,19 @@ impl ClassRule {
         repair: 0,
         paths: 0,
     };
+
+    /// Whether it counts at this time.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.lengths != Self::NEVER
+    }
+
+    /// Whether two are the same, but that one of them may not count at this time.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let at_all_times = self.counts() && other.counts();
+        self == &if at_all_times { *other } else { Self { lengths: self.lengths, ..*other } }
+    }
 
     /// Whether a packet of a flow is meant. Without ports its key has zeros there, which
     /// are none that a rule asks for. `length` is that of the inner packet.
@@ -219,7 +269,7 @@ mod tests {
             change(&mut rule);
             rule
         };
-        let rows: [(ClassRule, bool); 14] = [
+        let rows: [(ClassRule, bool); 15] = [
             (ClassRule::ALL, true),
             (asked(class_test::PORT, |rule| rule.ports = [5_060, 5_061]), true),
             (asked(class_test::PORT, |rule| rule.ports = [5_061, 5_070]), false),
@@ -232,6 +282,7 @@ mod tests {
             (asked(class_test::FAMILY, |rule| rule.family = 6), false),
             (asked(0, |rule| rule.lengths = [200, 200]), true),
             (asked(0, |rule| rule.lengths = [0, 199]), false),
+            (asked(0, |rule| rule.lengths = ClassRule::NEVER), false),
             (asked(0, |rule| rule.lengths = [201, 1_500]), false),
             // What is not asked for does not count.
             (asked(0, |rule| (rule.protocol, rule.dscp, rule.family) = (6, 1, 6)), true),
@@ -240,6 +291,30 @@ mod tests {
             for flow in [VOICE, back(&VOICE)] {
                 assert_eq!(rule.matches(&flow, 46, 200), expected, "row {number}");
             }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_does_not_count_matches_no_length_and_is_the_same_rule() {
+        let of = |lengths| ClassRule { lengths, class: class::PIN, ..ClassRule::ALL };
+        let (long, short, never) = (of([200, 300]), of([0, 100]), of(ClassRule::NEVER));
+        for length in [0, 1, 65_535, u32::MAX] {
+            assert!(!never.matches(&VOICE, 0, length), "{length}");
+        }
+        assert!(long.is_same(&long) && long.is_same(&never) && never.is_same(&short));
+        assert!(!long.is_same(&short) && !never.is_same(&ClassRule::ALL));
+    }
+
+    #[test]
+    fn rules_are_written_where_none_are_in_use() {
+        let mut now = InUse::default();
+        for (count, expected) in
+            [(3, (0, 3)), (32, (32, 32)), (1, (0, 1)), (0, (32, 0)), (2, (0, 2)), (200, (32, 32))]
+        {
+            let next = now.next(count);
+            assert_eq!((next.first(), next.count()), expected);
+            assert!(now.count() == 0 || now.first() != next.first());
+            now = next;
         }
     }
 

@@ -13,7 +13,7 @@ use aya_ebpf::{
     btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
-use mwb_common::classes::{CLASS_COUNTS as COUNTS, CLASS_RULES, ClassCount, ClassRule};
+use mwb_common::classes::{CLASS_COUNTS as COUNTS, CLASS_ENTRIES, ClassCount, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS as PATHS_OF_SESSION, BUCKETS as BUCKETS_OF_SESSION, Bond, BondPath, Bucket, Budget,
     CONTACT_ENTRIES, COUNTER_ENTRIES, Contact, Control, Counters, DEVICE_SLOTS, Device,
@@ -119,7 +119,7 @@ pub(crate) static CLAIM: PerCpuArray<Claim, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static BOND: Array<Bond, 1> = Array::new();
 #[btf_map]
-pub(crate) static CLASSES: Array<ClassRule, CLASS_RULES> = Array::new();
+pub(crate) static CLASSES: Array<ClassRule, CLASS_ENTRIES> = Array::new();
 #[btf_map]
 pub(crate) static CLASS_COUNTS: PerCpuArray<ClassCount, COUNTS> = PerCpuArray::new();
 #[btf_map]

@@ -8,13 +8,17 @@ use ipnet::IpNet;
 use mwb_common::classes::{CLASS_RULES, ClassRule, class, class_test, repair};
 
 use super::class_paths::{Among, read_among};
-use super::policy_read::World;
+use super::hours::{Hours, Moment};
+use super::policy_read::{World, read_hours};
 use super::prefix::{check_host_bits, read_net};
 use super::reader::{Cursor, Fault, Fields};
 use super::schema;
 use super::terms::{
     DSCPS, PROTOCOLS, WITH_PORTS, read_dscp, read_protocol, read_range, show_range, word_of,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// What packets are treated unlike others, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,17 @@ impl Classes {
     pub fn repairs(&self) -> u8 {
         self.rules.iter().fold(0, |all, rule| all | rule.repair)
     }
+
+    /// With what counts at a moment; of a machine that does not tell the time, no rule that
+    /// depends on it.
+    #[must_use]
+    pub fn at(&self, now: Option<Moment>) -> Self {
+        let mut classes = self.clone();
+        for rule in &mut classes.rules {
+            rule.counts = rule.time.is_none_or(|time| now.is_some_and(|now| time.has(now)));
+        }
+        classes
+    }
 }
 
 /// Which packets have a class. The peer is one end of a packet's flow, either of them.
@@ -61,6 +76,10 @@ pub struct ClassSpec {
     pub length: Option<RangeInclusive<u16>>,
     /// The paths that they go by, if not by any.
     pub among: Option<Among>,
+    /// When it counts, if not always.
+    pub time: Option<Hours>,
+    /// Whether it does now; as it is read, it does.
+    pub counts: bool,
 }
 
 impl ClassSpec {
@@ -93,10 +112,13 @@ impl ClassSpec {
         if let Some(length) = &self.length {
             rule.lengths = [*length.start(), *length.end()];
         }
+        if !self.counts {
+            rule.lengths = ClassRule::NEVER;
+        }
         rule
     }
 
-    /// What a rule of the kernel side was made of. `name` says which WAN has a path, at a
+    /// What a rule of the kernel side that counts was made of, but for its time. `name` says which WAN has a path, at a
     /// gateway.
     #[must_use]
     pub fn of(rule: &ClassRule, name: impl Fn(u8) -> Option<String>) -> Self {
@@ -120,6 +142,8 @@ impl ClassSpec {
             dscp: asked(class_test::DSCP).then_some(rule.dscp),
             length: (rule.lengths != ClassRule::ALL.lengths).then(|| range(rule.lengths)),
             among: Among::of(rule.paths, name),
+            time: None,
+            counts: true,
         }
     }
 
@@ -168,6 +192,9 @@ impl fmt::Display for ClassSpec {
         if let Some(among) = &self.among {
             write!(f, ", {among}")?;
         }
+        if let Some(time) = &self.time {
+            write!(f, ", time: {time}")?;
+        }
         f.write_str("}")
     }
 }
@@ -195,7 +222,9 @@ fn read_rules(at: &Cursor<'_>, world: &World<'_>) -> Result<Vec<ClassSpec>, Faul
         let spec = read_rule(&item.fields(&schema::CLASS_RULE)?, world)?;
         let same = |other: &&ClassSpec| {
             let (class, repair, among) = (spec.class, spec.repair, spec.among.clone());
-            ClassSpec { class, repair, among, ..(*other).clone() } == spec
+            // One without counts at all of them.
+            let time = other.time.or(spec.time);
+            ClassSpec { class, repair, among, time, ..(*other).clone() } == spec
         };
         if let Some(other) = rules.iter().find(same) {
             return Err(item.fault(
@@ -243,7 +272,8 @@ fn read_rule(rule: &Fields<'_>, world: &World<'_>) -> Result<ClassSpec, Fault> {
         None => None,
         Some(at) => Some(read_range(at, &schema::LENGTH, "a range of bytes", "20-200")?),
     };
-    Ok(ClassSpec { class, repair, peer, port, protocol, dscp, length, among })
+    let time = read_hours(rule, &schema::CLASS_TIME)?;
+    Ok(ClassSpec { class, repair, peer, port, protocol, dscp, length, among, time, counts: true })
 }
 
 fn read_class(at: &Cursor<'_>) -> Result<u8, Fault> {
@@ -286,108 +316,4 @@ fn read_peer(at: &Cursor<'_>) -> Result<IpNet, Fault> {
     let prefix = read_net(at, "a prefix", "203.0.113.0/24")?;
     check_host_bits(at, prefix)?;
     Ok(prefix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::parse;
-    use crate::config::tests::{LEAST_BOND, LEAST_SERVER};
-
-    fn rules(text: &str) -> Result<Vec<ClassSpec>, String> {
-        let two = LEAST_BOND.replace("device: wan0}", "device: wan0}, {name: lte, device: wan1}");
-        let file = format!("{two}classes:\n  rules:\n    - {text}\n");
-        parse(&file, "gateway.yaml")
-            .map(|config| config.classes.rules)
-            .map_err(|error| error.render())
-    }
-
-    const WANS: [&str; 2] = ["fiber", "lte"];
-
-    fn id(name: &str) -> Option<u8> {
-        WANS.iter().zip(1..).find(|(wan, _)| **wan == name).map(|(_, id)| id)
-    }
-
-    fn name(id: u8) -> Option<String> {
-        WANS.get(usize::from(id) - 1).map(|&wan| wan.to_owned())
-    }
-
-    #[test]
-    fn what_is_read_is_shown_as_it_was_written() {
-        for text in [
-            "{class: duplicate, peer: 203.0.113.0/24, protocol: udp, port: 5060-5061, dscp: ef}",
-            "{class: pin, peer: 2001:db8::/32}",
-            "{class: stripe, protocol: 99, dscp: 5}",
-            "{class: auto, port: 53, length: 0-512}",
-            "{class: stripe, repair: retransmit, protocol: tcp}",
-            "{class: auto, repair: fec, protocol: udp}",
-            "{class: pin, repair: [fec, retransmit]}",
-            "{class: block, protocol: tcp, port: 23}",
-            "{class: auto, protocol: tcp, paths: fiber}",
-            "{class: duplicate, dscp: ef, paths: [fiber, lte], fallback: strict}",
-        ] {
-            let read = rules(text).expect(text);
-            assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
-            assert_eq!(ClassSpec::of(&read[0].rule(id), name), read[0]);
-        }
-    }
-
-    #[test]
-    fn what_has_no_effect_is_refused() {
-        for (text, fault) in [
-            ("{class: block, repair: fec}", "what is dropped is not repaired"),
-            ("{class: block, paths: fiber}", "what is dropped goes by no path"),
-            ("{class: pin, fallback: strict}", "it has no effect without `paths`"),
-            ("{class: pin, paths: cable}", "cable"),
-            ("{class: pin, paths: []}", "0 values"),
-            ("{class: pin, paths: [lte, lte]}", "`lte` is given twice"),
-            (
-                "{class: pin, repair: fec, paths: lte, fallback: strict}",
-                "what is lost is repaired by other paths",
-            ),
-        ] {
-            let said = rules(text).expect_err(text);
-            assert!(said.contains(fault), "{text}: {said}");
-        }
-        let server = |text: &str| {
-            let file = format!("{LEAST_SERVER}classes:\n  rules:\n    - {text}\n");
-            parse(&file, "server.yaml").map_err(|error| error.render())
-        };
-        let read = server("{class: pin, paths: [1, 15]}").expect("right").classes.rules;
-        assert_eq!(read[0].rule(id).paths, 0x8002);
-        for text in ["{class: pin, paths: 0}", "{class: pin, paths: 16}", "{class: pin, paths: a}"]
-        {
-            assert!(server(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_a_rule_matches_does_not_depend_on_what_becomes_of_it() {
-        let twice = "{class: pin}\n    - {class: pin, repair: retransmit}";
-        assert!(rules(twice).expect_err("a fault").contains("remove one of the two"));
-    }
-
-    #[test]
-    fn a_rule_becomes_what_the_kernel_side_asks_for() {
-        let text = "{class: duplicate, peer: 203.0.113.0/24, protocol: tcp, port: 53, dscp: af11, \
-                    length: 40-100}";
-        let expected = ClassRule {
-            address: bytemuck::cast(padded([203, 0, 113, 0])),
-            mask: bytemuck::cast(padded([255, 255, 255, 0])),
-            ports: [53, 53],
-            lengths: [40, 100],
-            protocol: 6,
-            dscp: 10,
-            family: 4,
-            tests: class_test::PORT | class_test::PROTOCOL | class_test::DSCP | class_test::FAMILY,
-            class: class::DUPLICATE,
-            repair: 0,
-            paths: 0,
-        };
-        assert_eq!(rules(text).expect("right")[0].rule(id), expected);
-        let six = rules("{class: pin, peer: 2001:db8::/32}").expect("right")[0].rule(id);
-        let mask: [u8; 16] = bytemuck::cast(six.mask);
-        assert_eq!((six.family, mask[..5].to_vec()), (6, vec![255, 255, 255, 255, 0]));
-        assert_eq!(rules("{class: auto}").expect("right")[0].rule(id), ClassRule::ALL);
-    }
 }

@@ -131,11 +131,7 @@ fn check_reach(at: &Cursor<'_>, rule: &PolicyRule, before: &Policy) -> Result<()
 
 fn read_rule(rule: &Fields<'_>, world: &World<'_>) -> Result<PolicyRule, Fault> {
     let matches = read_match(rule, world)?;
-    let time = match rule.get("time") {
-        Some(at) => Some(read_time(at, &at.fields(&schema::POLICY_TIME)?)?),
-        None => None,
-    };
-    let time = time.filter(|time| *time != Hours::ALWAYS);
+    let time = read_hours(rule, &schema::POLICY_TIME)?;
     let name = rule.get("name").map(|at| read_name(at, "a rule", schema::POLICY_NAME_LENGTH));
     let action = read_action(rule, world)?;
     Ok(PolicyRule { name: name.transpose()?, matches, time, action })
@@ -256,6 +252,15 @@ fn check_mark(rule: &Fields<'_>, matches: &PolicyMatch, world: &World<'_>) -> Re
         "no packet matches: with `hook: xdp` packets have no marks yet",
         "write `hook: tcx` for the LAN port, or remove this",
     ))
+}
+
+/// When a rule counts, if not always.
+pub(super) fn read_hours(
+    rule: &Fields<'_>,
+    section: &'static schema::Section,
+) -> Result<Option<Hours>, Fault> {
+    let Some(at) = rule.get("time") else { return Ok(None) };
+    Ok(Some(read_time(at, &at.fields(section)?)?).filter(|time| *time != Hours::ALWAYS))
 }
 
 fn read_time(at: &Cursor<'_>, time: &Fields<'_>) -> Result<Hours, Fault> {

@@ -169,9 +169,20 @@ pub(super) const CLASSES: Section = Section {
 /// Which packets have a class.
 pub(super) const CLASS_RULE: Section = Section {
     path: "classes.rules[]",
-    keys: &["class", "repair", "peer", "protocol", "port", "dscp", "length", "paths", "fallback"],
+    keys: &[
+        "class", "repair", "peer", "protocol", "port", "dscp", "length", "paths", "fallback",
+        "time",
+    ],
     later: &["device", "mac"],
     example: "{class: duplicate, protocol: udp, port: 5060-5061}",
+};
+
+/// When a rule of classes counts.
+pub(super) const CLASS_TIME: Section = Section {
+    path: "classes.rules[].time",
+    keys: POLICY_TIME.keys,
+    later: POLICY_TIME.later,
+    example: POLICY_TIME.example,
 };
 
 /// How packets that come by several paths get in order.
@@ -195,7 +206,7 @@ pub(super) const API: Section = Section {
 };
 
 /// All of them.
-pub(super) const SECTIONS: [&Section; 32] = [
+pub(super) const SECTIONS: [&Section; 33] = [
     &FILE,
     &LAN,
     &WAN,
@@ -225,6 +236,7 @@ pub(super) const SECTIONS: [&Section; 32] = [
     &CLIENT,
     &CLASSES,
     &CLASS_RULE,
+    &CLASS_TIME,
     &REORDER,
     &FEC,
     &API,

@@ -7,11 +7,11 @@ use mwb_common::maps::path_flag;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::carriers;
 use super::control::Control;
+use super::{carriers, clock};
 use crate::api::bond::BondStatus;
 use crate::bond::PrivateKey;
-use crate::config::{self, Config};
+use crate::config::{self, Classes, Config};
 use crate::health::NextHop;
 use crate::net::Snapshot;
 use crate::tunnel::{self, Network, Settings, Start, Uplink};
@@ -26,6 +26,7 @@ pub(super) type Shown = Option<watch::Receiver<Arc<BondStatus>>>;
 
 struct Running {
     network: watch::Sender<Network>,
+    classes: watch::Sender<Classes>,
     task: JoinHandle<()>,
 }
 
@@ -49,29 +50,35 @@ impl Bond {
         {
             tracing::warn!(%error, "what is left of a bond could not be cleared away");
         }
-        let running = settings.map(|(settings, private)| {
+        let running = settings.map(|(mut settings, private)| {
+            settings.classes = settings.classes.at(clock::moment());
             let (sender, network) = watch::channel(network(control, first));
             let lost = carriers::watch(network.clone());
             let maps = control.plane.with(|plane| plane.bond());
             let (view, seen) = watch::channel(Arc::default());
             shown = Some(seen);
             let bus = control.bus.clone();
-            let start = Start { maps, bus, settings, private, network, lost, view };
-            Running { network: sender, task: tokio::spawn(tunnel::run(start)) }
+            let (classes, told) = watch::channel(settings.classes.clone());
+            let start = Start { maps, bus, settings, private, network, classes: told, lost, view };
+            Running { network: sender, classes, task: tokio::spawn(tunnel::run(start)) }
         });
         (Self { running }, shown)
     }
 
-    /// Tells it of the network, if anything is new.
+    /// Tells it of the network and the classes of service, if anything is new.
     pub(super) fn tell(&self, control: &Control, now: &Snapshot) {
         let Some(running) = &self.running else { return };
-        let now = network(control, now);
-        running.network.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+        tell(&running.network, network(control, now));
+        tell(&running.classes, control.config.classes.at(clock::moment()));
     }
+}
+
+fn tell<T: PartialEq>(channel: &watch::Sender<T>, now: T) {
+    channel.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
 }
 
 /// The network as the bond must know it. Carriers are those of `now`: what the control

@@ -74,7 +74,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Revision {
         fec: *fec,
         slots: new.session_slots(),
     };
-    revision_bond::compare(&mut revision.refused, Ends::of(old), ends);
+    revision_bond::compare(&mut revision, Ends::of(old), ends);
     revision
 }
 

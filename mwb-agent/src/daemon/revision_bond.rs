@@ -1,9 +1,10 @@
 //! What is different between the ends of bonds of two configurations, in words.
-//! Pure. Sessions are made for what was read at the start: all of it needs a restart.
+//! Pure. Sessions are made for what was read at the start: all of it needs a restart, but
+//! for the classes of service.
 
 use std::time::Duration;
 
-use super::revision::{listed, time, word};
+use super::revision::{Revision, listed, time, word};
 use crate::config::units::show_rate;
 use crate::config::{Bond, Classes, Client, Config, Fec, Mode, Role, Server, suite_name};
 
@@ -40,7 +41,12 @@ impl<'c> Ends<'c> {
 }
 
 /// Compares.
-pub(super) fn compare(refused: &mut Vec<String>, old: Ends<'_>, new: Ends<'_>) {
+pub(super) fn compare(revision: &mut Revision, old: Ends<'_>, new: Ends<'_>) {
+    let Revision { changes, refused } = revision;
+    let Classes { rules, metered_copies } = new.classes;
+    listed(changes, "classes.rules", &old.classes.rules, rules);
+    let (before, after) = (old.classes.metered_copies, *metered_copies);
+    word(changes, "classes.metered_copies", show_rate(before), show_rate(after));
     let mut lines = Vec::new();
     let out = &mut lines;
     word(out, "role", old.role.name(), new.role.name());
@@ -52,10 +58,6 @@ pub(super) fn compare(refused: &mut Vec<String>, old: Ends<'_>, new: Ends<'_>) {
     if let (Some(old), Some(new)) = (old.server, new.server) {
         compare_servers(out, old, new);
     }
-    let Classes { rules, metered_copies } = new.classes;
-    listed(out, "classes.rules", &old.classes.rules, rules);
-    let (before, after) = (old.classes.metered_copies, *metered_copies);
-    word(out, "classes.metered_copies", show_rate(before), show_rate(after));
     time(out, "reorder.hold", old.hold, new.hold);
     compare_fec(out, old.fec, new.fec);
     if old.slots != new.slots {

@@ -226,9 +226,30 @@ fn each_difference_of_error_correction_needs_a_restart() {
         assert_eq!(changes, [] as [&str; 0], "{fec}");
         assert!(matches!(&refused[..], [one] if one.starts_with(line)), "{refused:?}");
     }
-    let Revision { refused, .. } = between(&parsed(LEAST_BOND), &file("fec: {block: 16}"));
-    let first = refused.first().map(String::as_str).unwrap_or_default();
-    assert!(first.starts_with("classes.rules: {class: auto, repair: fec} added"), "{refused:?}");
+}
+
+#[test]
+fn a_running_agent_changes_classes_of_service() {
+    let file = |classes: &str| parsed(&format!("{}classes: {classes}\n", LEAST_BOND.trim_start()));
+    let two = "{rules: [{class: pin, port: 53}, {class: auto, repair: fec}]}";
+    for (before, after, expected) in [
+        ("{}", two, &["{class: pin, port: 53} added", "{class: auto, repair: fec} added"][..]),
+        (two, "{rules: [{class: pin, port: 53}]}", &["{class: auto, repair: fec} removed"]),
+        (
+            two,
+            "{rules: [{class: auto, repair: fec}, {class: pin, port: 53}]}",
+            &["in another order"],
+        ),
+    ] {
+        let expected: Vec<String> =
+            expected.iter().map(|line| format!("classes.rules: {line}")).collect();
+        let Revision { changes, refused } = between(&file(before), &file(after));
+        assert_eq!((changes, refused), (expected, vec![]), "{after}");
+    }
+    let metered = file("{metered_copies: 1mbit}");
+    let Revision { changes, refused } = between(&file("{}"), &metered);
+    assert_eq!(changes, ["classes.metered_copies: 200kbit → 1mbit"]);
+    assert_eq!(refused, [] as [&str; 0]);
 }
 
 #[test]

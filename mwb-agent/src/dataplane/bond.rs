@@ -13,7 +13,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray};
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
-use mwb_common::classes::{CLASS_RULES, ClassCount, ClassRule};
+use mwb_common::classes::{CLASS_RULES, ClassCount, ClassRule, InUse};
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, GuardedFlowWindow, GuardedPathWindow,
     GuardedTurns, Owner, PathState, Selection, Session, SessionState, bucket_index, names,
@@ -121,21 +121,24 @@ impl BondMaps {
     /// When the kernel refuses the write, or there are too many.
     pub fn set_classes(&self, rules: &[ClassRule]) -> Result<(), Error> {
         let bond = self.bond()?;
-        let entries = (0..).zip(rules);
-        let mut same = usize::from(bond.rules) == rules.len();
-        for (index, rule) in entries.clone() {
-            same &= get(&self.inner.classes, index)? == *rule;
-        }
-        if same {
+        let before = InUse(bond.rules);
+        let old = self.classes(before)?;
+        if old == rules {
             return Ok(());
         }
-        self.set_bond(&Bond { rules: 0, ..bond })?;
-        for (index, rule) in entries {
+        let now = before.next(u8::try_from(rules.len()).unwrap_or(u8::MAX));
+        for (index, rule) in (now.first()..).zip(rules).take(CLASS_RULES) {
             self.inner.classes.put(&index, rule)?;
         }
-        // What was counted was of other rules.
+        self.set_bond(&Bond { rules: now.0, ..bond })?;
+        // What else was counted was of other rules.
+        let stays =
+            |at: usize| matches!((old.get(at), rules.get(at)), (Some(a), Some(b)) if a.is_same(b));
+        let all_stay = old.len() == rules.len() && (0..rules.len()).all(stays);
         for index in 0..self.inner.class_counts.capacity() {
-            self.inner.class_counts.clear(&index)?;
+            if !all_stay && !stays(index as usize) {
+                self.inner.class_counts.clear(&index)?;
+            }
         }
         Ok(())
     }
@@ -160,12 +163,13 @@ impl BondMaps {
         Ok(all)
     }
 
-    /// So many rules of classes.
+    /// The rules of classes in use.
     ///
     /// # Errors
     /// When the kernel refuses to read.
-    pub fn classes(&self, count: u8) -> Result<Vec<ClassRule>, Error> {
-        (0..u32::from(count)).map(|index| get(&self.inner.classes, index)).collect()
+    pub fn classes(&self, rules: InUse) -> Result<Vec<ClassRule>, Error> {
+        let entries = rules.first()..rules.first() + rules.count();
+        entries.map(|index| get(&self.inner.classes, index)).collect()
     }
 
     /// The session in a slot; zeros if there is none.

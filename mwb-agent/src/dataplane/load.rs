@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use mwb_common::classes::{CLASS_COUNTS, CLASS_RULES, ClassCount, ClassRule};
+use mwb_common::classes::{CLASS_COUNTS, CLASS_ENTRIES, ClassCount, ClassRule};
 use mwb_common::maps::{
     BOND_PATHS, BUCKETS, Bond, BondPath, Bucket, Budget, CONTACT_ENTRIES, COUNTER_ENTRIES, Contact,
     Control, Counters, DEVICE_SLOTS, Device, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6, Fragment,
@@ -104,7 +104,7 @@ fn shape(name: &'static str, options: &Options) -> Result<Shape, Error> {
         names::POLICY_GROUPS => array::<NameBits>(POLICY_GROUPS),
         names::POLICY_NAMES => array::<u64>(POLICY_NAMES),
         names::BOND => array::<Bond>(1),
-        names::CLASSES => array::<ClassRule>(CLASS_RULES),
+        names::CLASSES => array::<ClassRule>(CLASS_ENTRIES),
         names::CLASS_COUNTS => {
             Shape { kind: MapType::PerCpuArray, ..array::<ClassCount>(CLASS_COUNTS) }
         }

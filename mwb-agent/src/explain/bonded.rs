@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mwb_common::classes::{ClassRule, among, class, class_test, falls_back};
+use mwb_common::classes::{ClassRule, InUse, among, class, class_test, falls_back};
 use mwb_common::maps::{
     Bond, BondPath, Bucket, FlowKey6, PathState, Selection, Session, bond_choice, bond_path_flag,
     bucket, bucket_flag, prefix_class, session_flag,
@@ -52,10 +52,12 @@ impl Bonded {
                 paths.push((id, path, maps.path_state(slot, id)?));
             }
         }
+        let mut rules = maps.classes(InUse(bond.rules))?;
+        rules.retain(ClassRule::counts);
         Ok(Self {
             session: maps.session(slot)?,
             selection: maps.selection(slot)?,
-            rules: maps.classes(bond.rules)?,
+            rules,
             bucket: maps.bucket(slot, number)?,
             bond,
             paths,

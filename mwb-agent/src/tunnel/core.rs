@@ -243,8 +243,7 @@ impl Core {
         });
     }
 
-    /// Writes the rules of classes, if they or the paths of WANs are others; the settings that
-    /// say how many come behind them.
+    /// Writes the rules of classes, if they or the paths of WANs are others.
     pub(super) fn write_classes(&self) -> Result<(), Error> {
         let id = |name: &str| {
             let mut uplinks = self.network.uplinks.iter();
@@ -274,6 +273,7 @@ impl Core {
                 End::Gateway(_) => bond_role::GATEWAY,
                 End::Server(_) => bond_role::SERVER,
             },
+            rules: before.rules,
             ..self.settings.paces()
         };
         if now == before { Ok(()) } else { self.maps.set_bond(&now) }

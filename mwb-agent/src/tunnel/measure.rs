@@ -73,6 +73,7 @@ pub(super) fn estimate(
     // Both ends should have the same.
     session.estimator.set_hold(u64::try_from(core.settings.hold.as_nanos()).unwrap_or(u64::MAX));
     session.estimator.set_repairs(core.settings.repairs());
+    session.set_reserve(&core.maps, core.settings.reserve())?;
     let verdict = session.estimator.update(now, &facts);
     (session.stripe, session.repaired) = (verdict.stripe, verdict.repaired);
     for verdict in verdict.paths {

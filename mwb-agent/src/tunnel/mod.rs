@@ -71,6 +71,7 @@ pub use settings::{End, Settings};
 
 use crate::api::bond::BondStatus;
 use crate::bond::PrivateKey;
+use crate::config::Classes;
 use crate::dataplane::{BondMaps, Error};
 use crate::events::Bus;
 
@@ -93,6 +94,8 @@ pub struct Start {
     pub private: PrivateKey,
     /// The network, again with every change.
     pub network: watch::Receiver<Network>,
+    /// The classes of service, when they are others than those of the settings.
+    pub classes: watch::Receiver<Classes>,
     /// WANs that have no carrier, by path id, whatever the network says: it hears of that
     /// later.
     pub lost: watch::Receiver<BTreeSet<u8>>,
@@ -120,7 +123,7 @@ pub fn forget(maps: &BondMaps) -> Result<(), Error> {
 /// Runs the bond until nobody tells of the network any more. What was made stays in the
 /// maps.
 pub async fn run(start: Start) {
-    let Start { maps, bus, settings, private, mut network, mut lost, view } = start;
+    let Start { maps, bus, settings, private, mut network, mut classes, mut lost, view } = start;
     let (sender, mut received) = mpsc::channel(WAITING);
     let sockets = Sockets::new(settings.port, sender);
     let (beats, beat) = watch::channel(Beat::default());
@@ -152,6 +155,11 @@ pub async fn run(start: Start) {
                     break;
                 }
                 core.follow(network.borrow_and_update().clone());
+                core.write_classes().and_then(|()| end.follow(&mut core))
+            }
+            // Who tells of them ends with who tells of the network.
+            Ok(()) = classes.changed() => {
+                core.settings.classes.clone_from(&classes.borrow_and_update());
                 core.write_classes().and_then(|()| end.follow(&mut core))
             }
             // Who told of them may have ended.

@@ -165,6 +165,15 @@ impl Session {
         Ok(before.is_some_and(|before| before != mtu))
     }
 
+    /// How much shorter inner packets are than the paths take, in bytes.
+    pub(super) fn set_reserve(&mut self, maps: &BondMaps, reserve: u32) -> Result<(), Error> {
+        if self.reserve == reserve {
+            return Ok(());
+        }
+        self.reserve = reserve;
+        self.fit(maps)
+    }
+
     fn change(
         &mut self,
         maps: &BondMaps,

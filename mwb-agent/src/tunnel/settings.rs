@@ -47,7 +47,6 @@ impl Settings {
             dead_after: nanos(self.dead_after),
             idle_interval: nanos(self.idle.interval),
             idle_dead_after: nanos(self.idle.dead_after),
-            rules: u8::try_from(self.classes.rules.len()).unwrap_or(u8::MAX),
             copy_budget: u32::try_from(self.classes.metered_copies / 8).unwrap_or(u32::MAX - 1),
             ..Bond::default()
         }

@@ -22,10 +22,8 @@ fn ruled(lan: u32, side: Side, rules: &[ClassRule], budget: u32) -> End {
     let mut end = End::new(lan, side);
     end.reset(SUITE, false);
     end.plane.set_ticks(LOOPBACK).expect("a device");
+    end.maps().set_bond(&Bond { copy_budget: budget, ..bond(side) }).expect("a write");
     end.maps().set_classes(rules).expect("a write");
-    let rules = u8::try_from(rules.len()).expect("few");
-    let bond = Bond { rules, copy_budget: budget, ..bond(side) };
-    end.maps().set_bond(&bond).expect("a write");
     end
 }
 
@@ -321,8 +319,6 @@ fn copies_keep_to_the_paths_of_their_rule() {
         assert_eq!(end.reason(Door::Lan, &packet), Reason::Bonded, "there is no second one");
         let both = ClassRule { paths: 0b110, ..rule };
         end.maps().set_classes(&[both]).expect("a write");
-        let again = Bond { rules: 1, ..bond(Side::Gateway) };
-        end.maps().set_bond(&again).expect("a write");
         assert_eq!(end.reason(Door::Lan, &packet), Reason::Copied);
     });
 }

@@ -68,7 +68,7 @@ pub struct Bond {
     pub port: [u8; 2],
     /// One of [`bond_role`].
     pub role: u8,
-    /// How many [`crate::classes::ClassRule`]s there are.
+    /// The [`crate::classes::ClassRule`]s in use, see [`crate::classes::InUse`].
     pub rules: u8,
     /// Bytes a second of copies that a metered path carries.
     pub copy_budget: u32,

@@ -1,6 +1,6 @@
 //! What the rules of classes say of a packet that goes into the bond, and how often.
 
-use mwb_common::classes::{self, CLASS_RULES, class};
+use mwb_common::classes::{self, CLASS_RULES, InUse, class};
 
 use super::work::Work;
 use crate::maps::{BOND, CLASS_COUNTS, CLASSES};
@@ -54,7 +54,7 @@ impl Ruled {
     /// Counts a packet, if there are rules.
     #[inline(always)]
     pub(super) fn count(self, length: u32) {
-        if BOND.get(0).is_none_or(|bond| bond.rules == 0) {
+        if BOND.get(0).is_none_or(|bond| InUse(bond.rules).count() == 0) {
             return;
         }
         if let Some(count) = CLASS_COUNTS.get_ptr_mut(self.0 >> 8 & 255) {
@@ -74,9 +74,10 @@ impl Ruled {
 pub(super) extern "C" fn bond_class(length: u32) -> u32 {
     let none = Ruled::new(CLASS_RULES as u32, class::AUTO, 0, 0).0;
     let (Ok(work), Some(bond)) = (Work::room(), BOND.get(0)) else { return none };
+    let rules = InUse(bond.rules);
     let mut number = 0;
-    while number < CLASS_RULES as u32 && number < bond.rules as u32 {
-        let Some(rule) = CLASSES.get(number) else { break };
+    while number < CLASS_RULES as u32 && number < rules.count() {
+        let Some(rule) = CLASSES.get(rules.first() + number) else { break };
         if rule.matches(&work.key, work.dscp, length) {
             return Ruled::new(number, rule.class, rule.repair, rule.paths).0;
         }

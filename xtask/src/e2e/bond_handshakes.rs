@@ -136,11 +136,7 @@ fn refused(
 
 /// What `/v1/bond` of an end counts of handshakes under a name.
 pub(super) fn handshakes(scene: &BondScene, end: End, name: &str) -> Result<u64> {
-    let api = match end {
-        End::Gateway => scene.gateway.api(),
-        End::Server => scene.server.api(),
-    };
-    let bond: serde_json::Value = serde_json::from_str(&api.get("/v1/bond")?)?;
+    let bond = scene.shown(end)?;
     let counts = &bond["handshakes"];
     // A reason that nothing was refused for has no count.
     Ok(counts.get(name).or(counts["refused"].get(name)).and_then(|n| n.as_u64()).unwrap_or(0))

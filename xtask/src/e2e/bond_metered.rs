@@ -143,11 +143,7 @@ fn probed_every(scene: &BondScene, end: End, ms: f64) -> Result<bool> {
 /// The path over the second WAN, as an end's API shows it.
 fn shown(scene: &BondScene, end: End) -> Result<Value> {
     let id = scene.path(end, 1)?.id;
-    let api = match end {
-        End::Gateway => scene.gateway.api(),
-        End::Server => scene.server.api(),
-    };
-    let bond: Value = serde_json::from_str(&api.get("/v1/bond")?)?;
+    let bond = scene.shown(end)?;
     let paths = bond["sessions"][0]["paths"].as_array().context("paths")?;
     let path = paths.iter().find(|path| path["path"] == id).context("it is not shown")?;
     Ok(path.clone())

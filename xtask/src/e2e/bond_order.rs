@@ -91,7 +91,7 @@ fn packets_come_in_order(scene: &mut BondScene) -> Result<()> {
 
 /// What was put in order is told by path as well, and nothing of it twice.
 fn parts_are_the_whole(scene: &mut BondScene, end: End) -> Result<()> {
-    let shown: Value = serde_json::from_str(&scene.agent(end).api().get("/v1/bond")?)?;
+    let shown = scene.shown(end)?;
     let order = &shown["sessions"][0]["order"];
     let parts = order["parts"].as_array().context("parts")?;
     let sum = |given: &Value| -> u64 {

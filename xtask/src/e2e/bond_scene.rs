@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
 
 use super::{Case, Lane, scene::evidence};
 use crate::lab::{
@@ -97,6 +98,19 @@ impl BondScene {
         }
     }
 
+    /// The same, to ask only.
+    pub(super) fn agent_of(&self, end: End) -> &Agent {
+        match end {
+            End::Gateway => &self.gateway,
+            End::Server => &self.server,
+        }
+    }
+
+    /// An end's bond, as its API shows it.
+    pub(super) fn shown(&self, end: End) -> Result<Value> {
+        Ok(serde_json::from_str(&self.agent_of(end).api().get("/v1/bond")?)?)
+    }
+
     /// An end's tables.
     pub(super) fn tables(&self, end: End) -> Result<BondTables> {
         match end {
@@ -120,11 +134,7 @@ impl BondScene {
 
     /// Packets counted so far under a reason at an end, both directions.
     pub(super) fn counted(&self, end: End, reason: &str) -> Result<u64> {
-        let api = match end {
-            End::Gateway => self.gateway.api(),
-            End::Server => self.server.api(),
-        };
-        let rows = api.counters()?;
+        let rows = self.agent_of(end).api().counters()?;
         Ok(rows.iter().filter(|row| row.reason == reason).map(|row| row.packets).sum())
     }
 
@@ -157,10 +167,7 @@ impl BondScene {
     pub(super) fn explain(&self, error: &anyhow::Error) -> anyhow::Error {
         let mut text = format!("{error:#}\n");
         for end in End::BOTH {
-            let agent: &Agent = match end {
-                End::Gateway => &self.gateway,
-                End::Server => &self.server,
-            };
+            let agent = self.agent_of(end);
             let [counters, tail] = evidence(agent, 25);
             let paths = match self.tables(end).and_then(|tables| tables.paths()) {
                 Ok(paths) => format!("{paths:#?}"),

@@ -121,7 +121,7 @@ fn hits(scene: &Scene, rule: &str) -> Result<u64> {
 }
 
 /// Days of the week: those around now, and the others.
-fn days() -> Result<(Vec<&'static str>, Vec<&'static str>)> {
+pub(super) fn days() -> Result<(Vec<&'static str>, Vec<&'static str>)> {
     const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let output = Command::new("date").arg("+%u").output().context("cannot start date")?;
     let today: usize = String::from_utf8_lossy(&output.stdout).trim().parse()?;

@@ -277,7 +277,8 @@ fn serve(plane: &DataPlane, inbox: &mpsc::Receiver<Order>, outbox: &mpsc::Sender
                 let (view, _) = watch::channel(Arc::default());
                 let lost = watch::channel(BTreeSet::new()).1;
                 let maps = plane.bond();
-                let start = Start { maps, bus, settings, private, network, lost, view };
+                let classes = watch::channel(settings.classes.clone()).1;
+                let start = Start { maps, bus, settings, private, network, classes, lost, view };
                 agent = Some((sender, runtime.spawn(tunnel::run(start))));
             }
             Some(Order::Tell(network)) => {

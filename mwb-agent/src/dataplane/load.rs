@@ -1,6 +1,7 @@
 //! Loading: maps made or taken over, programs handed to the verifier.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
@@ -29,6 +30,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mw
 
 /// How many lines of the verifier's log an operator gets to see.
 const LOG_LINES: usize = 40;
+/// Times that a program is loaded at most.
+const ATTEMPTS: usize = 5;
 
 /// What a map must look like for this agent.
 struct Shape {
@@ -207,11 +210,30 @@ pub(super) fn descriptor(object: &Ebpf, id: ProgramId) -> Result<&ProgramFd, Err
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
+    insist(|| match program {
         Program::Xdp(xdp) => xdp.load(),
         Program::SchedClassifier(tc) => tc.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
+    })
+}
+
+/// Loads a program again when the verifier has stopped on its way for a signal to this
+/// thread (`EAGAIN`): that says nothing of the program.
+pub(super) fn insist(load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    tried(load, |error| {
+        matches!(error, ProgramError::LoadError { io_error, .. }
+            if io_error.kind() == ErrorKind::WouldBlock)
+    })
+}
+
+fn tried<E>(mut load: impl FnMut() -> Result<(), E>, passes: impl Fn(&E) -> bool) -> Result<(), E> {
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(error) if passes(&error) => {}
+            done => return done,
+        }
     }
+    load()
 }
 
 fn refusal(id: ProgramId, error: ProgramError) -> Error {
@@ -235,6 +257,25 @@ fn last_lines(log: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_loaded_again_when_what_was_in_the_way_passes_and_then_only() {
+        for (passes, failures, expected) in [
+            (true, 0, (true, 1)),
+            (true, 2, (true, 3)),
+            (true, 4, (true, 5)),
+            (true, 5, (false, 5)),
+            (false, 1, (false, 1)),
+        ] {
+            let mut tries = 0;
+            let load = || {
+                tries += 1;
+                if tries <= failures { Err(()) } else { Ok(()) }
+            };
+            let done = tried(load, |()| passes).is_ok();
+            assert_eq!((done, tries), expected, "{passes}, {failures} times");
+        }
+    }
 
     #[test]
     fn every_pinned_map_has_a_shape() {

@@ -7,6 +7,7 @@ use aya::programs::links::FdLink;
 use mwb_common::maps::names::programs::WATCHING;
 
 use super::error::Error;
+use super::load::insist;
 use super::pins::{Pins, remove_pin};
 
 /// Loads the watching programs and attaches them for as long as they are pinned;
@@ -15,7 +16,7 @@ pub(super) fn watch(object: &mut Ebpf, pins: &Pins) -> Result<(), Error> {
     for &(name, tracepoint) in WATCHING {
         let program = object.program_mut(name).ok_or(Error::Missing(name))?;
         let program: &mut RawTracePoint = program.try_into().map_err(Error::program(name))?;
-        program.load().map_err(Error::program(name))?;
+        insist(|| program.load()).map_err(Error::program(name))?;
         let link = program
             .attach(tracepoint)
             .and_then(|id| program.take_link(id))

@@ -12,6 +12,7 @@ use mwb_common::policy::{NameBits, Named, NamedAddress};
 use super::DataPlane;
 use super::batch::Table;
 use super::error::Error;
+use super::load::insist;
 use super::rulebook::open;
 
 /// Handles of the tables.
@@ -119,7 +120,7 @@ impl DataPlane {
         let descriptor = (|| {
             let filter: &mut SocketFilter = program.try_into()?;
             if filter.fd().is_err() {
-                filter.load()?;
+                insist(|| filter.load())?;
             }
             let descriptor = filter.fd()?.as_fd().try_clone_to_owned();
             descriptor.map_err(ProgramError::IOError)

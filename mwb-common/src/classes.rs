@@ -80,6 +80,8 @@ pub mod class_test {
     pub const DSCP: u8 = 1 << 2;
     /// [`super::ClassRule::family`].
     pub const FAMILY: u8 = 1 << 3;
+    /// Nothing has it: the rule does not count at this time.
+    pub const NEVER: u8 = 1 << 4;
 }
 
 /// In [`ClassRule::paths`]: no other path, even while none of these lives. No path has the
@@ -130,8 +132,6 @@ pub struct ClassRule {
 }
 
 impl ClassRule {
-    /// In `lengths`: those of no packet, for a rule that does not count at this time.
-    pub const NEVER: [u16; 2] = [u16::MAX, 0];
     /// All packets.
     pub const ALL: Self = Self {
         address: [0; 2],
@@ -150,14 +150,14 @@ impl ClassRule {
     /// Whether it counts at this time.
     #[must_use]
     pub fn counts(&self) -> bool {
-        self.lengths != Self::NEVER
+        self.tests & class_test::NEVER == 0
     }
 
     /// Whether two are the same, but that one of them may not count at this time.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let at_all_times = self.counts() && other.counts();
-        self == &if at_all_times { *other } else { Self { lengths: self.lengths, ..*other } }
+        let always = |rule: &Self| Self { tests: rule.tests & !class_test::NEVER, ..*rule };
+        always(self) == always(other)
     }
 
     /// Whether a packet of a flow is meant. Without ports its key has zeros there, which
@@ -167,7 +167,7 @@ impl ClassRule {
     pub fn matches(&self, flow: &FlowKey6, dscp: u8, length: u32) -> bool {
         let asked = |test: u8| self.tests & test != 0;
         let [least, most] = self.lengths;
-        if length < least as u32 || length > most as u32 {
+        if asked(class_test::NEVER) || length < least as u32 || length > most as u32 {
             return false;
         }
         if asked(class_test::PROTOCOL) && flow.protocol != self.protocol
@@ -282,7 +282,7 @@ mod tests {
             (asked(class_test::FAMILY, |rule| rule.family = 6), false),
             (asked(0, |rule| rule.lengths = [200, 200]), true),
             (asked(0, |rule| rule.lengths = [0, 199]), false),
-            (asked(0, |rule| rule.lengths = ClassRule::NEVER), false),
+            (asked(class_test::NEVER, |_| ()), false),
             (asked(0, |rule| rule.lengths = [201, 1_500]), false),
             // What is not asked for does not count.
             (asked(0, |rule| (rule.protocol, rule.dscp, rule.family) = (6, 1, 6)), true),
@@ -295,14 +295,16 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_does_not_count_matches_no_length_and_is_the_same_rule() {
+    fn a_rule_that_does_not_count_is_the_same_rule_and_matches_nothing() {
         let of = |lengths| ClassRule { lengths, class: class::PIN, ..ClassRule::ALL };
-        let (long, short, never) = (of([200, 300]), of([0, 100]), of(ClassRule::NEVER));
-        for length in [0, 1, 65_535, u32::MAX] {
-            assert!(!never.matches(&VOICE, 0, length), "{length}");
+        let (long, short) = (of([0, 300]), of([0, 100]));
+        let never = ClassRule { tests: class_test::NEVER, ..long };
+        for length in [0, 1, 300] {
+            assert!(long.matches(&VOICE, 0, length) && !never.matches(&VOICE, 0, length));
         }
-        assert!(long.is_same(&long) && long.is_same(&never) && never.is_same(&short));
-        assert!(!long.is_same(&short) && !never.is_same(&ClassRule::ALL));
+        assert!(long.counts() && !never.counts());
+        assert!(long.is_same(&long) && long.is_same(&never) && never.is_same(&long));
+        assert!(!long.is_same(&short) && !never.is_same(&short));
     }
 
     #[test]

@@ -42,9 +42,17 @@ pub struct BondClass {
     pub rule: Option<String>,
     /// `duplicate`, `stripe`, `pin`, `auto` or `block`.
     pub class: String,
+    /// Whether it counts at this hour.
+    #[serde(default = "always")]
+    pub active: bool,
     /// Packets that it has matched, each once however often it was sent, and their bytes from
     /// the inner IP header on. Counted by the data plane for as long as the rules stay.
     pub matched: Traffic,
+}
+
+/// An agent that does not say so has no rules with a time.
+fn always() -> bool {
+    true
 }
 
 /// What handshakes have come to.

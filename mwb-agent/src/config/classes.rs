@@ -113,7 +113,7 @@ impl ClassSpec {
             rule.lengths = [*length.start(), *length.end()];
         }
         if !self.counts {
-            rule.lengths = ClassRule::NEVER;
+            rule.tests |= class_test::NEVER;
         }
         rule
     }

@@ -11,10 +11,10 @@ use super::control::Control;
 use super::{carriers, clock};
 use crate::api::bond::BondStatus;
 use crate::bond::PrivateKey;
-use crate::config::{self, Classes, Config};
+use crate::config::{self, Config};
 use crate::health::NextHop;
 use crate::net::Snapshot;
-use crate::tunnel::{self, Network, Settings, Start, Uplink};
+use crate::tunnel::{self, Known, Network, Settings, Start, Uplink};
 
 /// A bond that runs, if there is one. It ends with this value.
 pub(super) struct Bond {
@@ -25,8 +25,7 @@ pub(super) struct Bond {
 pub(super) type Shown = Option<watch::Receiver<Arc<BondStatus>>>;
 
 struct Running {
-    network: watch::Sender<Network>,
-    classes: watch::Sender<Classes>,
+    known: watch::Sender<Known>,
     task: JoinHandle<()>,
 }
 
@@ -50,17 +49,15 @@ impl Bond {
         {
             tracing::warn!(%error, "what is left of a bond could not be cleared away");
         }
-        let running = settings.map(|(mut settings, private)| {
-            settings.classes = settings.classes.at(clock::moment());
-            let (sender, network) = watch::channel(network(control, first));
-            let lost = carriers::watch(network.clone());
+        let running = settings.map(|(settings, private)| {
+            let (sender, known) = watch::channel(known(control, first));
+            let lost = carriers::watch(known.clone());
             let maps = control.plane.with(|plane| plane.bond());
             let (view, seen) = watch::channel(Arc::default());
             shown = Some(seen);
             let bus = control.bus.clone();
-            let (classes, told) = watch::channel(settings.classes.clone());
-            let start = Start { maps, bus, settings, private, network, classes: told, lost, view };
-            Running { network: sender, classes, task: tokio::spawn(tunnel::run(start)) }
+            let start = Start { maps, bus, settings, private, known, lost, view };
+            Running { known: sender, task: tokio::spawn(tunnel::run(start)) }
         });
         (Self { running }, shown)
     }
@@ -68,17 +65,18 @@ impl Bond {
     /// Tells it of the network and the classes of service, if anything is new.
     pub(super) fn tell(&self, control: &Control, now: &Snapshot) {
         let Some(running) = &self.running else { return };
-        tell(&running.network, network(control, now));
-        tell(&running.classes, control.config.classes.at(clock::moment()));
+        let now = known(control, now);
+        running.known.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
     }
 }
 
-fn tell<T: PartialEq>(channel: &watch::Sender<T>, now: T) {
-    channel.send_if_modified(|before| {
-        let changed = *before != now;
-        *before = now;
-        changed
-    });
+fn known(control: &Control, now: &Snapshot) -> Known {
+    let classes = control.config.classes.at(clock::moment());
+    Known { network: network(control, now), classes }
 }
 
 /// The network as the bond must know it. Carriers are those of `now`: what the control

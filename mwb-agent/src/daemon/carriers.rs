@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::net::CarrierSocket;
-use crate::tunnel::Network;
+use crate::tunnel::{Known, Network};
 
 /// Between two looks at a device.
 const EVERY: Duration = Duration::from_millis(10);
@@ -32,12 +32,12 @@ struct Looked {
 
 /// Tells which WANs have no carrier, by path id, from now on and until nobody wants to know.
 /// Devices that do not tell are never among them.
-pub(super) fn watch(network: watch::Receiver<Network>) -> watch::Receiver<BTreeSet<u8>> {
+pub(super) fn watch(known: watch::Receiver<Known>) -> watch::Receiver<BTreeSet<u8>> {
     let (sender, lost) = watch::channel(BTreeSet::new());
     // A thread of its own: the kernel answers when it has time for the network's settings.
     let spawned = thread::Builder::new().name("mwb-carriers".to_owned()).spawn(move || {
         match CarrierSocket::open() {
-            Ok(socket) => look(&socket, network, &sender),
+            Ok(socket) => look(&socket, known, &sender),
             Err(error) => tracing::warn!(%error, "carriers are known by events only"),
         }
     });
@@ -49,13 +49,13 @@ pub(super) fn watch(network: watch::Receiver<Network>) -> watch::Receiver<BTreeS
 
 fn look(
     socket: &CarrierSocket,
-    mut network: watch::Receiver<Network>,
+    mut known: watch::Receiver<Known>,
     lost: &watch::Sender<BTreeSet<u8>>,
 ) {
-    let mut devices = follow(Vec::new(), &network.borrow_and_update());
+    let mut devices = follow(Vec::new(), &known.borrow_and_update().network);
     while !lost.is_closed() {
-        match network.has_changed() {
-            Ok(true) => devices = follow(devices, &network.borrow_and_update()),
+        match known.has_changed() {
+            Ok(true) => devices = follow(devices, &known.borrow_and_update().network),
             Ok(false) => {}
             Err(_) => return,
         }
@@ -140,8 +140,9 @@ mod tests {
             run("ip link set far0 up");
             let ifindex = nix::net::if_::if_nametoindex("wan0").expect("a device");
             let uplinks = vec![uplink(3, "wan0", Some(ifindex)), uplink(4, "no-device", Some(9))];
-            let (tells, network) = watch::channel(Network { uplinks, ..Network::default() });
-            let lost = super::watch(network);
+            let network = Network { uplinks, ..Network::default() };
+            let (tells, known) = watch::channel(Known { network, ..Known::default() });
+            let lost = super::watch(known);
             let wait = |what: &str, wanted: &[u8]| {
                 let deadline = Instant::now() + Duration::from_secs(5);
                 while !lost.borrow().iter().eq(wanted) {
@@ -159,7 +160,7 @@ mod tests {
             run("ip link set far0 down");
             wait("no carrier", &[3]);
             // A WAN that is none any more has lost nothing.
-            tells.send_replace(Network::default());
+            tells.send_replace(Known::default());
             wait("no WAN", &[]);
         });
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use mwb_common::maps::Family;
+use mwb_common::maps::{DEVICE_SLOTS, Family};
 use mwb_common::policy::Rule;
 
 use super::clock;
@@ -71,11 +71,13 @@ impl Policies {
         self.is_stale = true;
     }
 
-    /// The LAN ports that are there.
+    /// The LAN ports that are there. One with an index that the tables do not hold has no
+    /// programs, and so no packets that a rule could be about.
     pub(super) fn see(&mut self, config: &Config, network: &Snapshot) {
         let lan = config.lan.iter().map(|lan| &lan.device);
         let ports: BTreeMap<String, u32> = lan
             .filter_map(|device| Some((device.clone(), network.device(device)?.ifindex)))
+            .filter(|(_, ifindex)| (*ifindex as usize) < DEVICE_SLOTS)
             .collect();
         self.is_stale |= self.facts.ports != ports;
         self.facts.ports = ports;

@@ -114,8 +114,8 @@ impl BondMaps {
         self.inner.bond.put(&0, bond)
     }
 
-    /// Writes the rules of classes, if they are others. None is asked until the settings
-    /// say again how many there are.
+    /// Makes these the rules of classes, if they are others: a packet meets the old ones or
+    /// the new ones. What a rule has counted stays while it is at its place.
     ///
     /// # Errors
     /// When the kernel refuses the write, or there are too many.

@@ -52,12 +52,10 @@ impl Bonded {
                 paths.push((id, path, maps.path_state(slot, id)?));
             }
         }
-        let mut rules = maps.classes(InUse(bond.rules))?;
-        rules.retain(ClassRule::counts);
         Ok(Self {
             session: maps.session(slot)?,
             selection: maps.selection(slot)?,
-            rules,
+            rules: maps.classes(InUse(bond.rules))?,
             bucket: maps.bucket(slot, number)?,
             bond,
             paths,

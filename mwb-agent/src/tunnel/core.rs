@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::acks::Told;
 use super::gateway::is_path;
-use super::network::Network;
+use super::network::{Known, Network};
 use super::secure::Refused;
 use super::session::Session;
 use super::settings::{End, Settings};
@@ -97,6 +97,12 @@ impl Core {
             said: BTreeMap::new(),
             later: Vec::new(),
         }
+    }
+
+    /// Follows what is told.
+    pub(super) fn learn(&mut self, known: Known) {
+        self.settings.classes = known.classes;
+        self.follow(known.network);
     }
 
     /// Follows the network: sockets, ticks.

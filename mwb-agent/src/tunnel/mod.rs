@@ -66,12 +66,11 @@ use session::Session;
 use sockets::{Received, Sockets};
 use ticks::Beat;
 
-pub use network::{Network, Uplink};
+pub use network::{Known, Network, Uplink};
 pub use settings::{End, Settings};
 
 use crate::api::bond::BondStatus;
 use crate::bond::PrivateKey;
-use crate::config::Classes;
 use crate::dataplane::{BondMaps, Error};
 use crate::events::Bus;
 
@@ -92,10 +91,8 @@ pub struct Start {
     pub settings: Settings,
     /// Our key.
     pub private: PrivateKey,
-    /// The network, again with every change.
-    pub network: watch::Receiver<Network>,
-    /// The classes of service, when they are others than those of the settings.
-    pub classes: watch::Receiver<Classes>,
+    /// The network and the classes of service, again with every change.
+    pub known: watch::Receiver<Known>,
     /// WANs that have no carrier, by path id, whatever the network says: it hears of that
     /// later.
     pub lost: watch::Receiver<BTreeSet<u8>>,
@@ -123,14 +120,14 @@ pub fn forget(maps: &BondMaps) -> Result<(), Error> {
 /// Runs the bond until nobody tells of the network any more. What was made stays in the
 /// maps.
 pub async fn run(start: Start) {
-    let Start { maps, bus, settings, private, mut network, mut classes, mut lost, view } = start;
+    let Start { maps, bus, settings, private, mut known, mut lost, view } = start;
     let (sender, mut received) = mpsc::channel(WAITING);
     let sockets = Sockets::new(settings.port, sender);
     let (beats, beat) = watch::channel(Beat::default());
     let ticker = tokio::spawn(ticks::beat(beat));
     let end = settings.end.clone();
     let mut core = Core::new(maps, bus, settings, sockets, beats);
-    core.follow(network.borrow_and_update().clone());
+    core.learn(known.borrow_and_update().clone());
     let begun = core.write_classes().and_then(|()| AnEnd::new(&mut core, end, private));
     let mut end = match begun {
         Ok(end) => end,
@@ -150,22 +147,17 @@ pub async fn run(start: Start) {
     loop {
         let later = core.next_later();
         let done = tokio::select! {
-            changed = network.changed() => {
+            changed = known.changed() => {
                 if changed.is_err() {
                     break;
                 }
-                core.follow(network.borrow_and_update().clone());
-                core.write_classes().and_then(|()| end.follow(&mut core))
-            }
-            // Who tells of them ends with who tells of the network.
-            Ok(()) = classes.changed() => {
-                core.settings.classes.clone_from(&classes.borrow_and_update());
+                core.learn(known.borrow_and_update().clone());
                 core.write_classes().and_then(|()| end.follow(&mut core))
             }
             // Who told of them may have ended.
             Ok(()) = lost.changed() => {
                 core.lost.clone_from(&lost.borrow_and_update());
-                core.follow(network.borrow().clone());
+                core.follow(known.borrow().network.clone());
                 end.follow(&mut core)
             }
             () = until(later) => {

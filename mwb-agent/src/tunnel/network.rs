@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::Balance;
+use crate::config::{Balance, Classes};
 
 /// A WAN that a path can go by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,15 @@ impl Uplink {
     pub fn reaches(&self, to: SocketAddr) -> bool {
         self.ifindex.is_some() && self.carrier && if to.is_ipv4() { self.v4 } else { self.v6 }
     }
+}
+
+/// What a bond that runs is told, all at once: rules of classes name WANs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The network.
+    pub network: Network,
+    /// The classes of service, with what counts now.
+    pub classes: Classes,
 }
 
 /// The network around the bond.

@@ -78,6 +78,7 @@ fn classes(core: &Core) -> Vec<BondClass> {
         .map(|(rule, count)| BondClass {
             rule: rule.map(ToString::to_string),
             class: class_name(rule.map_or(class::AUTO, |rule| rule.class)).to_owned(),
+            active: rule.is_none_or(|rule| rule.counts),
             matched: Traffic { packets: count.packets, bytes: count.bytes },
         })
         .collect()

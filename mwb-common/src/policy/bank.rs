@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::prefixes::{Key, key};
-use super::rows::Contents;
+use super::rows::{Contents, Run};
 use super::write::{TooMuch, Write};
 use super::{
     PLACES_PER_ENTRY, POLICY_BANKS, POLICY_RULES, POLICY_SETS, PolicyMac, PolicyPlaces, PolicyRule,
@@ -122,7 +122,7 @@ impl Bank {
             self.note(write);
         }
         self.numbers = numbers;
-        self.recount();
+        self.recount(&contents.runs);
         Ok(writes)
     }
 
@@ -139,8 +139,8 @@ impl Bank {
         }
     }
 
-    /// Counts by whom numbers are used.
-    fn recount(&mut self) {
+    /// Counts by whom numbers are used. Places that nobody asks for do not.
+    fn recount(&mut self, asked: &[Run]) {
         let mut used = BTreeMap::new();
         for set in self.prefixes4.iter().flat_map(Table::values) {
             *used.entry(*set).or_insert(0) += 1;
@@ -148,12 +148,13 @@ impl Bank {
         for set in self.prefixes6.iter().flat_map(Table::values) {
             *used.entry(*set).or_insert(0) += 1;
         }
-        let (fixed, groups) = self.places.split_at(place::GROUP as usize);
-        for set in groups {
+        for set in self.places.iter().skip(place::GROUP as usize) {
             *used.entry(*set).or_insert(0) += 1;
         }
         // Nothing gives these back.
-        for set in fixed.iter().chain(self.macs.values()) {
+        let fixed = asked.iter().filter(|(first, ..)| *first < place::GROUP);
+        let fixed = fixed.filter_map(|(first, ..)| self.places.get(*first as usize));
+        for set in fixed.chain(self.macs.values()) {
             used.insert(*set, usize::MAX / 2);
         }
         self.used = used;

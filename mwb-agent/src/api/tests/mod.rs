@@ -379,11 +379,13 @@ fn bond() -> BondStatus {
             BondClass {
                 rule: Some("{class: duplicate, port: 5060}".to_owned()),
                 class: "duplicate".to_owned(),
+                active: true,
                 matched: Traffic { packets: 40, bytes: 8_000 },
             },
             BondClass {
                 rule: None,
                 class: "auto".to_owned(),
+                active: true,
                 matched: Traffic { packets: 860, bytes: 990_000 },
             },
         ],

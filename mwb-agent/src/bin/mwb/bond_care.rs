@@ -30,8 +30,9 @@ pub(crate) fn classes(classes: &[BondClass]) -> String {
     let mut table =
         Table::new(&[("RULE", Align::Left), ("PACKETS", Align::Right), ("BYTES", Align::Right)]);
     for class in classes {
+        let rule = class.rule.as_deref().unwrap_or("none");
         table.push(vec![
-            class.rule.as_deref().unwrap_or("none").into(),
+            if class.active { rule.to_owned() } else { format!("{rule} (not now)") }.into(),
             grouped(class.matched.packets).into(),
             bytes(class.matched.bytes).into(),
         ]);
@@ -170,9 +171,14 @@ mod tests {
         let row = |rule: Option<&str>, packets| BondClass {
             rule: rule.map(str::to_owned),
             class: String::new(),
+            active: rule != Some("{class: pin}"),
             matched: Traffic { packets, bytes: 0 },
         };
-        let text = classes(&[row(Some("{class: block, port: 23}"), 3), row(None, 1_000)]);
+        let text = classes(&[
+            row(Some("{class: block, port: 23}"), 3),
+            row(Some("{class: pin}"), 0),
+            row(None, 1_000),
+        ]);
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         assert_eq!(
             lines,
@@ -180,6 +186,7 @@ mod tests {
                 "",
                 "RULE                      PACKETS  BYTES",
                 "{class: block, port: 23}        3    0 B",
+                "{class: pin} (not now)          0    0 B",
                 "none                        1,000    0 B",
             ]
         );

@@ -50,8 +50,8 @@ fn a_rule_with_a_time_counts_then_and_matches_nothing_else() {
     let classes = Classes { rules: vec![rules[0].clone(), always.clone()], metered_copies: 0 };
     let at = |moment| classes.at(moment).rules.iter().map(|rule| rule.rule(id)).collect::<Vec<_>>();
     let moment = |day, hour: u16| Some(Moment { day, minute: hour * 60 });
-    let (now, never) =
-        (always.rule(id), ClassRule { lengths: ClassRule::NEVER, ..always.rule(id) });
+    let now = always.rule(id);
+    let never = ClassRule { tests: now.tests | class_test::NEVER, ..now };
     assert_eq!(at(moment(4, 8)), [now, now]);
     for other in [moment(4, 18), moment(5, 8), None] {
         assert_eq!(at(other), [never, now], "{other:?}");

@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::dataplane::testing::{in_network, run};
 use crate::dataplane::{BondMaps, DataPlane, Options, Programs};
 use crate::events::Bus;
-use crate::tunnel::{self, Network, Settings, Start, Uplink};
+use crate::tunnel::{self, Known, Network, Settings, Start, Uplink};
 
 /// For how long a test waits for what must come about.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -247,7 +247,7 @@ impl End {
 fn serve(plane: &DataPlane, inbox: &mpsc::Receiver<Order>, outbox: &mpsc::Sender<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let mut agent: Option<(watch::Sender<Network>, tokio::task::JoinHandle<()>)> = None;
+    let mut agent: Option<(watch::Sender<Known>, tokio::task::JoinHandle<()>)> = None;
     loop {
         // The agent runs while there is nothing to do.
         let order = runtime.block_on(async {
@@ -273,17 +273,17 @@ fn serve(plane: &DataPlane, inbox: &mpsc::Receiver<Order>, outbox: &mpsc::Sender
             }
             Some(Order::Start(config, private, bus, first)) => {
                 let settings = Settings::of(&config).expect("a bond");
-                let (sender, network) = watch::channel(first);
+                let classes = settings.classes.clone();
+                let (sender, known) = watch::channel(Known { network: first, classes });
                 let (view, _) = watch::channel(Arc::default());
                 let lost = watch::channel(BTreeSet::new()).1;
                 let maps = plane.bond();
-                let classes = watch::channel(settings.classes.clone()).1;
-                let start = Start { maps, bus, settings, private, network, classes, lost, view };
+                let start = Start { maps, bus, settings, private, known, lost, view };
                 agent = Some((sender, runtime.spawn(tunnel::run(start))));
             }
             Some(Order::Tell(network)) => {
                 if let Some((sender, _)) = &agent {
-                    sender.send_replace(network);
+                    sender.send_modify(|known| known.network = network);
                 }
             }
         }

@@ -118,8 +118,8 @@ impl ClassSpec {
         rule
     }
 
-    /// What a rule of the kernel side that counts was made of, but for its time. `name` says which WAN has a path, at a
-    /// gateway.
+    /// What a rule of the kernel side that counts was made of, but for its time. `name` says
+    /// which WAN has a path, at a gateway.
     #[must_use]
     pub fn of(rule: &ClassRule, name: impl Fn(u8) -> Option<String>) -> Self {
         let asked = |test: u8| rule.tests & test != 0;
